@@ -1,0 +1,3 @@
+//! Rings.
+#![no_std]
+#![forbid(unsafe_code)]

@@ -1,0 +1,93 @@
+//! What the driver asks of the machine below it.
+//!
+//! Pages and grants are [`xen_grant::Memory`] and [`xen_grant::ForeignMemory`], the unsafe half.
+//! This is the safe half: event channels and a clock. A platform is a cheap handle with `&self`
+//! methods, so several domains can live in one process (the simulated host does exactly that).
+
+use core::num::NonZeroU32;
+use core::ops::{Add, Sub};
+use core::time::Duration;
+
+use xen_grant::{DomId, ForeignMemory, Memory};
+
+/// Time since some fixed moment, in nanoseconds. It never goes back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instant(pub u64);
+
+impl Instant {
+    /// The time from `earlier` to `self`; zero if `earlier` is the later one.
+    pub fn since(self, earlier: Instant) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Instant {
+    type Output = Instant;
+
+    fn add(self, rhs: Duration) -> Instant {
+        let nanos = u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX);
+        Instant(self.0.saturating_add(nanos))
+    }
+}
+
+impl Sub for Instant {
+    type Output = Duration;
+
+    fn sub(self, rhs: Instant) -> Duration {
+        self.since(rhs)
+    }
+}
+
+/// A port of an event channel of our own domain (`evtchn_port_t`, xen/event_channel.h). Port 0 is
+/// never valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Port(pub NonZeroU32);
+
+impl Port {
+    /// The port with this number; `None` for 0.
+    pub fn new(number: u32) -> Option<Port> {
+        NonZeroU32::new(number).map(Port)
+    }
+
+    /// The number, as it is written to xenstore.
+    pub fn get(self) -> u32 {
+        self.0.get()
+    }
+}
+
+/// An event-channel operation that the hypervisor refused, with its errno (positive, xen/errno.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventError(pub i32);
+
+impl core::fmt::Display for EventError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "the hypervisor refused an event-channel operation: errno {}", self.0)
+    }
+}
+
+impl core::error::Error for EventError {}
+
+/// A frontend's machine: memory and grants, event channels, a clock.
+///
+/// How an event reaches the driver is left to the platform: it polls, takes interrupts, or wakes
+/// an async task, and then calls the device's `poll` and `rearm`.
+pub trait Platform: Memory {
+    /// The time now.
+    fn now(&self) -> Instant;
+
+    /// Allocates an event channel that `peer` may bind to (`EVTCHNOP_alloc_unbound`), unmasked.
+    fn alloc_unbound(&self, peer: DomId) -> Result<Port, EventError>;
+
+    /// Closes an event channel (`EVTCHNOP_close`). Closing a port that is not open does nothing.
+    fn close(&self, port: Port);
+
+    /// Sends an event to the other end (`EVTCHNOP_send`). An error (the peer is gone) is ignored:
+    /// xenbus will tell.
+    fn notify(&self, port: Port);
+}
+
+/// A backend's machine: what a frontend needs, plus mapping and copying a client's grants.
+pub trait BackendPlatform: Platform + ForeignMemory {
+    /// Binds to a port that `peer` has allocated for us (`EVTCHNOP_bind_interdomain`), unmasked.
+    fn bind_interdomain(&self, peer: DomId, remote: Port) -> Result<Port, EventError>;
+}
