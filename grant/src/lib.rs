@@ -1,8 +1,57 @@
 //! Who may touch which page.
+//!
+//! A Xen driver lends pages of its memory to a peer that may be hostile. This crate makes the
+//! state of a page its type, so that the compiler keeps the rules:
+//!
+//! ```text
+//!            take             grant                      in use
+//! FramePool ──────► Frame ─────────────► Granted<Access> ──────► Quarantine
+//!     ▲               │ ▲                      │                     │
+//!     │          share│ │try_unshare           │ revoke              │ retried,
+//!     │               ▼ │                      ▼                     │ later
+//!     └────────── SharedFrame ◄──────────── (Frame, Reference) ◄─────┘
+//! ```
+//!
+//! * [`Frame`]: ours alone, and the only state in which a page has bytes to write.
+//! * [`SharedFrame`]: ours, counted, read-only.
+//! * [`Granted`]: the peer may use it at any moment. It has a number to tell the peer and no bytes;
+//!   [`revoke`](Granted::revoke) is one compare-exchange that fails while the peer uses the page.
+//! * [`GrantedPage`], [`ForeignPage`]: used by both sides at once, as atomic words.
+//! * [`Quarantine`]: a revoke failed. Page and reference are tried again later; until then nobody
+//!   reuses or frees them.
+//!
+//! Pages come from a [`FramePool`] made at start; they are page-aligned, never move, and nothing
+//! else is ever granted. A frame remembers which peer has seen its bytes, and bytes of others are
+//! cleared before a grant shows them.
+//!
+//! The crate knows no machine: it asks a [`Memory`] for pages and for the frames of the grant
+//! table, and a [`ForeignMemory`] for what a back end does with a client's grants. `unsafe` lives
+//! in this crate, so that rings and protocols above it need none.
 #![no_std]
+
 extern crate alloc;
 
+mod copy;
+mod exposure;
+mod frame;
+mod granted;
 mod memory;
+mod pool;
+mod quarantine;
+#[cfg(not(loom))]
+mod shared_page;
 mod sync;
+mod table;
 
-pub use memory::*;
+pub use copy::{BadCopy, CopyIn, CopyOut, Foreign};
+pub use frame::{Frame, SharedFrame};
+pub use granted::{Access, Granted, Grantee, ReadOnly, ReadWrite, StillInUse};
+pub use memory::{
+    CopyEnd, CopyOp, DomId, ForeignMemory, Gfn, GrantStatus, Mapping, Memory, PAGE_SIZE, Page,
+    Words,
+};
+pub use pool::{FramePool, PoolError};
+pub use quarantine::Quarantine;
+#[cfg(not(loom))]
+pub use shared_page::{ForeignPage, GrantedPage};
+pub use table::{GrantTable, Reference, TableFull, TableUse};

@@ -1,0 +1,187 @@
+//! A page that a peer may use: no bytes, only its reference.
+
+use core::marker::PhantomData;
+use core::ops::Range;
+use core::ptr::NonNull;
+
+use crate::frame::Frame;
+use crate::memory::{DomId, Page};
+use crate::pool::Record;
+use crate::sync::Ordering;
+use crate::table::{Entry, Reference, quarantine};
+
+const PERMIT_ACCESS: u32 = 1;
+const READONLY: u32 = 4;
+const READING: u32 = 8;
+const WRITING: u32 = 16;
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// What the peer may do with a granted page.
+pub trait Access: sealed::Sealed {
+    /// Whether it may only read.
+    const READ_ONLY: bool;
+}
+
+/// The peer may read.
+#[derive(Debug)]
+pub enum ReadOnly {}
+
+/// The peer may read and write.
+#[derive(Debug)]
+pub enum ReadWrite {}
+
+impl sealed::Sealed for ReadOnly {}
+impl sealed::Sealed for ReadWrite {}
+
+impl Access for ReadOnly {
+    const READ_ONLY: bool = true;
+}
+
+impl Access for ReadWrite {
+    const READ_ONLY: bool = false;
+}
+
+/// Who is granted, what the message is about, and how far the peer is trusted with the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grantee {
+    /// The peer.
+    pub domain: DomId,
+    /// False clears everything outside the announced range at every grant, also what this peer
+    /// has seen before (`trusted=0`).
+    pub trusted: bool,
+}
+
+impl Reference {
+    /// Lets a peer use the frame's page.
+    ///
+    /// The page is visible as a whole. `announced` are the bytes that the message is about: what
+    /// lies outside and is neither zero nor known to the peer is cleared first. Returns how many
+    /// bytes that were; 0 in steady traffic.
+    #[inline]
+    pub fn grant<A: Access>(
+        self,
+        mut frame: Frame,
+        to: &Grantee,
+        announced: Range<usize>,
+    ) -> (Granted<A>, usize) {
+        let cleared = frame.show(to.domain, announced, to.trusted);
+        let gfn = frame.gfn().0 as u32;
+        let held = Held { entry: self.into_entry(), record: frame.into_record() };
+        let flags = if A::READ_ONLY { PERMIT_ACCESS | READONLY } else { PERMIT_ACCESS };
+        held.entry().word(1).store(gfn, Ordering::Relaxed);
+        // Release: whoever sees the permit sees the frame number and the page's bytes.
+        held.entry().word(0).store(flags | u32::from(to.domain.0) << 16, Ordering::Release);
+        (Granted { held, access: PhantomData }, cleared)
+    }
+}
+
+/// A granted page, whatever the access: a bare pair of handles, for the owners below to move.
+#[derive(Clone, Copy)]
+pub(crate) struct Held {
+    entry: NonNull<Entry>,
+    record: NonNull<Record>,
+}
+
+// SAFETY: it stands for a `Reference` and a `Frame`, which are `Send`.
+unsafe impl Send for Held {}
+// SAFETY: as above, both are `Sync`.
+unsafe impl Sync for Held {}
+
+impl Held {
+    #[inline]
+    pub(crate) fn entry(&self) -> &Entry {
+        // SAFETY: entries live as long as the table, which the reference in us keeps.
+        unsafe { self.entry.as_ref() }
+    }
+
+    /// Ends the peer's access, unless it uses the page at this moment.
+    #[inline]
+    fn end(&self) -> bool {
+        let word = self.entry().word(0);
+        let now = word.load(Ordering::Relaxed);
+        // One exchange, whose outcome counts. If Xen sets a bit between the load and here, the
+        // peer has just begun to use the page, and that is a failure like any other.
+        now & (READING | WRITING) == 0
+            && word.compare_exchange(now, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    fn page(&self) -> NonNull<Page> {
+        // SAFETY: a pool's records live until all frames are home, and this one is out.
+        unsafe { self.record.as_ref() }.page
+    }
+
+    fn into_parts(self) -> (Frame, Reference) {
+        (Frame::from_record(self.record), Reference::from_entry(self.entry))
+    }
+
+    /// For the quarantine: ends the grant and lets frame and reference go home.
+    pub(crate) fn retry(self) -> bool {
+        let ended = self.end();
+        if ended {
+            drop(self.into_parts());
+        }
+        ended
+    }
+}
+
+/// A page that the peer may use at any moment. It has no bytes; [`revoke`](Granted::revoke) ends
+/// the access and gives the frame back.
+///
+/// Dropped, it revokes; if the peer still uses the page, page and reference go to the table's
+/// quarantine, and are never reused before the access has ended.
+pub struct Granted<A: Access> {
+    held: Held,
+    access: PhantomData<A>,
+}
+
+// SAFETY: the access marker is never instantiated; the rest is `Held`.
+unsafe impl<A: Access> Send for Granted<A> {}
+// SAFETY: as above.
+unsafe impl<A: Access> Sync for Granted<A> {}
+
+/// A revoke that failed: the peer uses the page at this moment. The grant is as it was.
+#[derive(Debug)]
+pub struct StillInUse<A: Access>(pub Granted<A>);
+
+impl<A: Access> Granted<A> {
+    /// The grant reference, as the peer is told.
+    #[inline]
+    pub fn number(&self) -> u32 {
+        self.held.entry().number()
+    }
+
+    /// Ends the peer's access: one compare-exchange on the entry.
+    #[inline]
+    pub fn revoke(self) -> Result<(Frame, Reference), StillInUse<A>> {
+        if self.held.end() { Ok(self.into_held().into_parts()) } else { Err(StillInUse(self)) }
+    }
+
+    pub(crate) fn into_held(self) -> Held {
+        let held = self.held;
+        core::mem::forget(self);
+        held
+    }
+
+    pub(crate) fn page(&self) -> NonNull<Page> {
+        self.held.page()
+    }
+}
+
+impl<A: Access> Drop for Granted<A> {
+    fn drop(&mut self) {
+        if !self.held.retry() {
+            quarantine(self.held);
+        }
+    }
+}
+
+impl<A: Access> core::fmt::Debug for Granted<A> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Granted({})", self.number())
+    }
+}
+
+const _: () = assert!(size_of::<Option<Granted<ReadOnly>>>() == 16);

@@ -1,0 +1,94 @@
+//! Grants that a device could not end, and when to try again.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::granted::{Access, Held, StillInUse};
+
+/// First wait between two tries.
+const SHORTEST: Duration = Duration::from_millis(10);
+/// The wait doubles up to this.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// One device's grants whose peer would not let go.
+///
+/// Its room is the device's quota: with more than a quarter of it taken the device should stay
+/// down ([`too_full`](Quarantine::too_full)), and it can never overflow. Revokes are tried again
+/// after 10 ms, doubling to 1 s. Dropped, it leaves what it has to the table's quarantine.
+pub struct Quarantine {
+    held: Vec<Waiting>,
+    quota: usize,
+    wait: Duration,
+    /// When to try next, in the caller's time.
+    next: Duration,
+}
+
+/// Dropped, a waiting grant goes to the table.
+struct Waiting(Option<Held>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(held) = self.0.take()
+            && !held.retry()
+        {
+            crate::table::quarantine(held);
+        }
+    }
+}
+
+impl Quarantine {
+    /// For a device that has at most `quota` pages granted at a time.
+    pub fn new(quota: usize) -> Quarantine {
+        Quarantine { held: Vec::with_capacity(quota), quota, wait: SHORTEST, next: Duration::ZERO }
+    }
+
+    /// Takes in a grant whose revoke failed. `now` is any time that does not go back.
+    pub fn admit<A: Access>(&mut self, grant: StillInUse<A>, now: Duration) {
+        if self.held.is_empty() {
+            self.wait = SHORTEST;
+            self.next = now + SHORTEST;
+        }
+        // Over quota, which no device reaches, the grant is dropped into the table's quarantine.
+        if self.held.len() < self.quota {
+            self.held.push(Waiting(Some(grant.0.into_held())));
+        }
+    }
+
+    /// Tries again, if it is time; returns how many grants ended.
+    pub fn retry(&mut self, now: Duration) -> usize {
+        if self.held.is_empty() || now < self.next {
+            return 0;
+        }
+        let before = self.held.len();
+        self.held.retain_mut(|waiting| match waiting.0 {
+            Some(held) if !held.retry() => true,
+            _ => {
+                waiting.0 = None;
+                false
+            }
+        });
+        self.wait = (self.wait * 2).min(LONGEST);
+        self.next = now + self.wait;
+        before - self.held.len()
+    }
+
+    /// When [`retry`](Quarantine::retry) does something next; `None` while nothing waits.
+    pub fn next_retry(&self) -> Option<Duration> {
+        (!self.held.is_empty()).then_some(self.next)
+    }
+
+    /// Pages held.
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether none is held.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// Whether more than a quarter of the quota is held.
+    pub fn too_full(&self) -> bool {
+        self.held.len() > self.quota / 4
+    }
+}
