@@ -3,5 +3,7 @@
 #![forbid(unsafe_code)]
 extern crate alloc;
 
+pub mod buffer;
 pub mod platform;
 pub mod store;
+pub mod wire;

@@ -50,8 +50,12 @@ pub trait Store {
     fn read(&self, within: Option<Transaction>, path: &str) -> Result<Vec<u8>, StoreError>;
 
     /// Sets a node, making it and its parents where missing.
-    fn write(&self, within: Option<Transaction>, path: &str, value: &[u8])
-    -> Result<(), StoreError>;
+    fn write(
+        &self,
+        within: Option<Transaction>,
+        path: &str,
+        value: &[u8],
+    ) -> Result<(), StoreError>;
 
     /// The names of a node's children.
     fn list(&self, within: Option<Transaction>, path: &str) -> Result<Vec<String>, StoreError>;

@@ -92,18 +92,11 @@ impl<P: Protocol, M: RingPage> BackRing<P, M> {
     /// Writes the response to one popped request, in the order of the ring.
     #[inline]
     pub fn push(&mut self, response: P::Response) -> Result<u32, Full> {
-        self.push_raw(response)
-    }
-
-    /// As [`push`](BackRing::push), for a message that a protocol puts into a response's place
-    /// (netif's extra segments).
-    #[inline]
-    pub fn push_raw<W: crate::Wire>(&mut self, message: W) -> Result<u32, Full> {
         if self.in_work() == 0 {
             return Err(Full);
         }
         let index = self.rsp_prod;
-        write::<P, _>(&self.page, index, message);
+        write::<P, _>(&self.page, index, response);
         self.rsp_prod = index.wrapping_add(1);
         Ok(index)
     }
