@@ -1,1 +1,27 @@
-//! placeholder
+//! A simulated Xen host: several domains in one process, deterministic in virtual time or on
+//! threads in real time.
+#![deny(unsafe_code)]
+
+mod counters;
+mod domain;
+mod event;
+mod fault;
+mod grants;
+mod host;
+pub mod memory;
+#[allow(unsafe_code)]
+mod page;
+mod store;
+mod violation;
+mod words;
+
+pub use counters::Counts;
+pub use domain::{Domain, DomainConfig};
+pub use event::{EINVAL, ENOSPC, ESRCH};
+pub use fault::{FaultRule, Faults};
+pub use host::{Chaos, Costs, Host};
+pub use store::{
+    Access, Change, MAX_NODES, MAX_TRANSACTIONS, MAX_VALUE, MAX_WATCHES, Perms, StoreClient,
+};
+pub use violation::Violation;
+pub use words::{ForeignPage, GrantedPage, OwnPage};

@@ -1,0 +1,168 @@
+//! A domain and its handle.
+
+use core::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use xen_grant::DomId;
+use xen_netfront::platform::{BackendPlatform, EventError, Instant, Platform, Port};
+
+use crate::counters::{Counters, Counts};
+use crate::fault::{Faults, strike};
+use crate::grants::Map;
+use crate::host::{Host, HostInner, lock};
+use crate::memory::MemState;
+
+/// How a domain is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DomainConfig {
+    /// Pages it can allocate; memory is taken only for those in use.
+    pub pages: u32,
+    /// Grant frames the hypervisor allows it.
+    pub max_grant_frames: u32,
+}
+
+impl Default for DomainConfig {
+    fn default() -> DomainConfig {
+        DomainConfig { pages: 1024, max_grant_frames: 64 }
+    }
+}
+
+pub(crate) struct DomainInner {
+    pub(crate) id: DomId,
+    pub(crate) memory: Mutex<MemState>,
+    pub(crate) maps: Mutex<Vec<Option<Map>>>,
+    pub(crate) faults: Mutex<Faults>,
+    pub(crate) counters: Counters,
+    /// Virtual nanoseconds that this domain's work has cost since the scheduler last asked.
+    charged: AtomicU64,
+}
+
+impl DomainInner {
+    pub(crate) fn new(id: DomId, base: u64, config: DomainConfig) -> Arc<DomainInner> {
+        Arc::new(DomainInner {
+            id,
+            memory: Mutex::new(MemState::new(id, base, config.pages, config.max_grant_frames)),
+            maps: Mutex::default(),
+            faults: Mutex::default(),
+            counters: Counters::default(),
+            charged: AtomicU64::new(0),
+        })
+    }
+}
+
+/// A handle to a domain: [`Memory`](xen_grant::Memory), [`ForeignMemory`](xen_grant::ForeignMemory),
+/// [`Platform`], [`BackendPlatform`] and [`Store`](xen_netfront::store::Store) in one. Clones stand
+/// for the same domain.
+#[derive(Clone)]
+pub struct Domain {
+    pub(crate) host: Arc<HostInner>,
+    pub(crate) me: Arc<DomainInner>,
+}
+
+impl Domain {
+    /// Its number.
+    pub fn id(&self) -> DomId {
+        self.me.id
+    }
+
+    /// The host it lives on.
+    pub fn host(&self) -> Host {
+        Host { inner: self.host.clone() }
+    }
+
+    /// What it has asked of the hypervisor so far.
+    pub fn counts(&self) -> Counts {
+        self.me.counters.get()
+    }
+
+    /// Sets what the hypervisor refuses from now on.
+    pub fn set_faults(&self, faults: Faults) {
+        *lock(&self.me.faults) = faults;
+    }
+
+    /// Changes what the hypervisor refuses from now on.
+    pub fn change_faults(&self, change: impl FnOnce(&mut Faults)) {
+        change(&mut lock(&self.me.faults));
+    }
+
+    /// Pages allocated and not freed.
+    pub fn pages_in_use(&self) -> usize {
+        lock(&self.me.memory).used_pages()
+    }
+
+    /// Pages that can still be allocated.
+    pub fn pages_free(&self) -> usize {
+        lock(&self.me.memory).free_pages()
+    }
+
+    /// Pages of others that are mapped here.
+    pub fn mappings(&self) -> usize {
+        lock(&self.me.maps).iter().flatten().count()
+    }
+
+    /// Draws from the host's chance.
+    pub fn random<T>(&self, draw: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
+        self.host.with_rng(draw)
+    }
+
+    /// Spends virtual time: under the [`Scheduler`](crate::Scheduler) this domain runs again only
+    /// after it.
+    pub fn charge(&self, cost: Duration) {
+        let nanos = u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX);
+        self.me.charged.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    pub(crate) fn take_charge(&self) -> Duration {
+        Duration::from_nanos(self.me.charged.swap(0, Ordering::Relaxed))
+    }
+
+    fn other_call(&self) {
+        self.me.counters.other_calls.add(1);
+        self.charge(self.host.costs().hypercall);
+    }
+}
+
+impl core::fmt::Debug for Domain {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Domain({})", self.me.id.0)
+    }
+}
+
+impl Platform for Domain {
+    fn now(&self) -> Instant {
+        self.host.now()
+    }
+
+    fn alloc_unbound(&self, peer: DomId) -> Result<Port, EventError> {
+        self.other_call();
+        match strike(&mut lock(&self.me.faults).alloc_unbound) {
+            Some(error) => Err(error),
+            None => lock(&self.host.events).alloc_unbound(self.me.id, peer),
+        }
+    }
+
+    fn close(&self, port: Port) {
+        self.other_call();
+        lock(&self.host.events).close(self.me.id, port);
+    }
+
+    fn notify(&self, port: Port) {
+        self.me.counters.notifies.add(1);
+        self.charge(self.host.costs().hypercall);
+        self.host.send(&self.me, port);
+    }
+}
+
+impl BackendPlatform for Domain {
+    fn bind_interdomain(&self, peer: DomId, remote: Port) -> Result<Port, EventError> {
+        self.other_call();
+        if let Some(error) = strike(&mut lock(&self.me.faults).bind_interdomain) {
+            return Err(error);
+        }
+        let port = lock(&self.host.events).bind(self.me.id, peer, remote)?;
+        // The channel may have been used before we bound to it: Xen starts it pending.
+        self.host.raise(self.me.id, port.get(), None);
+        Ok(port)
+    }
+}
