@@ -1,13 +1,14 @@
 //! A domain and its handle.
 
 use core::time::Duration;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use xen_grant::DomId;
 use xen_netfront::platform::{BackendPlatform, EventError, Instant, Platform, Port};
 
 use crate::counters::{Counters, Counts};
+use crate::event::ESRCH;
 use crate::fault::{Faults, strike};
 use crate::grants::Map;
 use crate::host::{Host, HostInner, lock};
@@ -36,6 +37,8 @@ pub(crate) struct DomainInner {
     pub(crate) counters: Counters,
     /// Virtual nanoseconds that this domain's work has cost since the scheduler last asked.
     charged: AtomicU64,
+    /// Destroyed; what is left of it are handles that can do nothing any more.
+    dead: AtomicBool,
 }
 
 impl DomainInner {
@@ -47,7 +50,12 @@ impl DomainInner {
             faults: Mutex::default(),
             counters: Counters::default(),
             charged: AtomicU64::new(0),
+            dead: AtomicBool::new(false),
         })
+    }
+
+    pub(crate) fn die(&self) {
+        self.dead.store(true, Ordering::Release);
     }
 }
 
@@ -117,6 +125,11 @@ impl Domain {
         Duration::from_nanos(self.me.charged.swap(0, Ordering::Relaxed))
     }
 
+    /// Whether the domain has not been destroyed.
+    pub fn is_alive(&self) -> bool {
+        !self.me.dead.load(Ordering::Acquire)
+    }
+
     fn other_call(&self) {
         self.me.counters.other_calls.add(1);
         self.charge(self.host.costs().hypercall);
@@ -138,19 +151,24 @@ impl Platform for Domain {
         self.other_call();
         match strike(&mut lock(&self.me.faults).alloc_unbound) {
             Some(error) => Err(error),
+            None if !self.is_alive() => Err(ESRCH),
             None => lock(&self.host.events).alloc_unbound(self.me.id, peer),
         }
     }
 
     fn close(&self, port: Port) {
         self.other_call();
-        lock(&self.host.events).close(self.me.id, port);
+        if self.is_alive() {
+            lock(&self.host.events).close(self.me.id, port);
+        }
     }
 
     fn notify(&self, port: Port) {
         self.me.counters.notifies.add(1);
         self.charge(self.host.costs().hypercall);
-        self.host.send(&self.me, port);
+        if self.is_alive() {
+            self.host.send(&self.me, port);
+        }
     }
 }
 
@@ -159,6 +177,9 @@ impl BackendPlatform for Domain {
         self.other_call();
         if let Some(error) = strike(&mut lock(&self.me.faults).bind_interdomain) {
             return Err(error);
+        }
+        if !self.is_alive() {
+            return Err(ESRCH);
         }
         let port = lock(&self.host.events).bind(self.me.id, peer, remote)?;
         // The channel may have been used before we bound to it: Xen starts it pending.

@@ -226,6 +226,9 @@ impl Domain {
 
     /// [`take_pending`](Domain::take_pending) without an allocation: appends to `into`.
     pub fn drain_pending(&self, into: &mut Vec<Port>) {
+        if !self.is_alive() {
+            return;
+        }
         let before = into.len();
         if let Some(domain) = lock(&self.host.events).domains.get_mut(&self.me.id.0) {
             for (number, port) in domain.ports.iter_mut().enumerate() {

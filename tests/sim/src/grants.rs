@@ -37,7 +37,7 @@ impl Domain {
 
     pub(crate) fn return_frame(&self, page: NonNull<Page>, gfn: Gfn) {
         let done = lock(&self.me.memory).release(gfn, |known| known.as_ptr() == page);
-        if let Err(violation) = done {
+        if let (Err(violation), true) = (done, self.is_alive()) {
             self.host.violate(violation);
         }
     }
@@ -73,7 +73,7 @@ impl Domain {
         if let Some(status) = strike(&mut lock(&self.me.faults).map) {
             return Err(status);
         }
-        let owner = self.host.domain(owner).ok_or(GrantStatus::BAD_DOMAIN)?;
+        let owner = self.owner(owner)?;
         let page = lock(&owner.memory).pin(self.me.id, gref, write)?;
         page.share();
         let map = Map { owner, gref, writable: write, page: page.clone() };
@@ -89,6 +89,11 @@ impl Domain {
             }
         };
         Ok((handle as u32, page))
+    }
+
+    fn owner(&self, id: DomId) -> Result<Arc<DomainInner>, GrantStatus> {
+        let owner = self.host.domain(id).filter(|_| self.is_alive());
+        owner.ok_or(GrantStatus::BAD_DOMAIN)
     }
 
     /// Ends a mapping; `at` is where the domain thinks it is.
@@ -110,6 +115,7 @@ impl Domain {
         };
         match map {
             Some(map) => self.drop_map(map),
+            None if !self.is_alive() => {} // the hypervisor has done it
             None => self.host.violate(Violation::UnmappedUnknown { domain: self.me.id, handle }),
         }
     }
@@ -185,7 +191,7 @@ impl Domain {
                 Ok(Held { page: page.ok_or(GrantStatus::BAD_PAGE)?, pinned: None })
             }
             CopyEnd::Foreign { domain, gref, offset: _ } => {
-                let owner = self.host.domain(domain).ok_or(GrantStatus::BAD_DOMAIN)?;
+                let owner = self.owner(domain)?;
                 let page = lock(&owner.memory).pin(self.me.id, gref, write)?;
                 Ok(Held { page, pinned: Some((owner, gref, write)) })
             }

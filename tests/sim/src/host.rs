@@ -298,6 +298,7 @@ impl Host {
     /// handles that are still around keep its pages.
     pub fn destroy_domain(&self, id: DomId) {
         let Some(domain) = self.domain(id) else { return };
+        domain.me.die();
         domain.unmap_all();
         lock(&self.inner.events).remove(id);
         self.inner.store_forget(id);

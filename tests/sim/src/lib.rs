@@ -11,7 +11,9 @@ mod host;
 pub mod memory;
 #[allow(unsafe_code)]
 mod page;
+mod sched;
 mod store;
+mod toolstack;
 mod violation;
 mod words;
 
@@ -20,8 +22,10 @@ pub use domain::{Domain, DomainConfig};
 pub use event::{EINVAL, ENOSPC, ESRCH};
 pub use fault::{FaultRule, Faults};
 pub use host::{Chaos, Costs, Host};
+pub use sched::{Ctx, Limits, Next, Outcome, Scheduler, Task};
 pub use store::{
     Access, Change, MAX_NODES, MAX_TRANSACTIONS, MAX_VALUE, MAX_WATCHES, Perms, StoreClient,
 };
+pub use toolstack::{Detach, Toolstack, Vif};
 pub use violation::Violation;
 pub use words::{ForeignPage, GrantedPage, OwnPage};

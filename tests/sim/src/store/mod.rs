@@ -46,13 +46,15 @@ pub struct Change {
 pub struct StoreClient {
     host: Arc<HostInner>,
     id: DomId,
+    /// Whether the domain has died; a dead domain reaches nothing.
+    dead: bool,
 }
 
 impl Host {
     /// Xenstore as this domain sees it, whether the domain runs here or not. Domain 0 may do
     /// anything.
     pub fn store_as(&self, id: DomId) -> StoreClient {
-        StoreClient { host: self.inner.clone(), id }
+        StoreClient { host: self.inner.clone(), id, dead: false }
     }
 
     /// Starts to record changes, or stops and forgets.
@@ -114,6 +116,9 @@ impl HostInner {
 
 impl StoreClient {
     fn path(&self, path: &str) -> Result<String, StoreError> {
+        if self.dead {
+            return Err(StoreError::Denied);
+        }
         path::absolute(self.id, path)
     }
 
@@ -195,6 +200,9 @@ impl Store for StoreClient {
     }
 
     fn begin(&self) -> Result<Transaction, StoreError> {
+        if self.dead {
+            return Err(StoreError::Denied);
+        }
         lock(&self.host.store).begin(self.id)
     }
 
@@ -232,7 +240,7 @@ impl Store for StoreClient {
 impl Domain {
     /// This domain's xenstore connection, apart from its counters.
     pub fn store(&self) -> StoreClient {
-        StoreClient { host: self.host.clone(), id: self.me.id }
+        StoreClient { host: self.host.clone(), id: self.me.id, dead: !self.is_alive() }
     }
 
     fn request(&self) -> StoreClient {

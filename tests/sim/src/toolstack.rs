@@ -1,0 +1,240 @@
+//! What the toolstack does in xenstore: makes and removes virtual interfaces as libxl does.
+
+use core::time::Duration;
+
+use xen_grant::DomId;
+use xen_netfront::platform::Instant;
+use xen_netfront::store::Store;
+
+use crate::sched::{Ctx, Next, Task};
+use crate::store::{Access, Perms, StoreClient};
+use crate::{Domain, Host};
+
+/// A virtual interface to be made.
+#[derive(Clone, Debug)]
+pub struct Vif {
+    /// The domain that gets the interface.
+    pub frontend: DomId,
+    /// The domain that serves it.
+    pub backend: DomId,
+    /// Which of the frontend's interfaces.
+    pub index: u32,
+    mac: [u8; 6],
+    hotplug: bool,
+    front: Vec<(String, String)>,
+    back: Vec<(String, String)>,
+}
+
+impl Vif {
+    /// An interface with a MAC address of Xen's range made from its numbers, hotplug done.
+    pub fn new(frontend: DomId, backend: DomId, index: u32) -> Vif {
+        let [high, low] = frontend.0.to_be_bytes();
+        let mac = [0x00, 0x16, 0x3e, high, low, index as u8];
+        Vif { frontend, backend, index, mac, hotplug: true, front: Vec::new(), back: Vec::new() }
+    }
+
+    /// With this MAC address.
+    #[must_use]
+    pub fn mac(mut self, mac: [u8; 6]) -> Vif {
+        self.mac = mac;
+        self
+    }
+
+    /// Whether `hotplug-status` is there from the start; a real script is later
+    /// ([`Toolstack::hotplug`]).
+    #[must_use]
+    pub fn hotplug(mut self, done: bool) -> Vif {
+        self.hotplug = done;
+        self
+    }
+
+    /// With one more key, or another value, in the frontend's directory (`trusted`, `mtu`).
+    #[must_use]
+    pub fn front_key(mut self, key: &str, value: &str) -> Vif {
+        self.front.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// With one more key, or another value, in the backend's directory (`rate`, `bridge`).
+    #[must_use]
+    pub fn back_key(mut self, key: &str, value: &str) -> Vif {
+        self.back.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The frontend's directory, absolute.
+    pub fn front_dir(&self) -> String {
+        format!("/local/domain/{}/device/vif/{}", self.frontend.0, self.index)
+    }
+
+    /// The backend's directory, absolute.
+    pub fn back_dir(&self) -> String {
+        let Vif { frontend, backend, index, .. } = self;
+        format!("/local/domain/{}/backend/vif/{}/{index}", backend.0, frontend.0)
+    }
+
+    fn mac_text(&self) -> String {
+        let [a, b, c, d, e, f] = self.mac;
+        format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+    }
+}
+
+/// Domain 0's hand in xenstore ([`Host::toolstack`]).
+#[derive(Clone)]
+pub struct Toolstack {
+    store: StoreClient,
+}
+
+impl Host {
+    /// The toolstack of this host. Domain 0 need not run here.
+    pub fn toolstack(&self) -> Toolstack {
+        Toolstack { store: self.store_as(DomId(0)) }
+    }
+}
+
+impl Toolstack {
+    /// Domain 0's xenstore: any path, any permission.
+    pub fn store(&self) -> &StoreClient {
+        &self.store
+    }
+
+    /// Makes both directories of an interface in one transaction, as libxl does: the frontend in
+    /// state Initialising, the backend too, each readable for the other.
+    pub fn add_vif(&self, vif: &Vif) {
+        let (front, back) = (vif.front_dir(), vif.back_dir());
+        let (f, b) = (vif.frontend, vif.backend);
+        for (dir, owner, reader) in [(&front, f, b), (&back, b, f)] {
+            self.store.set(dir, "");
+            let perms = Perms::of(owner).with(reader, Access::READ);
+            let done = self.store.set_perms(dir, perms);
+            debug_assert!(done.is_ok());
+        }
+        let id = |domain: DomId| domain.0.to_string();
+        let mut keys: Vec<(String, String)> = Vec::new();
+        let mut put =
+            |dir: &str, key: &str, value: String| keys.push((format!("{dir}/{key}"), value));
+        put(&back, "frontend", front.clone());
+        put(&back, "frontend-id", id(f));
+        put(&back, "online", "1".into());
+        put(&back, "script", "/etc/xen/scripts/vif-bridge".into());
+        put(&back, "mac", vif.mac_text());
+        put(&back, "bridge", "xenbr0".into());
+        put(&back, "handle", vif.index.to_string());
+        put(&back, "type", "vif".into());
+        if vif.hotplug {
+            put(&back, "hotplug-status", "connected".into());
+        }
+        put(&front, "backend", back.clone());
+        put(&front, "backend-id", id(b));
+        put(&front, "handle", vif.index.to_string());
+        put(&front, "mac", vif.mac_text());
+        put(&front, "trusted", "1".into());
+        put(&front, "mtu", "1500".into());
+        for (key, value) in &vif.back {
+            put(&back, key, value.clone());
+        }
+        for (key, value) in &vif.front {
+            put(&front, key, value.clone());
+        }
+        put(&back, "state", "1".into());
+        put(&front, "state", "1".into());
+        loop {
+            let Ok(transaction) = self.store.begin() else { return };
+            for (path, value) in &keys {
+                let done = self.store.write(Some(transaction), path, value.as_bytes());
+                debug_assert!(done.is_ok());
+            }
+            if self.store.commit(transaction).is_ok() {
+                return;
+            }
+        }
+    }
+
+    /// Reports that the backend's hotplug script has run.
+    pub fn hotplug(&self, vif: &Vif) {
+        self.store.set(&format!("{}/hotplug-status", vif.back_dir()), "connected");
+    }
+
+    /// Asks the backend to close: `online` 0 and state Closing in its directory.
+    pub fn begin_detach(&self, vif: &Vif) {
+        let back = vif.back_dir();
+        if self.store.get(&format!("{back}/state")).is_some() {
+            self.store.set(&format!("{back}/online"), "0");
+            self.store.set(&format!("{back}/state"), "5");
+        }
+    }
+
+    /// Whether the backend has closed, or has removed its directory.
+    pub fn detached(&self, vif: &Vif) -> bool {
+        let state = self.store.get(&format!("{}/state", vif.back_dir()));
+        state.is_none_or(|state| state == "6")
+    }
+
+    /// Removes both directories, whatever state they are in.
+    pub fn remove_vif(&self, vif: &Vif) {
+        for dir in [vif.front_dir(), vif.back_dir()] {
+            // One that is gone already is fine.
+            let _ = self.store.remove(None, &dir);
+        }
+    }
+
+    /// A task that detaches an interface: asks, waits for at most ten seconds as libxl does, then
+    /// removes. `domain` may be any; the task polls.
+    pub fn detach_vif(&self, vif: Vif) -> Detach {
+        Detach { toolstack: self.clone(), vif, deadline: None, forced: false }
+    }
+
+    /// The state of an interface's two ends, front and back; `None` where there is none or not a
+    /// number.
+    pub fn states(&self, vif: &Vif) -> (Option<u32>, Option<u32>) {
+        let state = |dir: String| self.store.get(&format!("{dir}/state"))?.parse().ok();
+        (state(vif.front_dir()), state(vif.back_dir()))
+    }
+}
+
+/// libxl's patience with a backend.
+const DETACH_TIMEOUT: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(1);
+
+/// The task of [`Toolstack::detach_vif`].
+pub struct Detach {
+    toolstack: Toolstack,
+    vif: Vif,
+    deadline: Option<Instant>,
+    /// The backend did not answer in time.
+    pub forced: bool,
+}
+
+impl Detach {
+    /// One look; true when the interface is gone.
+    pub fn poll(&mut self, now: Instant) -> bool {
+        let deadline = match self.deadline {
+            Some(deadline) => deadline,
+            None => {
+                self.toolstack.begin_detach(&self.vif);
+                now + DETACH_TIMEOUT
+            }
+        };
+        self.deadline = Some(deadline);
+        let done = self.toolstack.detached(&self.vif);
+        self.forced = !done && now >= deadline;
+        if done || self.forced {
+            self.toolstack.remove_vif(&self.vif);
+        }
+        done || self.forced
+    }
+
+    /// Detaches on a threaded host, blocking this thread.
+    pub fn wait(mut self, domain: &Domain) -> bool {
+        while !self.poll(domain.host().now()) {
+            std::thread::sleep(POLL);
+        }
+        !self.forced
+    }
+}
+
+impl Task for Detach {
+    fn run(&mut self, ctx: &mut Ctx<'_>) -> Next {
+        if self.poll(ctx.now) { Next::Done } else { Next::Sleep(POLL) }
+    }
+}
