@@ -275,15 +275,9 @@ def ready_qemu(root):
 
 
 def unpack_qemu(folder):
-    listed = _output(["apt-cache", "madison", "qemu-system-x86"])
-    versions = [word for word in listed.split() if ":7.2+" in word]
-    if not versions:
-        raise LabError("QEMU 7.2 is needed, and apt's sources do not offer it")
-    say("another QEMU is installed: unpacking 7.2 for the lab")
-    version = versions[0]
-    packages = [f"qemu-system-{part}={version}" for part in ("x86", "common")]
-    packages += ["qemu-system-data/bookworm", "seabios/bookworm", "ipxe-qemu/bookworm"]
-    _run([APT, "download", *packages], cwd=folder)
+    say("another QEMU is installed: downloading 7.2 to unpack it for the lab")
+    parts = "qemu-system-x86 qemu-system-common qemu-system-data seabios ipxe-qemu".split()
+    _run([APT, "download", *(f"{part}/bookworm" for part in parts)], cwd=folder)
     for deb in folder.glob("*.deb"):
         _run(["dpkg-deb", "-x", deb, folder])
         deb.unlink()

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import termios
 import time
 import tty
@@ -62,12 +61,10 @@ class Setup:
         else:
             self.add(f"lab/images/{name}", kernel)
 
-    def write_initrd(self, path):
+    def initrd(self):
         config = "".join(f"{key}={shlex.quote(str(value))}\n" for key, value in self.config.items())
         self.files.file("lab/config", config.encode())
-        with open(path, "wb") as out:
-            out.write((self.lab.images / "dom0.cpio").read_bytes())
-            out.write(self.files.to_bytes())
+        return (self.lab.images / "dom0.cpio").read_bytes() + self.files.to_bytes()
 
 
 class Machine:
@@ -82,10 +79,10 @@ class Machine:
         self.log = log
         self.verbose = verbose
         self.started = time.monotonic()
-        self.folder = tempfile.TemporaryDirectory(prefix="xen-lab-")
-        initrd = Path(self.folder.name) / "initrd"
-        setup.write_initrd(initrd)
-        images = setup.lab.images
+        # A file in memory: there is nothing to clean up, however we end.
+        initrd = os.memfd_create("initrd")
+        with open(initrd, "wb", closefd=False) as file:
+            file.write(setup.initrd())
         xen, xen_end = socket.socketpair()
         self.dom0, dom0_end = socket.socketpair()
         command = [
@@ -97,18 +94,20 @@ class Machine:
             "-m", str(setup.memory), "-nodefaults", "-display", "none", "-no-reboot",
             "-chardev", f"socket,id=xen,fd={xen_end.fileno()}", "-serial", "chardev:xen",
             "-chardev", f"socket,id=dom0,fd={dom0_end.fileno()}", "-serial", "chardev:dom0",
-            "-kernel", str(images / "xen"),
+            "-kernel", "xen",
             "-append", f"{XEN_OPTIONS} dom0_max_vcpus={setup.dom0_vcpus}",
-            # The multiboot modules; a comma separates them.
-            "-initrd", f"{_escape(images / 'vmlinux')} {DOM0_OPTIONS},{_escape(initrd)}",
+            # The multiboot modules: a comma separates them, a space ends the name.
+            "-initrd", f"vmlinux {DOM0_OPTIONS},/proc/self/fd/{initrd}",
         ]  # fmt: skip
         self.qemu = subprocess.Popen(
             command,
+            cwd=setup.lab.images,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            pass_fds=(xen_end.fileno(), dom0_end.fileno()),
+            pass_fds=(xen_end.fileno(), dom0_end.fileno(), initrd),
         )
+        os.close(initrd)
         xen_end.close()
         dom0_end.close()
         self.open = {"xen": xen, "dom0": self.dom0, "qemu": self.qemu.stdout}
@@ -121,7 +120,6 @@ class Machine:
     def __exit__(self, *_):
         self.qemu.kill()
         self.qemu.wait()
-        self.folder.cleanup()
 
     def seconds(self):
         return time.monotonic() - self.started
@@ -225,10 +223,6 @@ def show(lines):
 def end_on_sigterm():
     """Makes SIGTERM an exception, for the cleaning up to happen."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-
-
-def _escape(path):
-    return str(path).replace(",", ",,")
 
 
 def _printable(raw):
