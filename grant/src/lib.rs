@@ -53,5 +53,5 @@ pub use memory::{
 pub use pool::{FramePool, PoolError};
 pub use quarantine::Quarantine;
 #[cfg(not(loom))]
-pub use shared_page::{ForeignPage, GrantedPage};
+pub use shared_page::{ForeignPage, GrantedPage, SharedPage};
 pub use table::{GrantTable, Reference, TableFull, TableUse};

@@ -19,8 +19,8 @@ pub struct Quarantine {
     held: Vec<Waiting>,
     quota: usize,
     wait: Duration,
-    /// When to try next, in the caller's time.
-    next: Duration,
+    /// When to try next, in the caller's time; `None` until somebody has asked.
+    next: Option<Duration>,
 }
 
 /// Dropped, a waiting grant goes to the table.
@@ -39,14 +39,14 @@ impl Drop for Waiting {
 impl Quarantine {
     /// For a device that has at most `quota` pages granted at a time.
     pub fn new(quota: usize) -> Quarantine {
-        Quarantine { held: Vec::with_capacity(quota), quota, wait: SHORTEST, next: Duration::ZERO }
+        Quarantine { held: Vec::with_capacity(quota), quota, wait: SHORTEST, next: None }
     }
 
-    /// Takes in a grant whose revoke failed. `now` is any time that does not go back.
-    pub fn admit<A: Access>(&mut self, grant: StillInUse<A>, now: Duration) {
+    /// Takes in a grant whose revoke failed.
+    pub fn admit<A: Access>(&mut self, grant: StillInUse<A>) {
         if self.held.is_empty() {
             self.wait = SHORTEST;
-            self.next = now + SHORTEST;
+            self.next = None;
         }
         // Over quota, which no device reaches, the grant is dropped into the table's quarantine.
         if self.held.len() < self.quota {
@@ -54,9 +54,13 @@ impl Quarantine {
         }
     }
 
-    /// Tries again, if it is time; returns how many grants ended.
+    /// Tries again, if it is time; returns how many grants ended. `now` is any time that does not
+    /// go back; the first wait begins with the first call after a grant was admitted.
     pub fn retry(&mut self, now: Duration) -> usize {
-        if self.held.is_empty() || now < self.next {
+        if self.held.is_empty() {
+            return 0;
+        }
+        if now < *self.next.get_or_insert(now + self.wait) {
             return 0;
         }
         let before = self.held.len();
@@ -68,13 +72,14 @@ impl Quarantine {
             }
         });
         self.wait = (self.wait * 2).min(LONGEST);
-        self.next = now + self.wait;
+        self.next = Some(now + self.wait);
         before - self.held.len()
     }
 
-    /// When [`retry`](Quarantine::retry) does something next; `None` while nothing waits.
+    /// When to call [`retry`](Quarantine::retry) next: zero for at once, `None` while nothing
+    /// waits.
     pub fn next_retry(&self) -> Option<Duration> {
-        (!self.held.is_empty()).then_some(self.next)
+        (!self.held.is_empty()).then_some(self.next.unwrap_or_default())
     }
 
     /// Pages held.

@@ -7,18 +7,30 @@ use crate::granted::{Granted, Grantee, ReadWrite, StillInUse};
 use crate::memory::{DomId, ForeignMemory, GrantStatus, Mapping, Words};
 use crate::table::Reference;
 
-/// A page of ours that a peer reads and writes while we do. It is visible only as atomic words,
-/// so whatever the peer does to it at whatever moment is an unexpected value and nothing worse.
+/// A page that both sides use at once. It is visible only as atomic words, so whatever the peer
+/// does to it at whatever moment is an unexpected value and nothing worse.
+pub trait SharedPage {
+    /// The page.
+    fn words(&self) -> &Words;
+}
+
+/// A page of ours that a peer reads and writes while we do.
 pub struct GrantedPage {
     granted: Granted<ReadWrite>,
+    words: NonNull<Words>,
 }
+
+// SAFETY: the page is atomic words, and the grant is `Send`.
+unsafe impl Send for GrantedPage {}
+// SAFETY: as above, and `Sync`.
+unsafe impl Sync for GrantedPage {}
 
 impl GrantedPage {
     /// Zeroes a frame and grants it for reading and writing.
     pub fn new(mut frame: Frame, reference: Reference, to: &Grantee) -> GrantedPage {
         frame.bytes_mut().fill(0);
         let (granted, _) = reference.grant(frame, to, 0..crate::PAGE_SIZE);
-        GrantedPage { granted }
+        GrantedPage { words: granted.page().cast(), granted }
     }
 
     /// The grant reference, as the peer is told.
@@ -26,18 +38,18 @@ impl GrantedPage {
         self.granted.number()
     }
 
-    /// The page.
-    #[inline]
-    pub fn words(&self) -> &Words {
-        let words = self.granted.page().cast::<Words>();
-        // SAFETY: the page is out of its pool, aligned and initialised. While it is granted there
-        // is no way to its bytes but this one, so every access of ours is atomic.
-        unsafe { words.as_ref() }
-    }
-
     /// Ends the sharing.
     pub fn revoke(self) -> Result<(Frame, Reference), StillInUse<ReadWrite>> {
         self.granted.revoke()
+    }
+}
+
+impl SharedPage for GrantedPage {
+    #[inline]
+    fn words(&self) -> &Words {
+        // SAFETY: the page is out of its pool, aligned and initialised. While it is granted there
+        // is no way to its bytes but this one, so every access of ours is atomic.
+        unsafe { self.words.as_ref() }
     }
 }
 
@@ -59,10 +71,11 @@ impl<M: ForeignMemory> ForeignPage<M> {
         let mapping = memory.map_grant(peer, gref)?;
         Ok(ForeignPage { memory: memory.clone(), words: mapping.words, handle: mapping.handle })
     }
+}
 
-    /// The page.
+impl<M: ForeignMemory> SharedPage for ForeignPage<M> {
     #[inline]
-    pub fn words(&self) -> &Words {
+    fn words(&self) -> &Words {
         // SAFETY: `map_grant` promises that the words stay until we unmap them.
         unsafe { self.words.as_ref() }
     }
