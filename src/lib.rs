@@ -4,6 +4,8 @@
 extern crate alloc;
 
 pub mod buffer;
+pub mod header;
+pub mod netif;
 pub mod platform;
 pub mod store;
 pub mod wire;

@@ -1,0 +1,5 @@
+//! Packet headers.
+
+mod ethernet;
+
+pub use ethernet::{ETHERNET_HEADER, MacAddr};

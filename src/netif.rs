@@ -1,0 +1,420 @@
+//! A network device, as the layers above see it.
+//!
+//! The familiar shape: `mac`, `mtu`, `write`, `receive`, `stats`. The lowest layer allocates and
+//! the upper layer fills, so nothing is copied in between and nobody hands around an offset:
+//!
+//! ```text
+//!          upper layer                          device
+//!  write   fill(&mut [u8]) ◄── zeroed bytes ──  alloc, reserve
+//!          returns how many ──────────────────► permit.send, flush later
+//!
+//!  send    Packet<TxBuf>  ────────────────────► reserve(slots) ► permit.send
+//!          (its own headers pushed in front)
+//!
+//!  receive sink(Packet<RxBuf>) ◄──────────────  at most `budget`, then returns
+//! ```
+//!
+//! Which memory a packet lives in is the associated type [`Netif::Block`], chosen at compile time:
+//! pages that can be granted for Xen, the heap for devices that copy anyway
+//! ([`Copying`](crate::copying::Copying)). A layer written for any `N: Netif` runs on both.
+//!
+//! ```
+//! use xen_netfront::buffer::View;
+//! use xen_netfront::netif::Netif;
+//!
+//! /// Sends every packet back where it came from: the same bytes, in the same place.
+//! fn reflect<N: Netif>(netif: &mut N, other: &mut N) {
+//!     netif.receive(64, |packet| {
+//!         let Ok(mut packet) = packet.try_into_tx() else { return };
+//!         if let Some((to, from)) = packet.fragments_mut().first_mut().and_then(|head| {
+//!             let (to, rest) = head.bytes_mut().split_first_chunk_mut::<6>()?;
+//!             Some((to, rest.first_chunk_mut::<6>()?))
+//!         }) {
+//!             core::mem::swap(to, from);
+//!             let _ = other.send(packet); // full: drop it
+//!         }
+//!     });
+//!     other.flush();
+//! }
+//! ```
+
+use alloc::vec::Vec;
+
+use crate::buffer::{Block, Packet, RxPacket, TxBuf, TxPacket, View};
+use crate::header::{ETHERNET_HEADER, MacAddr};
+
+/// A packet that device `N` has received.
+pub type RxOf<N> = RxPacket<<<N as Netif>::Block as Block>::Shared>;
+
+/// A packet that device `N` can send.
+pub type TxOf<N> = TxPacket<<N as Netif>::Block>;
+
+/// A network device.
+pub trait Netif {
+    /// The memory that its packets live in.
+    type Block: Block;
+
+    /// Room for one packet, reserved.
+    type Permit<'a>: Permit<Block = Self::Block>
+    where
+        Self: 'a;
+
+    /// Its hardware address.
+    fn mac(&self) -> MacAddr;
+
+    /// The largest IP packet, in bytes: without the Ethernet header.
+    fn mtu(&self) -> usize;
+
+    /// What it can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// What it has done.
+    fn stats(&self) -> Stats;
+
+    /// An empty buffer with `headroom` bytes reserved in front; `None` if memory is short.
+    ///
+    /// Its block may hold bytes of an earlier use. What is pushed or appended must be overwritten
+    /// completely, for all of it is sent; [`header::push`](crate::header::push) and
+    /// [`write`](Netif::write) see to that.
+    fn alloc(&mut self, headroom: usize) -> Option<TxBuf<Self::Block>>;
+
+    /// Reserves room for one packet of up to `slots` slots (see [`slots`]), after making room if
+    /// earlier packets are done; `None` if there is none now or the device is not connected.
+    fn reserve(&mut self, slots: usize) -> Option<Self::Permit<'_>>;
+
+    /// Hands up to `budget` received packets to `sink`, oldest first, each of them its own; returns
+    /// how many. It may be called as often as one likes: with nothing there it is cheap.
+    ///
+    /// A packet starts at its Ethernet header. One that `sink` drops is gone.
+    fn receive(&mut self, budget: usize, sink: impl FnMut(RxOf<Self>)) -> usize;
+
+    /// Tells the peer of what has been sent. Packets may stay where they are until then, so that
+    /// one event serves a batch: call it after the last.
+    fn flush(&mut self);
+
+    /// Where packets larger than a block are put together for [`write`](Netif::write). A device
+    /// keeps one, empty at first.
+    fn linear(&mut self) -> &mut Linear;
+
+    /// Takes back a received packet nobody needs any more. The same as dropping it, except that a
+    /// device whose memory does not find home by itself reuses it.
+    fn recycle(&mut self, packet: RxOf<Self>) {
+        drop(packet);
+    }
+
+    /// The largest frame: [`mtu`](Netif::mtu) and an Ethernet header.
+    fn max_frame(&self) -> usize {
+        self.mtu().saturating_add(ETHERNET_HEADER)
+    }
+
+    /// Sends a packet whose fragments come from [`alloc`](Netif::alloc) or were received, Ethernet
+    /// header first; gives it back if there is no room now.
+    ///
+    /// A packet that the device can never send (too long, too many fragments, GSO without the
+    /// capability) is dropped and counted. A blank checksum that the peer would not fill in is
+    /// filled in here, in software.
+    #[inline]
+    fn send(&mut self, packet: TxOf<Self>) -> Result<(), TxOf<Self>> {
+        match self.reserve(slots(&packet)) {
+            Some(permit) => {
+                permit.send(packet);
+                Ok(())
+            }
+            None => Err(packet),
+        }
+    }
+
+    /// Sends a frame of at most `size` bytes, which `fill` writes in place. `size` is at most
+    /// [`max_frame`](Netif::max_frame).
+    ///
+    /// `fill` gets exactly `size` bytes, all zero, starting at the Ethernet header, and returns how
+    /// many of them, from the first on, are the frame; with 0 nothing is sent. It is called only
+    /// when sending is sure to succeed. No byte of an earlier packet can leave this way: the frame
+    /// consists of zeros and of what `fill` has written.
+    ///
+    /// A frame that no single block holds is filled in [`linear`](Netif::linear) memory, then
+    /// copied into blocks, and counted.
+    #[inline]
+    fn write(
+        &mut self,
+        size: usize,
+        fill: impl FnOnce(&mut [u8]) -> usize,
+    ) -> Result<(), WriteError> {
+        if size > self.max_frame() {
+            return Err(WriteError::TooLong);
+        }
+        let mut buf = self.alloc(0).ok_or(WriteError::NoMemory)?;
+        let Some(bytes) = buf.append(size) else {
+            return write_large(self, buf, size, fill);
+        };
+        let permit = self.reserve(1).ok_or(WriteError::Full)?;
+        bytes.fill(0);
+        let filled = fill(bytes);
+        if is_frame(filled, size)? {
+            buf.truncate(filled);
+            permit.send_single(buf);
+        }
+        Ok(())
+    }
+}
+
+/// Room for one packet in a device, held until it is used or dropped.
+#[must_use = "dropped, the room is free again"]
+pub trait Permit {
+    /// The device's memory.
+    type Block: Block;
+
+    /// Sends a packet; nothing can fail. It must need no more slots than were reserved: one that
+    /// does, or that the device can never send, is dropped and counted.
+    fn send(self, packet: TxPacket<Self::Block>);
+
+    /// Sends a packet of one fragment.
+    #[inline]
+    fn send_single(self, buf: TxBuf<Self::Block>)
+    where
+        Self: Sized,
+    {
+        self.send(buf.into());
+    }
+}
+
+/// Slots a packet takes in a device's queue: one a fragment, one more with GSO.
+#[inline]
+pub fn slots<V>(packet: &Packet<V>) -> usize {
+    packet.fragments().len() + usize::from(packet.meta.gso.is_some())
+}
+
+/// Why [`Netif::write`] did not send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteError {
+    /// `size` is more than the device sends at once.
+    TooLong,
+    /// No room now: try again when the device has made progress.
+    Full,
+    /// No free block now.
+    NoMemory,
+    /// `fill` returned more than `size`, or less than an Ethernet header.
+    BadLength,
+}
+
+impl core::fmt::Display for WriteError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            WriteError::TooLong => "the frame is longer than the MTU allows",
+            WriteError::Full => "no room in the transmit queue",
+            WriteError::NoMemory => "no free block",
+            WriteError::BadLength => "the length filled in is not that of a frame",
+        })
+    }
+}
+
+impl core::error::Error for WriteError {}
+
+/// What a device can do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Bytes of one block: what [`Netif::alloc`] gives, headroom included.
+    pub block_size: usize,
+    /// Fragments that a packet to send may have.
+    pub max_fragments: usize,
+    /// The peer fills in blank checksums of TCP and UDP over IPv4.
+    pub checksum_v4: bool,
+    /// The same over IPv6.
+    pub checksum_v6: bool,
+    /// The peer cuts TCP over IPv4 into segments.
+    pub gso_v4: bool,
+    /// The same over IPv6.
+    pub gso_v6: bool,
+}
+
+/// What a device has done since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Packets handed up.
+    pub rx_packets: u64,
+    /// Their bytes, Ethernet headers included.
+    pub rx_bytes: u64,
+    /// Packets received that were not handed up.
+    pub rx_dropped: u64,
+    /// Packets sent.
+    pub tx_packets: u64,
+    /// Their bytes, Ethernet headers included.
+    pub tx_bytes: u64,
+    /// Packets that were to be sent and were not.
+    pub tx_dropped: u64,
+    /// Times that payload was copied by the device.
+    pub copies: u64,
+    /// Bytes copied so.
+    pub copied_bytes: u64,
+    /// Packets put together from, or taken apart into, several blocks for somebody who wants one
+    /// slice.
+    pub linearised_packets: u64,
+    /// Their bytes.
+    pub linearised_bytes: u64,
+}
+
+/// One slice for packets that have several blocks, and a count of what it was needed for.
+#[derive(Debug, Default)]
+pub struct Linear {
+    memory: Vec<u8>,
+    packets: u64,
+    bytes: u64,
+}
+
+impl Linear {
+    /// Memory for packets of up to `size` bytes, allocated now.
+    pub fn with_capacity(size: usize) -> Linear {
+        Linear { memory: Vec::with_capacity(size), packets: 0, bytes: 0 }
+    }
+
+    /// Packets that went through.
+    pub fn packets(&self) -> u64 {
+        self.packets
+    }
+
+    /// Their bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// `size` zero bytes to fill.
+    pub fn blank(&mut self, size: usize) -> &mut [u8] {
+        self.memory.clear();
+        self.memory.resize(size, 0);
+        &mut self.memory
+    }
+
+    /// The packet in one slice: a copy, counted.
+    pub fn gather<V: View>(&mut self, packet: &Packet<V>) -> &mut [u8] {
+        self.memory.clear();
+        for fragment in packet.fragments() {
+            self.memory.extend_from_slice(fragment.bytes());
+        }
+        self.count(self.memory.len());
+        &mut self.memory
+    }
+
+    /// Copies the first `len` bytes of what has been filled into `bufs`, as many as it takes, and
+    /// counts it; `None` if they have too little room. Buffers not needed are dropped.
+    pub fn scatter<B: Block>(
+        &mut self,
+        len: usize,
+        bufs: impl IntoIterator<Item = TxBuf<B>>,
+    ) -> Option<TxPacket<B>> {
+        let mut rest = self.memory.get(..len)?;
+        let mut packet = Packet::new();
+        for mut buf in bufs {
+            let (now, later) = rest.split_at_checked(buf.tailroom()).unwrap_or((rest, &[]));
+            buf.append(now.len())?.copy_from_slice(now);
+            packet.push(buf).ok()?;
+            rest = later;
+            if rest.is_empty() {
+                self.count(len);
+                return Some(packet);
+            }
+        }
+        None
+    }
+
+    fn count(&mut self, len: usize) {
+        self.packets += 1;
+        self.bytes += len as u64;
+    }
+}
+
+/// Whether `fill` left a frame to send.
+fn is_frame(filled: usize, size: usize) -> Result<bool, WriteError> {
+    match filled {
+        0 => Ok(false),
+        _ if (ETHERNET_HEADER..=size).contains(&filled) => Ok(true),
+        _ => Err(WriteError::BadLength),
+    }
+}
+
+/// [`Netif::write`] for a frame that needs several blocks; `first` is one of them.
+#[cold]
+fn write_large<N: Netif + ?Sized>(
+    netif: &mut N,
+    first: TxBuf<N::Block>,
+    size: usize,
+    fill: impl FnOnce(&mut [u8]) -> usize,
+) -> Result<(), WriteError> {
+    let max = netif.capabilities().max_fragments;
+    let mut room = first.tailroom();
+    let mut bufs = Packet::from(first);
+    while room < size {
+        let buf = netif.alloc(0).ok_or(WriteError::NoMemory)?;
+        if buf.tailroom() == 0 || bufs.fragments().len() >= max {
+            return Err(WriteError::TooLong);
+        }
+        room += buf.tailroom();
+        bufs.push(buf).map_err(|_| WriteError::TooLong)?;
+    }
+    let mut linear = core::mem::take(netif.linear());
+    let result = match netif.reserve(bufs.fragments().len()) {
+        None => Err(WriteError::Full),
+        Some(permit) => {
+            let filled = fill(linear.blank(size));
+            is_frame(filled, size).and_then(|send| {
+                if send {
+                    let bufs = bufs.into_fragments();
+                    permit.send(linear.scatter(filled, bufs).ok_or(WriteError::TooLong)?);
+                }
+                Ok(())
+            })
+        }
+    };
+    *netif.linear() = linear;
+    result
+}
+
+impl<N: Netif + ?Sized> Netif for &mut N {
+    type Block = N::Block;
+    type Permit<'a>
+        = N::Permit<'a>
+    where
+        Self: 'a;
+
+    fn mac(&self) -> MacAddr {
+        (**self).mac()
+    }
+
+    fn mtu(&self) -> usize {
+        (**self).mtu()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        (**self).capabilities()
+    }
+
+    fn stats(&self) -> Stats {
+        (**self).stats()
+    }
+
+    #[inline]
+    fn alloc(&mut self, headroom: usize) -> Option<TxBuf<Self::Block>> {
+        (**self).alloc(headroom)
+    }
+
+    #[inline]
+    fn reserve(&mut self, slots: usize) -> Option<Self::Permit<'_>> {
+        (**self).reserve(slots)
+    }
+
+    #[inline]
+    fn receive(&mut self, budget: usize, sink: impl FnMut(RxOf<Self>)) -> usize {
+        (**self).receive(budget, sink)
+    }
+
+    fn flush(&mut self) {
+        (**self).flush();
+    }
+
+    fn linear(&mut self) -> &mut Linear {
+        (**self).linear()
+    }
+
+    fn recycle(&mut self, packet: RxOf<Self>) {
+        (**self).recycle(packet);
+    }
+}
