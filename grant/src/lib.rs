@@ -55,3 +55,73 @@ pub use quarantine::Quarantine;
 #[cfg(not(loom))]
 pub use shared_page::{ForeignPage, GrantedPage, SharedPage};
 pub use table::{GrantTable, Reference, TableFull, TableUse};
+
+/// The rules that the compiler keeps (F8). Each line that must not compile has a twin that does.
+///
+/// A granted page has no bytes:
+///
+/// ```compile_fail
+/// # use xen_grant::*;
+/// fn look(page: Granted<ReadOnly>) -> u8 {
+///     page.bytes()[0]
+/// }
+/// ```
+/// ```
+/// # use xen_grant::*;
+/// fn look(page: Granted<ReadOnly>) -> Option<u8> {
+///     Some(page.revoke().ok()?.0.bytes()[0])
+/// }
+/// ```
+///
+/// What was granted is no longer ours to write:
+///
+/// ```compile_fail
+/// # use xen_grant::*;
+/// fn send(mut frame: Frame, reference: Reference, to: &Grantee) {
+///     let _granted = reference.grant::<ReadOnly>(frame, to, 0..64);
+///     frame.bytes_mut()[0] = 1;
+/// }
+/// ```
+/// ```
+/// # use xen_grant::*;
+/// fn send(mut frame: Frame, reference: Reference, to: &Grantee) {
+///     frame.bytes_mut()[0] = 1;
+///     let _granted = reference.grant::<ReadOnly>(frame, to, 0..64);
+/// }
+/// ```
+///
+/// A reference grants one page at a time:
+///
+/// ```compile_fail
+/// # use xen_grant::*;
+/// fn twice(a: Frame, b: Frame, reference: Reference, to: &Grantee) {
+///     let _one = reference.grant::<ReadOnly>(a, to, 0..64);
+///     let _two = reference.grant::<ReadOnly>(b, to, 0..64);
+/// }
+/// ```
+/// ```
+/// # use xen_grant::*;
+/// fn twice(a: Frame, b: Frame, reference: Reference, to: &Grantee) {
+///     let (one, _) = reference.grant::<ReadOnly>(a, to, 0..64);
+///     let Ok((_a, reference)) = one.revoke() else { return };
+///     let _two = reference.grant::<ReadOnly>(b, to, 0..64);
+/// }
+/// ```
+///
+/// A shared frame is not written:
+///
+/// ```compile_fail
+/// # use xen_grant::*;
+/// fn write(mut frame: SharedFrame) {
+///     frame.bytes_mut()[0] = 1;
+/// }
+/// ```
+/// ```
+/// # use xen_grant::*;
+/// fn write(frame: SharedFrame) {
+///     if let Ok(mut frame) = frame.try_unshare() {
+///         frame.bytes_mut()[0] = 1;
+///     }
+/// }
+/// ```
+mod rules {}

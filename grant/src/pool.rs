@@ -228,13 +228,13 @@ impl FramePool {
             return Err(error);
         }
 
-        let mut pool = Box::new(Pool {
+        let pool = Box::new(Pool {
             head: AtomicU64::new((pages as u64) << BITS),
             least_free: AtomicU32::new(pages as u32),
             records: Box::default(),
             release,
         });
-        let at = NonNull::from(&mut *pool);
+        let at = NonNull::from(Box::leak(pool));
         let records = taken.into_iter().enumerate().map(|(index, (page, gfn))| Record {
             page,
             pool: at,
@@ -244,8 +244,9 @@ impl FramePool {
             shares: AtomicU64::new(0),
             exposure: Exposure::zeroed(),
         });
-        pool.records = records.collect();
-        let at = NonNull::from(Box::leak(pool));
+        let records = records.collect();
+        // SAFETY: the pool has just been leaked, and nobody else knows of it yet.
+        unsafe { (*at.as_ptr()).records = records };
         Ok(FramePool(Arc::new(Owner(at))))
     }
 

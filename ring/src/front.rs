@@ -43,6 +43,12 @@ impl<P: Protocol, M: RingPage> FrontRing<P, M> {
         page.store(REQ_EVENT, start.wrapping_add(1));
         page.store(RSP_PROD, start);
         page.store(RSP_EVENT, start.wrapping_add(1));
+        FrontRing::adopt(page, start)
+    }
+
+    /// As [`starting_at`](FrontRing::starting_at), on a page that holds such an empty ring
+    /// already.
+    pub fn adopt(page: M, start: u32) -> FrontRing<P, M> {
         FrontRing {
             page,
             req_prod: start,
