@@ -1,9 +1,13 @@
-//! Ethernet II.
+//! Ethernet II: who a frame is for, and what is in it.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::{Arp, At, Ipv4, Ipv6, Source, U16};
+
 /// Bytes of an Ethernet header.
 pub const ETHERNET_HEADER: usize = 14;
+
+const _: () = assert!(size_of::<Ethernet>() == ETHERNET_HEADER);
 
 /// A hardware address.
 #[derive(
@@ -51,5 +55,63 @@ impl core::fmt::Display for MacAddr {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let [a, b, c, d, e, g] = self.0;
         write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// What a frame carries (IEEE 802 Numbers, IANA). Below 1536 it is a length: IEEE 802.3.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(transparent)]
+pub struct EtherType(pub U16);
+
+impl EtherType {
+    /// IPv4.
+    pub const IPV4: EtherType = EtherType(U16::from_bytes([0x08, 0x00]));
+    /// ARP.
+    pub const ARP: EtherType = EtherType(U16::from_bytes([0x08, 0x06]));
+    /// A VLAN tag (IEEE 802.1Q) of four bytes is in front of the real type.
+    pub const VLAN: EtherType = EtherType(U16::from_bytes([0x81, 0x00]));
+    /// IPv6.
+    pub const IPV6: EtherType = EtherType(U16::from_bytes([0x86, 0xdd]));
+}
+
+/// An Ethernet header.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Ethernet {
+    /// For whom.
+    pub destination: MacAddr,
+    /// From whom.
+    pub source: MacAddr,
+    /// What.
+    pub kind: EtherType,
+}
+
+/// What is in a frame, each a view that starts there.
+#[derive(Clone, Copy, Debug)]
+pub enum Network<V> {
+    /// IPv4
+    Ipv4(At<Ipv4, V>),
+    /// IPv6
+    Ipv6(At<Ipv6, V>),
+    /// ARP
+    Arp(At<Arp, V>),
+    /// Something else.
+    Other(EtherType, V),
+}
+
+impl<V: Source> At<Ethernet, V> {
+    /// The header, and what is in the frame.
+    #[inline]
+    pub fn open(self) -> Option<(V::Ref<Ethernet>, Network<V>)> {
+        let (header, rest) = self.take()?;
+        let network = match header.kind {
+            EtherType::IPV4 => Network::Ipv4(At::claim(rest)),
+            EtherType::IPV6 => Network::Ipv6(At::claim(rest)),
+            EtherType::ARP => Network::Arp(At::claim(rest)),
+            other => Network::Other(other, rest),
+        };
+        Some((header, network))
     }
 }

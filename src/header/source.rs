@@ -1,0 +1,327 @@
+//! What headers are taken from.
+
+use core::ops::Deref;
+
+use super::Header;
+use crate::buffer::{Block, Packet, RxBuf, SharedBlock, TxBuf, View};
+
+/// Bytes that are read header by header, and only ever narrow.
+///
+/// A header must lie in one piece. Everything behind the headers may be spread over several
+/// pieces, as in a [`Packet`] of fragments.
+pub trait Source: Sized {
+    /// How a header is given out: a reference into borrowed bytes, a copy from owned ones.
+    type Ref<H: Header>: Deref<Target = H>;
+
+    /// The bytes in one piece at the start.
+    fn head(&self) -> &[u8];
+
+    /// Bytes in all.
+    fn len(&self) -> usize;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes a header from the front: the one bounds check.
+    fn take<H: Header>(self) -> Option<(Self::Ref<H>, Self)>;
+
+    /// Drops `count` bytes at the front; `None` if there are not that many.
+    fn skip(self, count: usize) -> Option<Self>;
+
+    /// Keeps the first `len` bytes.
+    #[must_use]
+    fn keep(self, len: usize) -> Self;
+}
+
+/// A header copied out of a buffer.
+#[derive(Clone, Copy, Debug)]
+pub struct Copied<H>(pub H);
+
+impl<H> Deref for Copied<H> {
+    type Target = H;
+
+    #[inline]
+    fn deref(&self) -> &H {
+        &self.0
+    }
+}
+
+impl<'a> Source for &'a [u8] {
+    type Ref<H: Header> = &'a H;
+
+    #[inline]
+    fn head(&self) -> &[u8] {
+        self
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        <[u8]>::len(self)
+    }
+
+    #[inline]
+    fn take<H: Header>(self) -> Option<(&'a H, Self)> {
+        H::ref_from_prefix(self).ok()
+    }
+
+    #[inline]
+    fn skip(self, count: usize) -> Option<Self> {
+        self.get(count..)
+    }
+
+    #[inline]
+    fn keep(self, len: usize) -> Self {
+        self.get(..len).unwrap_or(self)
+    }
+}
+
+impl<'a> Source for &'a mut [u8] {
+    type Ref<H: Header> = &'a mut H;
+
+    #[inline]
+    fn head(&self) -> &[u8] {
+        self
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        <[u8]>::len(self)
+    }
+
+    #[inline]
+    fn take<H: Header>(self) -> Option<(&'a mut H, Self)> {
+        H::mut_from_prefix(self).ok()
+    }
+
+    #[inline]
+    fn skip(self, count: usize) -> Option<Self> {
+        self.get_mut(count..)
+    }
+
+    #[inline]
+    fn keep(self, len: usize) -> Self {
+        let len = len.min(self.len());
+        self.get_mut(..len).unwrap_or_default()
+    }
+}
+
+impl<S: SharedBlock> Source for RxBuf<S> {
+    type Ref<H: Header> = Copied<H>;
+
+    #[inline]
+    fn head(&self) -> &[u8] {
+        self.bytes()
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        RxBuf::len(self)
+    }
+
+    #[inline]
+    fn take<H: Header>(self) -> Option<(Copied<H>, Self)> {
+        let (header, _) = H::read_from_prefix(self.bytes()).ok()?;
+        Some((Copied(header), self.skip(size_of::<H>())?))
+    }
+
+    #[inline]
+    fn skip(mut self, count: usize) -> Option<Self> {
+        self.advance(count)?;
+        Some(self)
+    }
+
+    #[inline]
+    fn keep(mut self, len: usize) -> Self {
+        self.truncate(len);
+        self
+    }
+}
+
+impl<B: Block> Source for TxBuf<B> {
+    type Ref<H: Header> = Copied<H>;
+
+    #[inline]
+    fn head(&self) -> &[u8] {
+        self.bytes()
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        TxBuf::len(self)
+    }
+
+    #[inline]
+    fn take<H: Header>(self) -> Option<(Copied<H>, Self)> {
+        let (header, _) = H::read_from_prefix(self.bytes()).ok()?;
+        Some((Copied(header), self.skip(size_of::<H>())?))
+    }
+
+    #[inline]
+    fn skip(mut self, count: usize) -> Option<Self> {
+        self.pull_front(count)?;
+        Some(self)
+    }
+
+    #[inline]
+    fn keep(mut self, len: usize) -> Self {
+        self.truncate(len);
+        self
+    }
+}
+
+/// The head is the first fragment that has bytes. Fragments whose bytes are all taken stay, empty,
+/// until somebody takes the packet apart.
+impl<V: Source + View + Narrow> Source for Packet<V> {
+    type Ref<H: Header> = Copied<H>;
+
+    #[inline]
+    fn head(&self) -> &[u8] {
+        self.fragments().iter().map(View::bytes).find(|bytes| !bytes.is_empty()).unwrap_or_default()
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        Packet::len(self)
+    }
+
+    #[inline]
+    fn take<H: Header>(self) -> Option<(Copied<H>, Self)> {
+        let (header, _) = H::read_from_prefix(Source::head(&self)).ok()?;
+        Some((Copied(header), self.skip(size_of::<H>())?))
+    }
+
+    fn skip(mut self, mut count: usize) -> Option<Self> {
+        for fragment in self.fragments_mut() {
+            if count == 0 {
+                break;
+            }
+            let now = count.min(Source::len(fragment));
+            fragment.advance_by(now)?;
+            count -= now;
+        }
+        (count == 0).then_some(self)
+    }
+
+    fn keep(mut self, mut len: usize) -> Self {
+        for fragment in self.fragments_mut() {
+            fragment.truncate_to(len);
+            len -= Source::len(fragment);
+        }
+        self
+    }
+}
+
+/// Narrowing in place, which fragments of a packet need.
+pub trait Narrow {
+    /// Drops bytes at the front; `None`, and nothing happens, if there are not that many.
+    fn advance_by(&mut self, count: usize) -> Option<()>;
+
+    /// Keeps the first `len` bytes.
+    fn truncate_to(&mut self, len: usize);
+}
+
+impl<S: SharedBlock> Narrow for RxBuf<S> {
+    #[inline]
+    fn advance_by(&mut self, count: usize) -> Option<()> {
+        self.advance(count)
+    }
+
+    #[inline]
+    fn truncate_to(&mut self, len: usize) {
+        self.truncate(len);
+    }
+}
+
+impl<B: Block> Narrow for TxBuf<B> {
+    #[inline]
+    fn advance_by(&mut self, count: usize) -> Option<()> {
+        self.pull_front(count)
+    }
+
+    #[inline]
+    fn truncate_to(&mut self, len: usize) {
+        self.truncate(len);
+    }
+}
+
+impl View for &[u8] {
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+}
+
+impl View for &mut [u8] {
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+}
+
+/// A run of bytes to write.
+pub trait ViewMut: View {
+    /// The bytes, to write.
+    fn bytes_mut(&mut self) -> &mut [u8];
+}
+
+impl ViewMut for &mut [u8] {
+    #[inline]
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        self
+    }
+}
+
+impl<B: Block> ViewMut for TxBuf<B> {
+    #[inline]
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        TxBuf::bytes_mut(self)
+    }
+}
+
+/// A packet's first piece, where the headers are, with the place and length of the whole: for
+/// reading what a packet of several fragments says without taking it apart.
+#[derive(Clone, Copy)]
+pub(super) struct Head<'a> {
+    bytes: &'a [u8],
+    /// Bytes taken so far.
+    pub(super) offset: usize,
+    len: usize,
+}
+
+impl<'a> Head<'a> {
+    pub(super) fn of<V: View>(packet: &'a Packet<V>) -> Head<'a> {
+        let pieces = packet.fragments().iter().map(View::bytes);
+        let bytes = pieces.clone().find(|bytes| !bytes.is_empty()).unwrap_or_default();
+        Head { bytes, offset: 0, len: pieces.map(<[u8]>::len).sum() }
+    }
+}
+
+impl<'a> Source for Head<'a> {
+    type Ref<H: Header> = &'a H;
+
+    fn head(&self) -> &[u8] {
+        self.bytes
+    }
+
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn take<H: Header>(self) -> Option<(&'a H, Self)> {
+        let (header, _) = H::ref_from_prefix(self.bytes).ok()?;
+        Some((header, self.skip(size_of::<H>())?))
+    }
+
+    fn skip(self, count: usize) -> Option<Self> {
+        let len = self.len.checked_sub(count)?;
+        let bytes = self.bytes.get(count..).unwrap_or_default();
+        Some(Head { bytes, offset: self.offset + count, len })
+    }
+
+    fn keep(self, len: usize) -> Self {
+        let len = self.len.min(len);
+        Head { bytes: self.bytes.get(..len).unwrap_or(self.bytes), len, ..self }
+    }
+}
