@@ -1,0 +1,294 @@
+//! From the client: takes packets off its transmit ring and copies them into frames of ours.
+//!
+//! ```text
+//!  ring:     | A      | B  B  B          | C | ...          one pass: parse, then write operations
+//!  client:   [page]   [page][page][page]  ...
+//!               \         \   |    /
+//!  ours:     |headroom|A   ] |headroom|B B B   ][ B ]       dense, headers in one piece
+//! ```
+//!
+//! A batch of packets goes out in one hypercall (`GNTTABOP_copy`, xen/grant_table.h). No operation
+//! may cross the end of a page on either side, so a packet takes an operation for each fragment
+//! and one more for each page of ours that ends within a fragment: at most 34. Every operation's
+//! own status decides about its packet. Every slot taken is answered, in the order of the ring.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use xen_grant::{CopyIn, DomId, Foreign, ForeignPage, FramePool, PAGE_SIZE};
+use xen_ring::{BackRing, Notify};
+
+use super::fault::Fault;
+use super::parse::{Chain, Refusal, Slot, Verdict, read};
+use super::stats::Stats;
+use crate::buffer::{Meta, TxBuf, TxPacket};
+use crate::platform::BackendPlatform;
+use crate::ring_page::Shared;
+use crate::wire::{MAX_PACKET, MAX_SLOTS, RING_SIZE, Status, TxResponse, TxRing};
+
+/// Packets in a hypercall.
+pub(super) const BATCH_PACKETS: usize = 64;
+/// Copy operations in a hypercall.
+pub(super) const BATCH_OPS: usize = 256;
+/// The most headroom: headers still have half a page in one piece.
+pub(super) const MAX_HEADROOM: usize = PAGE_SIZE / 2;
+
+/// Pages that the largest packet takes, and a fragment each.
+const MAX_FRAMES: usize = (MAX_PACKET + MAX_HEADROOM).div_ceil(PAGE_SIZE);
+/// Operations that the largest packet takes.
+const MAX_OPS: usize = MAX_SLOTS + MAX_FRAMES - 1;
+const _: () = assert!(MAX_FRAMES <= MAX_SLOTS && MAX_OPS == 34);
+
+/// The work that a budget counts in, as bytes: what a packet of one slot and 1514 bytes takes.
+const UNIT: usize = 2560;
+/// What an operation, or a slot, costs besides its bytes.
+const OVERHEAD: usize = 1024;
+
+/// How a packet's slots are answered.
+#[derive(Clone, Copy)]
+enum Outcome {
+    /// Handed up, and answered with OKAY.
+    Copied,
+    Refused(Refusal),
+    CopyFailed,
+    NoFrame,
+}
+
+/// A packet between being read and being answered. Ends count from the start of the batch.
+struct Staged {
+    slots_end: u16,
+    ops_end: u16,
+    total: u16,
+    outcome: Outcome,
+    meta: Meta,
+}
+
+pub(super) struct FromClient<P: BackendPlatform> {
+    ring: BackRing<TxRing, Shared<ForeignPage<P>>>,
+    client: DomId,
+    gso_offered: bool,
+    headroom: usize,
+    /// The packet that is being read.
+    chain: Chain,
+    slots: Vec<Slot>,
+    staged: Vec<Staged>,
+    copy: CopyIn,
+    /// Work done beyond the last budget; it comes off the next.
+    debt: usize,
+}
+
+impl<P: BackendPlatform> FromClient<P> {
+    pub(super) fn new(
+        page: ForeignPage<P>,
+        client: DomId,
+        gso_offered: bool,
+        headroom: usize,
+    ) -> Result<FromClient<P>, Fault> {
+        Ok(FromClient {
+            ring: BackRing::attach(Shared(page))?,
+            client,
+            gso_offered,
+            headroom: headroom.min(MAX_HEADROOM),
+            chain: Chain::new(),
+            slots: Vec::with_capacity(RING_SIZE),
+            staged: Vec::with_capacity(BATCH_PACKETS),
+            copy: CopyIn::with_capacity(BATCH_OPS, BATCH_OPS),
+            debt: 0,
+        })
+    }
+
+    /// Hands up packets worth up to `budget` units of work; returns how many, and whether the
+    /// client wants to hear of it.
+    pub(super) fn poll(
+        &mut self,
+        platform: &P,
+        pool: &FramePool,
+        budget: usize,
+        stats: &mut Stats,
+        mut sink: impl FnMut(TxPacket),
+    ) -> Result<(usize, Notify), Fault> {
+        let budget = budget.saturating_mul(UNIT);
+        let (mut spent, mut packets, mut notify) = (self.debt, 0, Notify::Suppressed);
+        while spent < budget && self.ring.refresh()? > 0 {
+            if let Err(fault) = self.stage(pool, budget, &mut spent) {
+                // Nothing of it is answered or handed up any more.
+                self.staged.clear();
+                self.slots.clear();
+                self.copy.truncate(0, 0);
+                return Err(fault);
+            }
+            self.submit(platform, stats);
+            packets += self.finish(stats, &mut sink);
+            if self.ring.publish() == Notify::Needed {
+                notify = Notify::Needed;
+            }
+        }
+        // A debt is at most one packet's, and no idle time adds up to credit.
+        self.debt = spent.saturating_sub(budget);
+        Ok((packets, notify))
+    }
+
+    /// Reads packets and writes down what to copy.
+    #[inline]
+    fn stage(&mut self, pool: &FramePool, budget: usize, spent: &mut usize) -> Result<(), Fault> {
+        while *spent < budget
+            && self.staged.len() < BATCH_PACKETS
+            && self.copy.len() <= BATCH_OPS - MAX_OPS
+        {
+            let (slots, ops, frames) = (self.slots.len(), self.copy.len(), self.copy.frames());
+            let ring = &mut self.ring;
+            let next = || ring.pop().map(|(_, slot)| slot);
+            let Some(verdict) = read(next, self.gso_offered, &mut self.slots, &mut self.chain)
+            else {
+                break;
+            };
+            let outcome = match verdict {
+                Verdict::Copy => {
+                    if self.write_ops(pool).is_some() {
+                        Outcome::Copied
+                    } else {
+                        self.copy.truncate(frames, ops);
+                        Outcome::NoFrame
+                    }
+                }
+                Verdict::Refuse(why) => Outcome::Refused(why),
+                Verdict::Fatal(fault) => return Err(fault),
+            };
+            let count = (self.slots.len() - slots).max(self.copy.len() - ops);
+            let bytes = usize::from(self.chain.total);
+            *spent += (count * OVERHEAD + bytes).max(UNIT);
+            self.staged.push(Staged {
+                // At most a ring of slots and a batch of operations: both fit.
+                slots_end: self.slots.len() as u16,
+                ops_end: self.copy.len() as u16,
+                total: self.chain.total,
+                outcome,
+                meta: self.chain.meta,
+            });
+        }
+        Ok(())
+    }
+
+    /// The operations that bring the chain into frames, densely from the headroom on. `None` if
+    /// the pool is empty.
+    #[inline]
+    fn write_ops(&mut self, pool: &FramePool) -> Option<()> {
+        self.copy.frame(pool.take()?);
+        let mut at = self.headroom;
+        for fragment in &self.chain.fragments {
+            let mut from =
+                Foreign { domain: self.client, gref: fragment.gref, offset: fragment.offset };
+            let mut left = usize::from(fragment.size);
+            // A fragment without bytes needs no operation.
+            while left > 0 {
+                if at == PAGE_SIZE {
+                    self.copy.frame(pool.take()?);
+                    at = 0;
+                }
+                let len = left.min(PAGE_SIZE - at);
+                self.copy.push(from, at..at + len).ok()?;
+                // Both within a page.
+                from.offset += len as u16;
+                at += len;
+                left -= len;
+            }
+        }
+        Some(())
+    }
+
+    /// Copies the batch, and looks at the status of every operation.
+    #[inline]
+    fn submit(&mut self, platform: &P, stats: &mut Stats) {
+        if self.copy.is_empty() {
+            return;
+        }
+        self.copy.submit(platform);
+        stats.copy_hypercalls += 1;
+        stats.copy_ops += self.copy.len() as u64;
+        if self.copy.succeeded(0..self.copy.len()) {
+            return;
+        }
+        let mut ops = 0;
+        for staged in &mut self.staged {
+            let end = usize::from(staged.ops_end);
+            let failed = (ops..end).filter(|&op| !self.copy.succeeded(op..op + 1)).count();
+            if failed > 0 {
+                staged.outcome = Outcome::CopyFailed;
+                stats.copy_failures += failed as u64;
+            }
+            ops = end;
+        }
+    }
+
+    /// Answers the batch's slots and hands up its packets.
+    #[inline]
+    fn finish(&mut self, stats: &mut Stats, sink: &mut impl FnMut(TxPacket)) -> usize {
+        let mut frames = self.copy.take();
+        let (mut slot, mut packets) = (0, 0);
+        for staged in self.staged.drain(..) {
+            let slots = slot..usize::from(staged.slots_end);
+            slot = slots.end;
+            let total = usize::from(staged.total);
+            let status = match staged.outcome {
+                Outcome::Copied => Status::Okay,
+                Outcome::NoFrame => Status::Dropped,
+                Outcome::Refused(_) | Outcome::CopyFailed => Status::Error,
+            };
+            for slot in self.slots.get(slots).unwrap_or_default() {
+                // In a NULL response nothing but the status means anything.
+                let response = match slot {
+                    Slot::Request(id) => TxResponse { id: *id, status: status.number() },
+                    Slot::Extra => TxResponse { id: 0, status: Status::Null.number() },
+                };
+                // Every slot here was popped, so there is room for its response.
+                let _pushed = self.ring.push(response);
+            }
+            match staged.outcome {
+                Outcome::Copied => {
+                    stats.from_packets += 1;
+                    stats.from_bytes += total as u64;
+                    stats.hypervisor_copied_bytes += total as u64;
+                    packets += 1;
+                    let mut packet = TxPacket::new();
+                    packet.meta = staged.meta;
+                    for range in ranges(self.headroom, total) {
+                        let Some(frame) = frames.next() else { break };
+                        if let Some(buf) = TxBuf::with_range(frame, range) {
+                            let _pushed = packet.push(buf);
+                        }
+                    }
+                    sink(packet);
+                }
+                Outcome::CopyFailed => {
+                    stats.from_drops.copy_failed += 1;
+                    stats.hypervisor_copied_bytes += total as u64;
+                    // Its frames are there, with some of its bytes.
+                    ranges(self.headroom, total).for_each(|_| drop(frames.next()));
+                }
+                Outcome::NoFrame => stats.from_drops.no_frame += 1,
+                Outcome::Refused(why) => *stats.from_drops.counter(why) += 1,
+            }
+        }
+        stats.from_slots += slot as u64;
+        drop(frames);
+        self.slots.clear();
+        packets
+    }
+
+    /// Asks for an event at the client's next packet; true if there is one already.
+    pub(super) fn arm(&mut self) -> Result<bool, Fault> {
+        Ok(self.ring.arm()?)
+    }
+}
+
+/// The bytes that a packet takes in each of its frames.
+#[inline]
+fn ranges(headroom: usize, total: usize) -> impl Iterator<Item = Range<usize>> {
+    let (mut at, mut left) = (headroom, total);
+    core::iter::from_fn(move || {
+        let range = at..at + left.min(PAGE_SIZE - at);
+        left -= range.len();
+        at = 0;
+        (!range.is_empty()).then_some(range)
+    })
+}

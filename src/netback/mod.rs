@@ -1,0 +1,373 @@
+//! The backend of a vif: serves one interface of one client, who may be hostile.
+//!
+//! ```text
+//!   upper layers     sink(packet) ◄─ poll         deliver ─► flush
+//!                         ▲                          │         │
+//!   from_client.rs        │ copy in                  ▼ queue   │ copy out      to_client.rs
+//!                    ┌────┴──────────── hypervisor ────────────▼─────────┐
+//!   client           │  transmit ring, pages       receive ring, pages   │
+//!                    └───────────────────────────────────────────────────┘
+//!   xenbus           service: offers features, maps the rings, unmaps them again
+//! ```
+//!
+//! A packet is copied once, by the hypervisor, into frames that can go straight on: to a frontend
+//! of ours (headroom in front, headers in one piece), or shared to other clients. Nothing of the
+//! client's but its two ring pages is ever mapped.
+//!
+//! A backend is driven by a loop, as a [frontend](crate::netfront) is:
+//!
+//! ```no_run
+//! # use xen_netfront::buffer::TxPacket;
+//! # use xen_netfront::{netback::Netback, platform::BackendPlatform, store::Store};
+//! # fn wait_for_an_event<T>(_: T) {}
+//! # fn forward(_: TxPacket) {}
+//! # fn example<P: BackendPlatform, S: Store>(mut vif: Netback<P, S>) {
+//! while !vif.is_gone() {
+//!     vif.service(); // xenbus, timers: cheap when nothing happened
+//!     vif.poll(64, |packet| forward(packet));
+//!     // ... vif.deliver(packet), as often as there is something for the client ...
+//!     vif.flush(); // the client learns of all of it at once
+//!     if !vif.rearm() {
+//!         wait_for_an_event(vif.next_deadline()); // on vif.ports(), or a xenstore watch
+//!     }
+//! }
+//! # }
+//! ```
+//!
+//! # What a client can't do
+//!
+//! * Make us map more than two pages, or hold more than [`Config`] says: what it is owed waits in a
+//!   queue with two bounds, and what comes from it takes frames of the pool given to it alone.
+//! * Take more than its turn: [`poll`](Netback::poll) counts work rather than packets, and what a
+//!   huge packet takes too much comes off the next turn.
+//! * Hold a packet up half-published: a frontend publishes whole packets, as Linux demands, so one
+//!   that ends in the middle is a broken rule ([`Fault::CutShort`]).
+//! * Have its faults cost others: a broken rule stops the rings at once and costs nothing more;
+//!   [`service`](Netback::service) takes the connection down later, once.
+
+mod connection;
+mod fault;
+mod from_client;
+mod pace;
+mod parse;
+mod stats;
+mod to_client;
+
+use alloc::string::ToString;
+use core::time::Duration;
+
+use xen_grant::{DomId, FramePool};
+use xen_ring::Notify;
+
+use crate::buffer::{RxPacket, TxPacket};
+use crate::platform::{BackendPlatform, Instant, Port};
+use crate::store::{Store, StoreError};
+use crate::xenbus::{BackBus, BackStep, FrontendOffer, Removal};
+use connection::{ConnectError, Connection, Identity, Published};
+use pace::{Allowance, Metered};
+
+pub use fault::Fault;
+pub use stats::{FromClientDrops, Stats, ToClientDrops};
+pub use to_client::Refused;
+
+/// What a backend offers, and how much a client may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Bytes left free in front of each packet from the client, at most 2048: room for a header
+    /// that somebody pushes.
+    pub headroom: usize,
+    /// The most packets that wait for the client.
+    pub queue_packets: usize,
+    /// The most frames that packets waiting for the client hold, a page each however short they
+    /// are. A frame that two fragments share counts twice.
+    pub queue_frames: usize,
+    /// How long the next packet may wait for the client to post pages. Then the queue is dropped,
+    /// and packets are refused until there are some.
+    pub patience: Duration,
+    /// Whether to take packets with blank checksums. If not, `feature-no-csum-offload` asks the
+    /// client not to send any. Frontends that predate the key (Linux's) send them anyway over
+    /// IPv4, so whoever takes packets from here copes with
+    /// [`Checksum::Blank`](crate::buffer::Checksum::Blank) in any case.
+    pub checksum_offload: bool,
+    /// Whether to take GSO packets, TCP over IPv4 and IPv6.
+    pub gso: bool,
+    /// Who removes the vif's directory in the end.
+    pub removal: Removal,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            headroom: 128,
+            queue_packets: 256,
+            queue_frames: 512,
+            patience: Duration::from_secs(10),
+            checksum_offload: false,
+            gso: false,
+            removal: Removal::Ours,
+        }
+    }
+}
+
+/// More steps than the bus ever asks for at once.
+const MAX_STEPS: usize = 8;
+
+/// The backend of a vif. Dropped, it unmaps what it has of the client's, and takes its watches away.
+pub struct Netback<P: BackendPlatform, S: Store> {
+    platform: P,
+    bus: BackBus<Metered<S>>,
+    allowance: Allowance,
+    pool: FramePool,
+    client: DomId,
+    config: Config,
+    identity: Identity,
+    connection: Option<Connection<P>>,
+    stats: Stats,
+    /// A broken rule that `service` has to act on.
+    fault: Option<Fault>,
+    gone: bool,
+}
+
+impl<P: BackendPlatform, S: Store> Netback<P, S> {
+    /// Opens our end of vif number `vif` of the domain `client`, whose backend directory a
+    /// toolstack has made. [`service`](Netback::service) then connects it.
+    ///
+    /// What the client sends is copied into frames of `pool`. A client with a pool of its own
+    /// can't use up another's frames.
+    pub fn open(
+        platform: P,
+        store: S,
+        pool: &FramePool,
+        client: DomId,
+        vif: u32,
+        config: Config,
+    ) -> Result<Netback<P, S>, StoreError> {
+        let on = |feature: bool| if feature { "1" } else { "0" };
+        let features = [
+            ("feature-sg", "1"),
+            ("feature-rx-copy", "1"),
+            ("feature-rx-flip", "0"),
+            ("feature-split-event-channels", "1"),
+            ("feature-no-csum-offload", on(!config.checksum_offload)),
+            ("feature-ipv6-csum-offload", on(config.checksum_offload)),
+            ("feature-gso-tcpv4", on(config.gso)),
+            ("feature-gso-tcpv6", on(config.gso)),
+        ];
+        Ok(Netback {
+            platform,
+            bus: BackBus::open(Metered::new(store), client, vif, &features, config.removal)?,
+            allowance: Allowance::full(),
+            pool: pool.clone(),
+            client,
+            config,
+            identity: Identity::default(),
+            connection: None,
+            stats: Stats::default(),
+            fault: None,
+            gone: false,
+        })
+    }
+
+    /// Sees to xenbus and to timers: connects, disconnects, acts on a broken rule. Call it when a
+    /// watch fires, when [`next_deadline`](Netback::next_deadline) has come, or simply every time
+    /// round; it looks at xenstore only when there is something new.
+    pub fn service(&mut self) {
+        let now = self.platform.now();
+        if let Some(fault) = self.fault {
+            self.stats.faults += 1;
+            log::warn!("domain {} broke a rule, its vif is shut: {fault}", self.client.0);
+            self.disconnect();
+            self.bus.failed(now, "the frontend broke a rule of its rings");
+        }
+        if self.allowance.rests_until(now).is_some() {
+            return;
+        }
+        for _ in 0..MAX_STEPS {
+            match self.bus.poll(now) {
+                BackStep::Wait => break,
+                BackStep::Connect => self.connect(now),
+                BackStep::Release => {
+                    self.disconnect();
+                    self.bus.released(now);
+                }
+                BackStep::Remove => {
+                    self.disconnect();
+                    self.gone = true;
+                    break;
+                }
+            }
+        }
+        self.allowance.spend(self.bus.own().store.take(), now);
+    }
+
+    /// When [`service`](Netback::service) or [`flush`](Netback::flush) has something to do though
+    /// nothing happens.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let stall = self.connection.as_ref().and_then(|connection| connection.to.deadline());
+        let rest = self.allowance.rests_until(self.platform.now());
+        let bus = self.bus.next_deadline().map(|at| rest.map_or(at, |rest| rest.max(at)));
+        [bus.or(rest), stall].into_iter().flatten().min()
+    }
+
+    /// Whether a client is connected, and has broken no rule.
+    pub fn is_connected(&self) -> bool {
+        self.connection.is_some() && self.fault.is_none()
+    }
+
+    /// Whether the vif has been removed: it never connects again, and can be dropped.
+    pub fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// The event channels on which the client wakes us, while it is connected: for what it sends,
+    /// and for pages that it posts. They are one and the same unless the client splits them.
+    pub fn ports(&self) -> Option<(Port, Port)> {
+        self.connection.as_ref().map(Connection::ports)
+    }
+
+    /// The domain that we serve.
+    pub fn client(&self) -> DomId {
+        self.client
+    }
+
+    /// What the client published to be connected by, while it is connected.
+    pub fn frontend(&self) -> Option<&FrontendOffer> {
+        self.bus.frontend_offer()
+    }
+
+    /// The address that the toolstack gave the client. `None` if it gave none, or nobody was
+    /// connected yet.
+    pub fn client_mac(&self) -> Option<[u8; 6]> {
+        self.identity.mac
+    }
+
+    /// The client's MTU, as far as the toolstack says: octets above Ethernet, 1500 by default.
+    /// Nothing here holds packets to it.
+    pub fn mtu(&self) -> usize {
+        usize::from(self.identity.mtu)
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Packets that wait for the client.
+    pub fn queued(&self) -> usize {
+        self.connection.as_ref().map_or(0, |connection| connection.to.queued())
+    }
+
+    // -- from the client --------------------------------------------------------------------
+
+    /// Hands up to `budget` packets of the client's to `sink`; returns how many it handed up.
+    ///
+    /// The budget is in packets of one slot and up to 1514 bytes. Others count for the work that
+    /// they make, dropped ones included, and what goes beyond the budget comes off the next.
+    /// Packets come with [`Config::headroom`], densely packed, headers in one piece.
+    #[inline]
+    pub fn poll(&mut self, budget: usize, sink: impl FnMut(TxPacket)) -> usize {
+        let Some(connection) = self.connection.as_mut().filter(|_| self.fault.is_none()) else {
+            return 0;
+        };
+        let from = &mut connection.from;
+        match from.poll(&self.platform, &self.pool, budget, &mut self.stats, sink) {
+            Ok((packets, notify)) => {
+                if notify == Notify::Needed {
+                    connection.tell_tx = notify;
+                }
+                packets
+            }
+            Err(fault) => {
+                self.fault = Some(fault);
+                0
+            }
+        }
+    }
+
+    // -- to the client ----------------------------------------------------------------------
+
+    /// Queues a packet for the client. A packet that is refused is dropped and counted.
+    #[inline]
+    pub fn deliver(&mut self, packet: RxPacket) -> Result<(), Refused> {
+        let queued = match self.connection.as_mut().filter(|_| self.fault.is_none()) {
+            Some(connection) => connection.to.queue(packet, &mut self.stats),
+            None => Err(Refused::NotConnected),
+        };
+        if let Err(why) = queued {
+            *self.stats.to_drops.counter(why) += 1;
+        }
+        queued
+    }
+
+    /// Copies as many queued packets to the client as it has posted pages for, and tells it of
+    /// everything since the last time: one event at most on each of its channels.
+    #[inline]
+    pub fn flush(&mut self) {
+        let Some(connection) = self.connection.as_mut().filter(|_| self.fault.is_none()) else {
+            return;
+        };
+        match connection.to.flush(&self.platform, &mut self.stats) {
+            Ok(notify) => {
+                if notify == Notify::Needed {
+                    connection.tell_rx = notify;
+                }
+                connection.tell(&mut self.stats);
+            }
+            Err(fault) => self.fault = Some(fault),
+        }
+    }
+
+    /// Flushes, and asks the client for an event when it sends something, and when it posts pages
+    /// that a packet waits for. True if there is something to do already: then go round again
+    /// instead of waiting, for that event may never come.
+    #[inline]
+    pub fn rearm(&mut self) -> bool {
+        self.flush();
+        if self.fault.is_some() {
+            return true;
+        }
+        let Some(connection) = &mut self.connection else { return false };
+        match (connection.from.arm(), connection.to.arm()) {
+            (Ok(from), Ok(to)) => from || to,
+            (Err(fault), _) | (_, Err(fault)) => {
+                self.fault = Some(fault);
+                true
+            }
+        }
+    }
+
+    // -- connection -------------------------------------------------------------------------
+
+    fn connect(&mut self, now: Instant) {
+        self.disconnect();
+        let opened = match self.bus.frontend_offer() {
+            Some(offer) => self.identity.read(&self.bus.own()).and_then(|()| {
+                let published = Published::read(offer)?;
+                let (platform, stats) = (&self.platform, &mut self.stats);
+                Connection::open(platform, self.client, &published, &self.config, stats)
+            }),
+            None => Err(ConnectError::Incomplete),
+        };
+        match opened {
+            Ok(connection) => {
+                self.connection = Some(connection);
+                self.stats.connects += 1;
+                self.bus.connected(now);
+            }
+            Err(error) => {
+                if let ConnectError::Fault(_) = error {
+                    self.stats.faults += 1;
+                }
+                self.bus.failed(now, &error.to_string());
+            }
+        }
+    }
+
+    /// Ends the connection, whatever the client does.
+    fn disconnect(&mut self) {
+        self.fault = None;
+        if let Some(connection) = self.connection.take() {
+            self.stats.to_drops.disconnected += connection.to.queued() as u64;
+        }
+    }
+}

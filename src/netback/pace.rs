@@ -1,0 +1,157 @@
+//! How much of xenstore's time one client may take.
+//!
+//! Each request to xenstore costs more than a packet, and a client can make us ask as often as it
+//! writes its own `state`. So requests are counted, and the bus rests while a client has used up
+//! its allowance: some for a start, then so many a second. What its bus would have to do then is
+//! done a moment later.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, Ordering};
+use core::time::Duration;
+
+use crate::platform::Instant;
+use crate::store::{Store, StoreError, Transaction, Watch};
+
+/// Requests that can be saved up: several connections, one after the other.
+const MOST: u32 = 400;
+/// For how long each request is paid: 500 a second. At 20 us each, that is 1 % of a processor.
+const EACH: Duration = Duration::from_millis(2);
+
+/// What is left of a client's allowance.
+#[derive(Debug)]
+pub(super) struct Allowance {
+    /// The moment at which everything is paid for. It lies ahead while we are in debt.
+    paid: Instant,
+}
+
+impl Allowance {
+    pub(super) fn full() -> Allowance {
+        Allowance { paid: Instant(0) }
+    }
+
+    /// When the next request is paid for; `None` if it is.
+    pub(super) fn rests_until(&self, now: Instant) -> Option<Instant> {
+        (self.paid > now).then_some(self.paid)
+    }
+
+    pub(super) fn spend(&mut self, requests: u32, now: Instant) {
+        if requests > 0 {
+            let saved = u64::try_from((EACH * MOST).as_nanos()).unwrap_or(u64::MAX);
+            let oldest = Instant(now.0.saturating_sub(saved));
+            self.paid = self.paid.max(oldest) + EACH * requests;
+        }
+    }
+}
+
+/// A store that counts what it is asked.
+#[derive(Debug)]
+pub(super) struct Metered<S> {
+    store: S,
+    requests: AtomicU32,
+}
+
+impl<S> Metered<S> {
+    pub(super) fn new(store: S) -> Metered<S> {
+        Metered { store, requests: AtomicU32::new(0) }
+    }
+
+    /// Requests since this was last asked.
+    pub(super) fn take(&self) -> u32 {
+        self.requests.swap(0, Ordering::Relaxed)
+    }
+
+    fn count(&self) -> &S {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        &self.store
+    }
+}
+
+impl<S: Store> Store for Metered<S> {
+    fn read(&self, within: Option<Transaction>, path: &str) -> Result<Vec<u8>, StoreError> {
+        self.count().read(within, path)
+    }
+
+    fn write(
+        &self,
+        within: Option<Transaction>,
+        path: &str,
+        value: &[u8],
+    ) -> Result<(), StoreError> {
+        self.count().write(within, path, value)
+    }
+
+    fn list(&self, within: Option<Transaction>, path: &str) -> Result<Vec<String>, StoreError> {
+        self.count().list(within, path)
+    }
+
+    fn remove(&self, within: Option<Transaction>, path: &str) -> Result<(), StoreError> {
+        self.count().remove(within, path)
+    }
+
+    fn begin(&self) -> Result<Transaction, StoreError> {
+        self.count().begin()
+    }
+
+    fn commit(&self, transaction: Transaction) -> Result<(), StoreError> {
+        self.count().commit(transaction)
+    }
+
+    fn abort(&self, transaction: Transaction) {
+        self.count().abort(transaction);
+    }
+
+    fn watch(&self, path: &str) -> Result<Watch, StoreError> {
+        self.count().watch(path)
+    }
+
+    fn unwatch(&self, watch: Watch) {
+        self.count().unwatch(watch);
+    }
+
+    fn fired(&self, watch: &Watch) -> bool {
+        // A look at a bit of ours.
+        self.store.fired(watch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn b11_requests_come_in_a_burst_and_then_at_a_rate() {
+        let mut allowance = Allowance::full();
+        let mut now = Instant(5_000_000_000);
+        let mut sent = 0;
+        while allowance.rests_until(now).is_none() {
+            allowance.spend(10, now);
+            sent += 10;
+        }
+        assert_eq!(sent, MOST + 10);
+        let end = now + Duration::from_secs(10);
+        let mut later = 0;
+        while now < end {
+            match allowance.rests_until(now) {
+                Some(until) => now = until,
+                None => {
+                    allowance.spend(10, now);
+                    later += 10;
+                    now = now + Duration::from_micros(1);
+                }
+            }
+        }
+        assert!((4900..=5100).contains(&later), "{later} in 10 s");
+    }
+
+    #[test]
+    fn a_quiet_client_saves_up_no_more_than_the_burst() {
+        let mut allowance = Allowance::full();
+        let now = Instant(3_600_000_000_000);
+        allowance.spend(MOST, now);
+        assert_eq!(allowance.rests_until(now), None);
+        allowance.spend(1, now);
+        assert!(allowance.rests_until(now).is_some());
+        assert_eq!(allowance.rests_until(now + EACH), None);
+    }
+}

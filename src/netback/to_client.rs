@@ -1,0 +1,410 @@
+//! To the client: queues packets, and copies them into the pages that the client posts on its
+//! receive ring.
+//!
+//! ```text
+//!  queue:    | A            | B                  | C |    bounded, in packets and in frames held
+//!  ours:     [ A ][ A ]       [B]  [ B ]  [ B ]           any fragments
+//!                \  /           \    |    /
+//!  client:   [A A ] [A]       [B B B B B ] [B]            each page filled from its start
+//!  ring:     | 0  | extra | 1 | 2          | 3 |          the extra takes a slot, and no page
+//! ```
+//!
+//! A packet takes ceil(length / 4096) slots and one for its GSO extra; it waits until the client
+//! has posted as many. A batch goes out in one hypercall (`GNTTABOP_copy`, xen/grant_table.h), and
+//! every operation's own status decides about its packet. A response reuses its request's slot, as
+//! xen/io/netif.h wants it.
+//!
+//! Requests are taken off the ring as soon as a waiting packet can use them, so that what lies on
+//! the ring is always new, and the next request is the one to wake us.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use xen_grant::{CopyOut, DomId, Foreign, ForeignPage, PAGE_SIZE};
+use xen_ring::{BackRing, Notify};
+
+use super::Config;
+use super::fault::Fault;
+use super::from_client::{BATCH_OPS, BATCH_PACKETS};
+use super::stats::Stats;
+use crate::buffer::{Checksum, RxBuf, RxPacket};
+use crate::platform::{BackendPlatform, Instant};
+use crate::ring_page::Shared;
+use crate::wire::{
+    Extra, Gso, GsoKind, MAX_PACKET, MAX_SLOTS, RING_SIZE, RxRequest, RxResponse, RxRing, RxSlot,
+    Status, rx_flags,
+};
+
+/// An Ethernet header.
+const SHORTEST: usize = 14;
+/// Operations that a packet takes: one for each fragment, one more for each of the client's pages
+/// that ends within a fragment.
+const MAX_OPS: usize = MAX_SLOTS + MAX_PACKET.div_ceil(PAGE_SIZE) - 1;
+
+/// How long packets wait for a client that does not tell when it has posted pages. Linux gives it
+/// as long.
+const UNTOLD: Duration = Duration::from_millis(30);
+
+/// What the client takes besides plain packets of one slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Takes {
+    /// It tells when it has posted pages.
+    pub(super) notify: bool,
+    pub(super) scatter_gather: bool,
+    pub(super) gso_v4: bool,
+    pub(super) gso_v6: bool,
+    pub(super) blank_v4: bool,
+    pub(super) blank_v6: bool,
+}
+
+/// Why a packet to the client was dropped at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// No client is connected.
+    NotConnected,
+    /// Shorter than an Ethernet header, longer than 65535 bytes, or more than one page to a
+    /// client without scatter-gather.
+    BadLength,
+    /// GSO or a blank checksum, which this client does not take.
+    Offload,
+    /// The queue is full.
+    QueueFull,
+    /// The client has posted no pages for too long.
+    Stalled,
+}
+
+impl core::fmt::Display for Refused {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Refused::NotConnected => "no client is connected",
+            Refused::BadLength => "the client takes no packets of this length",
+            Refused::Offload => "the client takes no such offload",
+            Refused::QueueFull => "the client's queue is full",
+            Refused::Stalled => "the client posts no pages",
+        })
+    }
+}
+
+impl core::error::Error for Refused {}
+
+/// A packet in the queue; its fragments are in the queue beside it.
+struct Waiting {
+    fragments: u8,
+    /// Slots, the extra's included.
+    slots: u8,
+    len: u16,
+    flags: u16,
+    gso: Option<Gso>,
+}
+
+/// A packet between being copied and being answered. Operations count from the start of the batch.
+struct Staged {
+    slots: u8,
+    failed: bool,
+    ops_end: u16,
+    len: u16,
+    flags: u16,
+    gso: Option<Gso>,
+}
+
+pub(super) struct ToClient<P: BackendPlatform> {
+    ring: BackRing<RxRing, Shared<ForeignPage<P>>>,
+    client: DomId,
+    takes: Takes,
+    packets: VecDeque<Waiting>,
+    fragments: VecDeque<RxBuf>,
+    max_packets: usize,
+    max_fragments: usize,
+    /// Requests popped and not answered, in order: the batch's, then those of the packet that
+    /// waits for more.
+    posted: Vec<RxRequest>,
+    staged: Vec<Staged>,
+    copy: CopyOut,
+    patience: Duration,
+    /// Since when the packet at the front has not fitted.
+    stuck: Option<Instant>,
+    /// After a stall: so many slots must be there before packets are queued again. 0 otherwise.
+    wanted: usize,
+}
+
+impl<P: BackendPlatform> ToClient<P> {
+    pub(super) fn new(
+        page: ForeignPage<P>,
+        client: DomId,
+        takes: Takes,
+        config: &Config,
+    ) -> Result<ToClient<P>, Fault> {
+        Ok(ToClient {
+            ring: BackRing::attach(Shared(page))?,
+            client,
+            takes,
+            packets: VecDeque::with_capacity(config.queue_packets),
+            fragments: VecDeque::with_capacity(config.queue_frames),
+            max_packets: config.queue_packets,
+            max_fragments: config.queue_frames,
+            posted: Vec::with_capacity(RING_SIZE),
+            staged: Vec::with_capacity(BATCH_PACKETS),
+            copy: CopyOut::with_capacity(BATCH_OPS, BATCH_OPS),
+            patience: if takes.notify { config.patience } else { config.patience.min(UNTOLD) },
+            stuck: None,
+            wanted: 0,
+        })
+    }
+
+    /// Packets in the queue.
+    pub(super) fn queued(&self) -> usize {
+        self.packets.len()
+    }
+
+    /// When the packet at the front has waited too long.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.stuck.map(|since| since + self.patience)
+    }
+
+    /// Queues a packet, or drops it.
+    #[inline]
+    pub(super) fn queue(&mut self, packet: RxPacket, stats: &mut Stats) -> Result<(), Refused> {
+        let meta = packet.meta;
+        let (mut len, mut fragments) = (0, 0);
+        for fragment in packet.fragments() {
+            len += fragment.len();
+            fragments += usize::from(!fragment.is_empty());
+        }
+        let longest = if self.takes.scatter_gather { MAX_PACKET } else { PAGE_SIZE };
+        if len < SHORTEST || len > longest {
+            return Err(Refused::BadLength);
+        }
+        if (meta.gso.is_some() || meta.checksum == Checksum::Blank) && !self.takes_offload(&packet)
+        {
+            return Err(Refused::Offload);
+        }
+        if self.wanted > 0 {
+            return Err(Refused::Stalled);
+        }
+        if self.packets.len() >= self.max_packets
+            || self.fragments.len() + fragments > self.max_fragments
+        {
+            return Err(Refused::QueueFull);
+        }
+        let flags = match meta.checksum {
+            Checksum::Unknown => 0,
+            Checksum::Complete => rx_flags::DATA_VALIDATED,
+            Checksum::Blank => rx_flags::CSUM_BLANK | rx_flags::DATA_VALIDATED,
+        };
+        let filled = packet.into_fragments().into_iter().filter(|fragment| !fragment.is_empty());
+        self.fragments.extend(filled);
+        let slots = len.div_ceil(PAGE_SIZE) + usize::from(meta.gso.is_some());
+        // At most 18 fragments, 17 slots, 65535 bytes: all fit.
+        self.packets.push_back(Waiting {
+            fragments: fragments as u8,
+            slots: slots as u8,
+            len: len as u16,
+            flags,
+            gso: meta.gso,
+        });
+        stats.queue_high_water = stats.queue_high_water.max(self.packets.len() as u64);
+        Ok(())
+    }
+
+    #[cold]
+    fn takes_offload(&self, packet: &RxPacket) -> bool {
+        let head = packet.fragments().first().map_or(&[][..], crate::buffer::View::bytes);
+        let blank = match head.get(12..14) {
+            Some([0x08, 0x00]) => self.takes.blank_v4,
+            Some([0x86, 0xdd]) => self.takes.blank_v6,
+            // A VLAN tag or something stranger: only for a client that takes both.
+            Some(_) | None => self.takes.blank_v4 && self.takes.blank_v6,
+        };
+        let gso = packet.meta.gso.is_none_or(|gso| match gso.kind {
+            GsoKind::TcpV4 => self.takes.gso_v4,
+            GsoKind::TcpV6 => self.takes.gso_v6,
+        });
+        gso && (blank || packet.meta.checksum != Checksum::Blank)
+    }
+
+    /// Gives the client as many queued packets as it has posted pages for; says whether it wants
+    /// to hear of it.
+    pub(super) fn flush(&mut self, platform: &P, stats: &mut Stats) -> Result<Notify, Fault> {
+        let mut notify = Notify::Suppressed;
+        if self.packets.is_empty() && self.wanted == 0 {
+            return Ok(notify);
+        }
+        let mut progress = false;
+        let full = loop {
+            self.ring.refresh()?;
+            let full = self.stage();
+            if self.staged.is_empty() {
+                break full;
+            }
+            progress = true;
+            self.submit(platform, stats);
+            self.finish(stats);
+            if self.ring.publish() == Notify::Needed {
+                notify = Notify::Needed;
+            }
+            if self.packets.is_empty() {
+                break false;
+            }
+        };
+        if progress {
+            self.stuck = None;
+        }
+        if full {
+            self.watch(platform.now(), stats);
+        }
+        Ok(notify)
+    }
+
+    /// Writes down what to copy; true if the client has not posted enough.
+    #[inline]
+    fn stage(&mut self) -> bool {
+        let mut used = 0;
+        while self.staged.len() < BATCH_PACKETS && self.copy.len() <= BATCH_OPS - MAX_OPS {
+            let slots = self.packets.front().map_or(self.wanted, |next| usize::from(next.slots));
+            if slots == 0 {
+                return false;
+            }
+            while self.posted.len() < used + slots {
+                let Some((_, request)) = self.ring.pop() else { return true };
+                self.posted.push(request);
+            }
+            self.wanted = 0;
+            let Some(packet) = self.packets.pop_front() else { return false };
+            let failed = self.write_ops(&packet, used).is_none();
+            used += slots;
+            let Waiting { slots, len, flags, gso, .. } = packet;
+            let ops_end = self.copy.len() as u16;
+            self.staged.push(Staged { slots, failed, ops_end, len, flags, gso });
+        }
+        false
+    }
+
+    /// The operations that bring a packet into the pages posted from number `first` on.
+    #[inline]
+    fn write_ops(&mut self, packet: &Waiting, first: usize) -> Option<()> {
+        // The extra takes the second slot.
+        let (mut slot, second) = (first, first + 1 + usize::from(packet.gso.is_some()));
+        let mut at = 0;
+        for fragment in self.fragments.drain(..usize::from(packet.fragments)) {
+            let (frame, mut from) = fragment.into_parts();
+            self.copy.frame(frame);
+            while !from.is_empty() {
+                if at == PAGE_SIZE {
+                    slot = second.max(slot + 1);
+                    at = 0;
+                }
+                let gref = self.posted.get(slot)?.gref;
+                let len = from.len().min(PAGE_SIZE - at);
+                let to = Foreign { domain: self.client, gref, offset: at as u16 };
+                self.copy.push(from.start..from.start + len, to).ok()?;
+                from.start += len;
+                at += len;
+            }
+        }
+        Some(())
+    }
+
+    /// Copies the batch, and looks at the status of every operation.
+    #[inline]
+    fn submit(&mut self, platform: &P, stats: &mut Stats) {
+        self.copy.submit(platform);
+        stats.copy_hypercalls += 1;
+        stats.copy_ops += self.copy.len() as u64;
+        if self.copy.succeeded(0..self.copy.len()) {
+            return;
+        }
+        let mut ops = 0;
+        for staged in &mut self.staged {
+            let end = usize::from(staged.ops_end);
+            let failed = (ops..end).filter(|&op| !self.copy.succeeded(op..op + 1)).count();
+            staged.failed |= failed > 0;
+            stats.copy_failures += failed as u64;
+            ops = end;
+        }
+    }
+
+    /// Answers the batch's requests and lets its frames go.
+    #[inline]
+    fn finish(&mut self, stats: &mut Stats) {
+        self.copy.clear();
+        let mut used = 0;
+        for staged in self.staged.drain(..) {
+            let requests = used..used + usize::from(staged.slots);
+            used = requests.end;
+            let requests = self.posted.get(requests).unwrap_or_default();
+            let responses = responses(&staged, requests);
+            stats.hypervisor_copied_bytes += u64::from(staged.len);
+            if staged.failed {
+                stats.to_drops.copy_failed += 1;
+            } else {
+                stats.to_packets += 1;
+                stats.to_bytes += u64::from(staged.len);
+            }
+            for response in responses {
+                // Every request here was popped, so there is room for its response.
+                let _pushed = self.ring.push(response);
+            }
+        }
+        stats.to_slots += used as u64;
+        self.posted.drain(..used);
+    }
+
+    /// The next packet does not fit: if that goes on for too long, the client is stalled, and
+    /// holds no frames of ours any more.
+    #[cold]
+    fn watch(&mut self, now: Instant, stats: &mut Stats) {
+        let Some(next) = self.packets.front() else { return };
+        let since = *self.stuck.get_or_insert(now);
+        if now.since(since) >= self.patience {
+            self.stuck = None;
+            if self.takes.notify {
+                self.wanted = usize::from(next.slots);
+                stats.stalls += 1;
+            }
+            stats.to_drops.stalled += self.packets.len() as u64;
+            self.packets.clear();
+            self.fragments.clear();
+        }
+    }
+
+    /// Asks for an event at the next request if a packet waits for it; true if it is there
+    /// already.
+    pub(super) fn arm(&mut self) -> Result<bool, Fault> {
+        if self.packets.is_empty() && self.wanted == 0 {
+            return Ok(false);
+        }
+        Ok(self.ring.arm()?)
+    }
+}
+
+/// The responses to a packet's requests. A packet that failed gives each its page back, as a
+/// packet of its own that failed.
+#[inline]
+fn responses<'a>(
+    staged: &'a Staged,
+    requests: &'a [RxRequest],
+) -> impl Iterator<Item = RxSlot> + 'a {
+    let mut left = usize::from(staged.len);
+    requests.iter().enumerate().map(move |(slot, request)| {
+        if staged.failed {
+            let status = Status::Error.number();
+            return RxResponse { id: request.id, offset: 0, flags: 0, status }.into();
+        }
+        let mut flags = 0;
+        if slot == 0 {
+            flags = staged.flags;
+            if staged.gso.is_some() {
+                flags |= rx_flags::EXTRA_INFO;
+            }
+        } else if let (1, Some(gso)) = (slot, staged.gso) {
+            return Extra::from_gso(gso).into();
+        }
+        let len = left.min(PAGE_SIZE);
+        left -= len;
+        if left > 0 {
+            flags |= rx_flags::MORE_DATA;
+        }
+        RxResponse { id: request.id, offset: 0, flags, status: len as i16 }.into()
+    })
+}
