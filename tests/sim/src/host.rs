@@ -315,6 +315,11 @@ impl Host {
         all
     }
 
+    /// The violations of one domain, where others are hostile on purpose.
+    pub fn violations_of(&self, id: DomId) -> Vec<Violation> {
+        self.violations().into_iter().filter(|violation| violation.domain() == id).collect()
+    }
+
     /// Moves virtual time on and delivers what was due meanwhile. Does nothing on a threaded host.
     pub fn advance(&self, by: Duration) {
         self.advance_to(self.now() + by);

@@ -8,6 +8,7 @@ mod event;
 mod fault;
 mod grants;
 mod host;
+pub mod hostile;
 pub mod memory;
 #[allow(unsafe_code)]
 mod page;

@@ -70,6 +70,22 @@ pub enum Violation {
     },
 }
 
+impl Violation {
+    /// Who broke the rule.
+    pub fn domain(&self) -> DomId {
+        match *self {
+            Violation::FreedWhileGranted { domain, .. }
+            | Violation::FreedWhileInUse { domain, .. }
+            | Violation::FreedUnknown { domain, .. }
+            | Violation::FreedMismatch { domain, .. }
+            | Violation::UnmappedUnknown { domain, .. }
+            | Violation::GrantFrameOrder { domain, .. }
+            | Violation::ReservedEntry { domain, .. }
+            | Violation::EntryLostInUse { domain, .. } => domain,
+        }
+    }
+}
+
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
