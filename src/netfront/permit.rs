@@ -1,0 +1,135 @@
+//! Room on the transmit ring, reserved; and the frontend as a [`Netif`].
+
+use xen_grant::Frame;
+
+use super::stats::Stats;
+use super::tx::TxQueue;
+use super::{Link, Netfront};
+use crate::buffer::{TxBuf, TxPacket};
+use crate::header::MacAddr;
+use crate::netif::{self, Capabilities, Linear, Netif, Permit, RxOf};
+use crate::platform::Platform;
+use crate::store::Store;
+use crate::wire::MAX_PACKET;
+use crate::xenbus::BackendOffer;
+
+/// Ethernet header with a VLAN tag, which netif does not count into the MTU.
+const LINK_HEADER: usize = 18;
+
+/// Room on the ring for one packet, so that sending it can't fail.
+#[must_use = "a permit that is not used reserves nothing"]
+pub struct TxPermit<'a> {
+    tx: &'a mut TxQueue,
+    stats: &'a mut Stats,
+    slots: usize,
+    largest: usize,
+}
+
+impl<'a> TxPermit<'a> {
+    #[inline]
+    pub(super) fn new(
+        tx: &'a mut TxQueue,
+        stats: &'a mut Stats,
+        offer: &BackendOffer,
+        slots: usize,
+    ) -> TxPermit<'a> {
+        let largest = (usize::from(offer.mtu) + LINK_HEADER).min(MAX_PACKET);
+        TxPermit { tx, stats, slots, largest }
+    }
+
+    /// Puts the packet on the ring. The backend learns of it with the next
+    /// [`flush`](Netfront::flush).
+    ///
+    /// A packet that can't be sent (no bytes, too many, more fragments than reserved or than the
+    /// backend takes) is dropped and counted.
+    #[inline]
+    pub fn send(self, packet: TxPacket) {
+        let fragments = packet.fragments().len();
+        let size: usize = packet.fragments().iter().map(TxBuf::len).sum();
+        let drops = &mut self.stats.tx_drops;
+        if fragments > self.slots {
+            drops.too_many_slots += 1;
+        } else if packet.meta.gso.is_some() {
+            drops.no_gso += 1;
+        } else if size == 0 || size > self.largest {
+            drops.bad_length += 1;
+        } else {
+            self.tx.send(packet, size as u16, self.stats);
+        }
+    }
+}
+
+impl Permit for TxPermit<'_> {
+    type Block = Frame;
+
+    #[inline]
+    fn send(self, packet: TxPacket) {
+        TxPermit::send(self, packet);
+    }
+}
+
+impl<P: Platform, S: Store> Netif for Netfront<P, S> {
+    type Block = Frame;
+    type Permit<'a>
+        = TxPermit<'a>
+    where
+        Self: 'a;
+
+    fn mac(&self) -> MacAddr {
+        MacAddr(self.backend().mac.unwrap_or_default())
+    }
+
+    fn mtu(&self) -> usize {
+        usize::from(self.backend().mtu)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            block_size: xen_grant::PAGE_SIZE,
+            max_fragments: self.max_fragments(),
+            ..Capabilities::default()
+        }
+    }
+
+    fn stats(&self) -> netif::Stats {
+        let stats = Netfront::stats(self);
+        netif::Stats {
+            rx_packets: stats.rx_packets,
+            rx_bytes: stats.rx_bytes,
+            rx_dropped: stats.rx_drops.total(),
+            tx_packets: stats.tx_packets,
+            tx_bytes: stats.tx_bytes,
+            tx_dropped: stats.tx_drops.total(),
+            copies: 0,
+            copied_bytes: 0,
+            linearised_packets: self.linear.packets(),
+            linearised_bytes: self.linear.bytes(),
+        }
+    }
+
+    #[inline]
+    fn alloc(&mut self, headroom: usize) -> Option<TxBuf> {
+        self.buffer(headroom)
+    }
+
+    #[inline]
+    fn reserve(&mut self, slots: usize) -> Option<TxPermit<'_>> {
+        if self.link() == Link::Up && self.room() < slots {
+            self.complete_tx();
+        }
+        Netfront::reserve(self, slots)
+    }
+
+    #[inline]
+    fn receive(&mut self, budget: usize, sink: impl FnMut(RxOf<Self>)) -> usize {
+        self.poll_rx(budget, sink)
+    }
+
+    fn flush(&mut self) {
+        Netfront::flush(self);
+    }
+
+    fn linear(&mut self) -> &mut Linear {
+        &mut self.linear
+    }
+}

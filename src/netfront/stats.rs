@@ -1,0 +1,114 @@
+//! What the frontend counts.
+
+/// Received packets that were not handed up, by what was wrong with them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RxDrops {
+    /// The backend reported an error for a slot.
+    pub backend_error: u64,
+    /// A slot's bytes do not lie within its page.
+    pub bad_extent: u64,
+    /// More than 18 slots.
+    pub too_many_slots: u64,
+    /// The chain ends before it says so.
+    pub truncated: u64,
+    /// An extra of a kind nobody asked for, or a GSO extra that makes no sense.
+    pub bad_extra: u64,
+    /// Shorter than an Ethernet header.
+    pub runt: u64,
+    /// The backend still used a page that it had announced as filled.
+    pub still_in_use: u64,
+}
+
+impl RxDrops {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        let RxDrops {
+            backend_error,
+            bad_extent,
+            too_many_slots,
+            truncated,
+            bad_extra,
+            runt,
+            still_in_use,
+        } = *self;
+        backend_error + bad_extent + too_many_slots + truncated + bad_extra + runt + still_in_use
+    }
+}
+
+/// Packets that were to be sent and were not, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TxDrops {
+    /// No bytes, or more than 65535, or more than the MTU without GSO.
+    pub bad_length: u64,
+    /// More fragments than were reserved, or several although the backend takes only one.
+    pub too_many_slots: u64,
+    /// GSO, which the backend does not take.
+    pub no_gso: u64,
+    /// The backend answered with an error (slots).
+    pub backend_error: u64,
+    /// The backend answered that it had dropped it (slots).
+    pub backend_dropped: u64,
+    /// In flight when the device was disconnected (slots).
+    pub disconnected: u64,
+}
+
+impl TxDrops {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        let TxDrops {
+            bad_length,
+            too_many_slots,
+            no_gso,
+            backend_error,
+            backend_dropped,
+            disconnected,
+        } = *self;
+        bad_length + too_many_slots + no_gso + backend_error + backend_dropped + disconnected
+    }
+}
+
+/// A frontend's counters, from its opening on; reconnecting does not reset them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Packets handed up.
+    pub rx_packets: u64,
+    /// Their bytes.
+    pub rx_bytes: u64,
+    /// Slots consumed on the receive ring, of good and of bad packets.
+    pub rx_slots: u64,
+    /// Received packets dropped.
+    pub rx_drops: RxDrops,
+    /// Packets put on the transmit ring.
+    pub tx_packets: u64,
+    /// Their bytes.
+    pub tx_bytes: u64,
+    /// Slots put on the transmit ring.
+    pub tx_slots: u64,
+    /// Transmit slots answered.
+    pub tx_completed: u64,
+    /// Packets, or slots, not sent.
+    pub tx_drops: TxDrops,
+    /// Pages granted. Each was revoked, is granted now, or is in quarantine.
+    pub grants: u64,
+    /// Grants ended.
+    pub revokes: u64,
+    /// Revokes that failed because the backend used the page; it went to quarantine.
+    pub quarantined: u64,
+    /// Grants for which something had to be cleared first.
+    pub clears: u64,
+    /// Bytes cleared.
+    pub cleared_bytes: u64,
+    /// Payload bytes that this driver copied. It has no code that does; the adaptors above it
+    /// count what they copy.
+    pub copied_bytes: u64,
+    /// Events sent to the backend: the only hypercalls on the packet path.
+    pub events_sent: u64,
+    /// Times that a receive slot stayed empty because the pool had no frame.
+    pub no_frame: u64,
+    /// Times that the device got connected.
+    pub connects: u64,
+    /// Times that the backend broke a rule, after each of which the device reconnects.
+    pub faults: u64,
+    /// Times that the backend left transmitted packets unanswered for 10 s.
+    pub stalls: u64,
+}
