@@ -1,0 +1,427 @@
+//! What a backend does next: a function of what it knows, and nothing else.
+//!
+//! Our phases, and the `state` each leaves in our directory. The device has the frontend's rings
+//! mapped from the moment it says so (still in `InitWait`) until it has let go of them; only then
+//! are 5 or 6 written, so a frontend that reads them gets its pages back at once:
+//!
+//! ```text
+//!         ┌──────────────────────────────────────────────────── frontend Initialising ─┐
+//!         ▼                                                                            │
+//!  Fresh ──► InitWait(2) ──Connect──► mapped ──► Connected(4) ──► Closing(5) ──► Closed(6) ──► Remove
+//!  Stale ───────────────────────────────────────────────────────►                offline
+//! ```
+//!
+//! What to do, by our phase and the frontend's state, while the vif is online and nobody found a
+//! fault:
+//!
+//! ```text
+//!                Unknown  Initi.  InitWait Initi'd  Connec.  Closing  Closed   Reconf.  Reconf'd
+//!                0        1       2        3        4        5        6        7        8
+//!  Fresh         2        2       2        2        2        2        2        2        2
+//!  Stale         5        5       5        5        5        5        5        5        5
+//!  InitWait      -        -       -        -        connect  5        6        -        -
+//!  (mapped)      release  release release  release  4        release  release  release  release
+//!  Connected     release  release release  release  -        release  release  -        -
+//!  (unmapped)    6        5       5        5        5        5        6        5        5
+//!  Closing       6        6       -        -        -        -        6        -        -
+//!  Closed        -        2       -        -        -        5        -        -        -
+//! ```
+//!
+//! A number: write that state (2: with our features). `-`: stay. This is what Linux's netback does
+//! (`frontend_changed`, `set_backend_state`), `Initialised` included: a network frontend that has
+//! published its rings says `Connected`, and 3 alone starts nothing. It answers the close cycle
+//! with which Windows begins (5, 6, 1) by 5, 6 and, features written anew, 2.
+//!
+//! And where not all is well:
+//!
+//! * Our directory is gone, or our `state` is not what we left there (the toolstack wrote 5 to
+//!   detach the vif, or made the directory anew): release, then start from what is there.
+//! * `online` is 0: release, 6, and remove the directory. The frontend need not agree.
+//! * The device found a fault, or the frontend's nodes make no sense: release, and 5.
+//! * A frontend that does not close is not waited for.
+//!
+//! A `state` of 3, 4, 7 or 8 that we did not write is left from an earlier backend, `Stale`: its
+//! frontend is sent through the close cycle, as nothing of the old rings is known here.
+
+use super::state::BusState;
+
+/// How far our end is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Nothing is offered yet.
+    Fresh,
+    /// `state` tells of a connection that is not ours.
+    Stale,
+    /// `InitWait`: features are written.
+    InitWait,
+    /// `Connected`.
+    Connected,
+    /// `Closing`.
+    Closing,
+    /// `Closed`.
+    Closed,
+}
+
+/// All that a decision depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct View {
+    pub(super) phase: Phase,
+    /// The device uses the frontend's rings (in `InitWait`, `Connected`).
+    pub(super) mapped: bool,
+    /// The frontend's state.
+    pub(super) peer: BusState,
+    /// Our directory is there.
+    pub(super) present: bool,
+    /// Our `state` is what we left there.
+    pub(super) intact: bool,
+    /// `online` is not 0.
+    pub(super) online: bool,
+    /// The device found the frontend at fault.
+    pub(super) faulted: bool,
+    /// What the frontend asks for makes sense; if mapped: and is what we connected to.
+    pub(super) sound: bool,
+    /// This phase has lasted too long.
+    pub(super) overdue: bool,
+    /// Too early for the next try.
+    pub(super) held: bool,
+    /// Removing the directory is up to us.
+    pub(super) removes: bool,
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Nothing, until something changes.
+    Stay,
+    /// Our directory is gone; so are we.
+    Gone,
+    /// Start from the `state` that is there.
+    Adopt,
+    /// Write what we offer, and 2.
+    Offer,
+    /// Have the device map the frontend's rings.
+    Connect,
+    /// Have the device end all use of the frontend's rings.
+    Release,
+    /// Write 4.
+    WriteConnected,
+    /// Write 5.
+    WriteClosing,
+    /// Write 6.
+    WriteClosed,
+    /// Remove our directory.
+    Remove,
+}
+
+use Action::{
+    Adopt, Connect, Gone, Offer, Release, Remove, Stay, WriteClosed, WriteClosing, WriteConnected,
+};
+
+/// What to do next.
+pub(super) fn next(view: View) -> Action {
+    if !view.present || !view.intact {
+        return match (view.mapped, view.present) {
+            (true, _) => Release,
+            (false, true) => Adopt,
+            (false, false) => Gone,
+        };
+    }
+    if view.mapped && (!view.online || view.faulted) {
+        return Release;
+    }
+    if !view.online {
+        return match view.phase {
+            Phase::Closed if view.removes => Remove,
+            Phase::Closed => Stay,
+            Phase::Fresh | Phase::Stale | Phase::InitWait | Phase::Connected | Phase::Closing => {
+                WriteClosed
+            }
+        };
+    }
+    match view.phase {
+        Phase::InitWait if view.mapped => mapped(view),
+        Phase::Connected if view.mapped => connected(view),
+        // Too late: the frontend left while its rings were being mapped.
+        Phase::Fresh | Phase::Stale | Phase::Closing | Phase::Closed if view.mapped => Release,
+        Phase::Fresh => Offer,
+        Phase::Stale => WriteClosing,
+        Phase::InitWait => init_wait(view),
+        Phase::Connected => leave(view.peer),
+        Phase::Closing => closing(view),
+        Phase::Closed => closed(view),
+    }
+}
+
+fn init_wait(view: View) -> Action {
+    if view.faulted {
+        return leave(view.peer);
+    }
+    match view.peer {
+        BusState::Unknown
+        | BusState::Initialising
+        | BusState::InitWait
+        | BusState::Initialised
+        | BusState::Reconfiguring
+        | BusState::Reconfigured => Stay,
+        BusState::Connected if view.sound => Connect,
+        BusState::Connected => WriteClosing,
+        BusState::Closing => WriteClosing,
+        BusState::Closed => WriteClosed,
+    }
+}
+
+fn mapped(view: View) -> Action {
+    match view.peer {
+        BusState::Connected if view.sound => WriteConnected,
+        BusState::Connected
+        | BusState::Unknown
+        | BusState::Initialising
+        | BusState::InitWait
+        | BusState::Initialised
+        | BusState::Closing
+        | BusState::Closed
+        | BusState::Reconfiguring
+        | BusState::Reconfigured => Release,
+    }
+}
+
+fn connected(view: View) -> Action {
+    match view.peer {
+        BusState::Connected if view.sound => Stay,
+        // Rings stay as they are during a reconfiguration.
+        BusState::Reconfiguring | BusState::Reconfigured => Stay,
+        BusState::Connected
+        | BusState::Unknown
+        | BusState::Initialising
+        | BusState::InitWait
+        | BusState::Initialised
+        | BusState::Closing
+        | BusState::Closed => Release,
+    }
+}
+
+fn closing(view: View) -> Action {
+    match view.peer {
+        BusState::Unknown | BusState::Initialising | BusState::Closed => WriteClosed,
+        // It has seen that we are closing, or will; 6 is its to say first.
+        BusState::Closing => Stay,
+        BusState::InitWait
+        | BusState::Initialised
+        | BusState::Connected
+        | BusState::Reconfiguring
+        | BusState::Reconfigured => {
+            if view.overdue {
+                WriteClosed
+            } else {
+                Stay
+            }
+        }
+    }
+}
+
+fn closed(view: View) -> Action {
+    match view.peer {
+        BusState::Initialising if view.held => Stay,
+        BusState::Initialising => Offer,
+        BusState::Closing => WriteClosing,
+        BusState::Unknown
+        | BusState::InitWait
+        | BusState::Initialised
+        | BusState::Connected
+        | BusState::Closed
+        | BusState::Reconfiguring
+        | BusState::Reconfigured => Stay,
+    }
+}
+
+/// The first step out of a connection.
+fn leave(peer: BusState) -> Action {
+    match peer {
+        BusState::Unknown | BusState::Closed => WriteClosed,
+        BusState::Initialising
+        | BusState::InitWait
+        | BusState::Initialised
+        | BusState::Connected
+        | BusState::Closing
+        | BusState::Reconfiguring
+        | BusState::Reconfigured => WriteClosing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+    use crate::xenbus::back::MAX_ACTIONS;
+    use crate::xenbus::testing::table_in_docs;
+
+    const PHASES: [Phase; 6] = [
+        Phase::Fresh,
+        Phase::Stale,
+        Phase::InitWait,
+        Phase::Connected,
+        Phase::Closing,
+        Phase::Closed,
+    ];
+
+    /// Every view there is; the ones that the machine never gets into as well.
+    fn all_views() -> impl Iterator<Item = View> {
+        PHASES.into_iter().flat_map(|phase| {
+            BusState::ALL.into_iter().flat_map(move |peer| {
+                (0u32..1 << 9).map(move |bits| {
+                    let bit = |n: u32| bits >> n & 1 == 1;
+                    View {
+                        phase,
+                        peer,
+                        mapped: bit(0),
+                        present: bit(1),
+                        intact: bit(2),
+                        online: bit(3),
+                        faulted: bit(4),
+                        sound: bit(5),
+                        overdue: bit(6),
+                        held: bit(7),
+                        removes: bit(8),
+                    }
+                })
+            })
+        })
+    }
+
+    fn well(phase: Phase, mapped: bool, peer: BusState) -> View {
+        View {
+            phase,
+            mapped,
+            peer,
+            present: true,
+            intact: true,
+            online: true,
+            faulted: false,
+            sound: true,
+            overdue: false,
+            held: false,
+            removes: true,
+        }
+    }
+
+    #[test]
+    fn f11_the_table_is_what_happens() {
+        let rows = [
+            ("Fresh", Phase::Fresh, false),
+            ("Stale", Phase::Stale, false),
+            ("InitWait", Phase::InitWait, false),
+            ("(mapped)", Phase::InitWait, true),
+            ("Connected", Phase::Connected, true),
+            ("(unmapped)", Phase::Connected, false),
+            ("Closing", Phase::Closing, false),
+            ("Closed", Phase::Closed, false),
+        ];
+        for (name, phase, mapped) in rows {
+            let row = table_in_docs(include_str!("back_rules.rs"), name);
+            for (peer, word) in BusState::ALL.into_iter().zip(row) {
+                let action = match word {
+                    "-" => Stay,
+                    "2" => Offer,
+                    "4" => WriteConnected,
+                    "5" => WriteClosing,
+                    "6" => WriteClosed,
+                    "connect" => Connect,
+                    "release" => Release,
+                    other => panic!("{other} in the table"),
+                };
+                assert_eq!(next(well(phase, mapped, peer)), action, "{name}, frontend {peer}");
+            }
+        }
+    }
+
+    #[test]
+    fn f11_no_view_leads_astray() {
+        for view in all_views() {
+            let ours = view.present && view.intact;
+            match next(view) {
+                Stay => assert!(ours),
+                Gone => assert!(!view.present && !view.mapped),
+                Adopt => assert!(view.present && !view.intact && !view.mapped),
+                Offer => assert!(ours && view.online && !view.mapped),
+                Connect => assert!(
+                    ours && view.online
+                        && !view.faulted
+                        && view.sound
+                        && !view.mapped
+                        && view.phase == Phase::InitWait
+                        && view.peer == BusState::Connected
+                ),
+                WriteConnected => assert!(
+                    ours && view.online
+                        && !view.faulted
+                        && view.sound
+                        && view.mapped
+                        && view.peer == BusState::Connected
+                ),
+                Release => assert!(view.mapped),
+                // The frontend takes these for "nothing of yours is mapped".
+                WriteClosing => assert!(ours && !view.mapped && view.online),
+                WriteClosed => assert!(ours && !view.mapped && view.phase != Phase::Closed),
+                Remove => assert!(
+                    ours && !view.online
+                        && !view.mapped
+                        && view.removes
+                        && view.phase == Phase::Closed
+                ),
+            }
+            if view.mapped && (view.faulted || !view.online || !ours) {
+                assert_eq!(next(view), Release, "{view:?}");
+            }
+        }
+    }
+
+    /// Follows one action; `None` where it is the device's turn, or time's.
+    fn after(view: View, action: Action) -> Option<Vec<View>> {
+        let to = |phase| View { phase, faulted: false, overdue: false, ..view };
+        match action {
+            Stay | Gone | Connect | Release | Remove => None,
+            Adopt => {
+                let adopted = [Phase::Fresh, Phase::Stale, Phase::Closing, Phase::Closed];
+                Some(adopted.map(|phase| View { intact: true, ..to(phase) }).to_vec())
+            }
+            Offer => Some([to(Phase::InitWait)].to_vec()),
+            WriteConnected => Some([to(Phase::Connected)].to_vec()),
+            WriteClosing => Some([to(Phase::Closing)].to_vec()),
+            WriteClosed => Some([to(Phase::Closed)].to_vec()),
+        }
+    }
+
+    fn longest_chain(view: View, so_far: usize) -> usize {
+        assert!(so_far <= MAX_ACTIONS, "no end in sight at {view:?}");
+        match after(view, next(view)) {
+            None => so_far + 1,
+            Some(views) => {
+                views.into_iter().map(|view| longest_chain(view, so_far + 1)).max().unwrap()
+            }
+        }
+    }
+
+    #[test]
+    fn f11_every_chain_of_actions_ends() {
+        let longest = all_views().map(|view| longest_chain(view, 0)).max().unwrap();
+        assert!(longest < MAX_ACTIONS, "{longest}");
+    }
+
+    #[test]
+    fn a_vif_that_is_taken_offline_ends_whatever_the_frontend_says() {
+        for view in all_views().filter(|view| view.present && view.intact && view.removes) {
+            let mut view = View { online: false, ..view };
+            for _ in 0..3 {
+                match next(view) {
+                    Release => view.mapped = false,
+                    action => match after(view, action) {
+                        Some(views) => view = views[0],
+                        None => break,
+                    },
+                }
+            }
+            assert_eq!(next(view), Remove, "{view:?}");
+        }
+    }
+}

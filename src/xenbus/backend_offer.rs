@@ -1,0 +1,135 @@
+//! What a backend offers, and what the toolstack says about the vif.
+
+use xen_grant::DomId;
+
+use super::values::Reader;
+use crate::store::{Store, StoreError};
+
+/// `DOMID_INVALID` (xen/xen.h).
+const NOBODY: DomId = DomId(0x7ff4);
+
+/// The Ethernet header, which the MTU leaves out.
+const ETHERNET_HEADER: u32 = 14;
+
+/// What a backend offers (xen/io/netif.h), with the protocol's default for whatever is missing or
+/// makes no sense. Settled when the bus says [`Connect`](super::FrontStep::Connect);
+/// only `carrier` changes after that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendOffer {
+    /// The backend's domain, to grant pages to. `DOMID_INVALID` before the first `Connect`.
+    pub domain: DomId,
+    /// `mac`: our address. `None` where the toolstack gave none.
+    pub mac: Option<[u8; 6]>,
+    /// `mtu`: octets above Ethernet. 1500 by default; a hint.
+    pub mtu: u16,
+    /// `trusted`: false ("0") if the backend must see no byte that is not meant for it.
+    pub trusted: bool,
+    /// `carrier`: false ("0") while the cable is out, so to speak.
+    pub carrier: bool,
+    /// `feature-rx-copy`: it copies received packets into our pages. Every living backend does.
+    pub rx_copy: bool,
+    /// `feature-rx-notify`: it wants an event for receive requests.
+    pub rx_notify: bool,
+    /// `feature-sg`: it takes packets of more than one slot.
+    pub sg: bool,
+    /// `feature-gso-tcpv4`: it takes large TCP segments over IPv4.
+    pub gso_tcpv4: bool,
+    /// `feature-gso-tcpv6`: it takes large TCP segments over IPv6.
+    pub gso_tcpv6: bool,
+    /// `feature-no-csum-offload`: it takes no blank TCP and UDP checksums over IPv4.
+    pub no_csum_offload: bool,
+    /// `feature-ipv6-csum-offload`: it takes blank TCP and UDP checksums over IPv6.
+    pub ipv6_csum_offload: bool,
+    /// `feature-multicast-control`: it filters multicast on request.
+    pub multicast_control: bool,
+    /// `feature-dynamic-multicast-control`: the request may come at any time.
+    pub dynamic_multicast_control: bool,
+    /// `feature-split-event-channels`: transmit and receive may have a channel each.
+    pub split_event_channels: bool,
+    /// `feature-ctrl-ring`: it has a control ring.
+    pub ctrl_ring: bool,
+    /// `multi-queue-max-queues`: at least 1, at most [`MAX_QUEUES`](super::MAX_QUEUES).
+    pub max_queues: u32,
+}
+
+impl Default for BackendOffer {
+    fn default() -> Self {
+        BackendOffer {
+            domain: NOBODY,
+            mac: None,
+            mtu: 1500,
+            trusted: true,
+            carrier: true,
+            rx_copy: false,
+            rx_notify: false,
+            sg: false,
+            gso_tcpv4: false,
+            gso_tcpv6: false,
+            no_csum_offload: false,
+            ipv6_csum_offload: false,
+            multicast_control: false,
+            dynamic_multicast_control: false,
+            split_event_channels: false,
+            ctrl_ring: false,
+            max_queues: 1,
+        }
+    }
+}
+
+impl BackendOffer {
+    /// Reads it from our directory (what the toolstack says) and the backend's.
+    pub(super) fn read<S: Store>(
+        domain: DomId,
+        own: Reader<'_, S>,
+        peer: Reader<'_, S>,
+    ) -> Result<BackendOffer, StoreError> {
+        Ok(BackendOffer {
+            domain,
+            mac: own.mac("mac")?,
+            mtu: own.u32("mtu")?.and_then(valid_mtu).unwrap_or(1500),
+            trusted: own.flag("trusted", true)?,
+            carrier: peer.flag("carrier", true)?,
+            rx_copy: peer.flag("feature-rx-copy", false)?,
+            rx_notify: peer.flag("feature-rx-notify", false)?,
+            sg: peer.flag("feature-sg", false)?,
+            gso_tcpv4: peer.flag("feature-gso-tcpv4", false)?,
+            gso_tcpv6: peer.flag("feature-gso-tcpv6", false)?,
+            no_csum_offload: peer.flag("feature-no-csum-offload", false)?,
+            ipv6_csum_offload: peer.flag("feature-ipv6-csum-offload", false)?,
+            multicast_control: peer.flag("feature-multicast-control", false)?,
+            dynamic_multicast_control: peer.flag("feature-dynamic-multicast-control", false)?,
+            split_event_channels: peer.flag("feature-split-event-channels", false)?,
+            ctrl_ring: peer.flag("feature-ctrl-ring", false)?,
+            max_queues: peer
+                .u32("multi-queue-max-queues")?
+                .unwrap_or(1)
+                .clamp(1, super::MAX_QUEUES),
+        })
+    }
+}
+
+/// From the smallest MTU of IPv4 to what fits a packet of `XEN_NETIF_MAX_TX_SIZE`.
+fn valid_mtu(mtu: u32) -> Option<u16> {
+    let largest = u32::from(u16::MAX) - ETHERNET_HEADER;
+    u16::try_from(mtu).ok().filter(|_| (68..=largest).contains(&mtu))
+}
+
+/// The nodes of an earlier connection: what a frontend writes about rings, events and wishes.
+///
+/// They are removed before the next connection's are written. A stale `event-channel-tx` beside a
+/// new `event-channel` would make netback bind a dead port.
+pub(super) fn is_connection_key(name: &str) -> bool {
+    let exact = [
+        "tx-ring-ref",
+        "rx-ring-ref",
+        "ctrl-ring-ref",
+        "event-channel",
+        "event-channel-tx",
+        "event-channel-rx",
+        "event-channel-ctrl",
+        "multi-queue-num-queues",
+        "xdp-headroom",
+    ];
+    let families = ["queue-", "feature-", "request-"];
+    exact.contains(&name) || families.iter().any(|family| name.starts_with(family))
+}

@@ -1,0 +1,235 @@
+//! Which vifs a backend has: the directories below `backend/vif` of our own domain.
+
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use xen_grant::DomId;
+
+use super::backoff::Backoff;
+use super::values::{found, parse_domain, parse_u32};
+use crate::platform::Instant;
+use crate::store::{Store, StoreError, Watch};
+
+const ROOT: &str = "backend/vif";
+
+/// The most vifs that are dealt with at a time. Further ones wait until there is room.
+pub const MAX_VIFS: usize = 256;
+
+/// The most names that are looked at in one directory. (What xenstore lists in 4096 bytes.)
+const MAX_NAMES: usize = 2048;
+
+/// How long until a store that failed is asked again.
+const STORE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(250));
+
+/// A vif: the frontend's domain, and the vif's number there.
+pub type Vif = (DomId, u32);
+
+/// What has changed since the poll before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// New vifs: open a [`BackBus`](super::BackBus) for each, soon.
+    pub appeared: Vec<Vif>,
+    /// Vifs whose directory is gone. (Their `BackBus` notices too.)
+    pub vanished: Vec<Vif>,
+}
+
+/// The vifs of a backend.
+pub struct Clients<S: Store> {
+    store: S,
+    watch: Option<Watch>,
+    known: BTreeSet<Vif>,
+    look: bool,
+    retry_at: Option<Instant>,
+    retry: Backoff,
+}
+
+impl<S: Store> Clients<S> {
+    /// Watches `backend/vif` of our own domain.
+    pub fn open(store: S) -> Result<Clients<S>, StoreError> {
+        let watch = Some(store.watch(ROOT)?);
+        let retry = Backoff::new(STORE.0, STORE.1);
+        Ok(Clients { store, watch, known: BTreeSet::new(), look: true, retry_at: None, retry })
+    }
+
+    /// What has changed. Each vif is reported once when it appears, and once when it vanishes.
+    ///
+    /// Nothing is read unless the watch has fired. (It fires for every change below a vif, too.)
+    pub fn poll(&mut self, now: Instant) -> Changes {
+        if self.retry_at.is_some_and(|at| at > now) {
+            return Changes::default();
+        }
+        self.retry_at = None;
+        self.look |= self.watch.as_ref().is_some_and(|watch| self.store.fired(watch));
+        if !self.look {
+            return Changes::default();
+        }
+        match self.list() {
+            Ok(present) => {
+                self.look = false;
+                self.retry.reset();
+                self.compare(&present)
+            }
+            Err(error) => {
+                let delay = self.retry.delay();
+                log::debug!("{ROOT}: {error}; looking again in {delay:?}");
+                self.retry_at = Some(now + delay);
+                Changes::default()
+            }
+        }
+    }
+
+    /// When to call [`poll`](Clients::poll) at the latest; `None` if only an event can matter.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.retry_at.or(self.look.then_some(Instant(0)))
+    }
+
+    /// A vif is done with ([`BackStep::Remove`](super::BackStep::Remove)). Should its directory be
+    /// there again, it is a new vif.
+    pub fn forget(&mut self, vif: Vif) {
+        self.look |= self.known.remove(&vif);
+    }
+
+    fn compare(&mut self, present: &BTreeSet<Vif>) -> Changes {
+        let vanished: Vec<Vif> = self.known.difference(present).copied().collect();
+        for vif in &vanished {
+            self.known.remove(vif);
+        }
+        let room = MAX_VIFS.saturating_sub(self.known.len());
+        let appeared: Vec<Vif> = present.difference(&self.known).copied().take(room).collect();
+        self.known.extend(&appeared);
+        Changes { appeared, vanished }
+    }
+
+    fn list(&self) -> Result<BTreeSet<Vif>, StoreError> {
+        let mut present = BTreeSet::new();
+        for domain in self.names(ROOT, |name| parse_domain(name).map(|domain| domain.0))? {
+            for index in self.names(&format!("{ROOT}/{domain}"), parse_u32)? {
+                present.insert((DomId(domain), index));
+            }
+        }
+        Ok(present)
+    }
+
+    /// The names in a directory that are numbers, each written as such a number is.
+    fn names<N: core::fmt::Display>(
+        &self,
+        dir: &str,
+        number: impl Fn(&[u8]) -> Option<N>,
+    ) -> Result<Vec<N>, StoreError> {
+        let names = found(self.store.list(None, dir))?.unwrap_or_default();
+        let canonical = |name: &alloc::string::String| {
+            number(name.as_bytes()).filter(|number| format!("{number}") == *name)
+        };
+        Ok(names.iter().take(MAX_NAMES).filter_map(canonical).collect())
+    }
+}
+
+impl<S: Store> Drop for Clients<S> {
+    fn drop(&mut self) {
+        if let Some(watch) = self.watch.take() {
+            self.store.unwatch(watch);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::xenbus::testing::FakeXen;
+
+    const NOW: Instant = Instant(0);
+
+    fn changes(appeared: &[(u16, u32)], vanished: &[(u16, u32)]) -> Changes {
+        let vifs = |list: &[(u16, u32)]| list.iter().map(|(d, i)| (DomId(*d), *i)).collect();
+        Changes { appeared: vifs(appeared), vanished: vifs(vanished) }
+    }
+
+    #[test]
+    fn each_vif_is_reported_once() {
+        let xen = FakeXen::new();
+        let mut clients = Clients::open(xen.domain(5)).unwrap();
+        assert_eq!(clients.poll(NOW), changes(&[], &[]));
+
+        xen.set("/local/domain/5/backend/vif/7/0/state", "1");
+        xen.set("/local/domain/5/backend/vif/7/3/state", "1");
+        xen.set("/local/domain/5/backend/vif/30/0/state", "1");
+        assert_eq!(clients.poll(NOW), changes(&[(7, 0), (7, 3), (30, 0)], &[]));
+        assert_eq!(clients.poll(NOW), changes(&[], &[]));
+        xen.set("/local/domain/5/backend/vif/7/0/state", "2");
+        assert_eq!(clients.poll(NOW), changes(&[], &[]));
+
+        xen.remove("/local/domain/5/backend/vif/7");
+        xen.set("/local/domain/5/backend/vif/8/0/state", "1");
+        assert_eq!(clients.poll(NOW), changes(&[(8, 0)], &[(7, 0), (7, 3)]));
+
+        // Removed and made anew between two polls: only its owner can tell.
+        xen.remove("/local/domain/5/backend/vif/8/0");
+        xen.set("/local/domain/5/backend/vif/8/0/state", "1");
+        assert_eq!(clients.poll(NOW), changes(&[], &[]));
+        clients.forget((DomId(8), 0));
+        assert!(clients.next_deadline().is_some());
+        assert_eq!(clients.poll(NOW), changes(&[(8, 0)], &[]));
+        drop(clients);
+        assert_eq!(xen.watches(), 0);
+    }
+
+    #[test]
+    fn nothing_is_read_without_a_watch_event() {
+        let xen = FakeXen::new();
+        let mut clients = Clients::open(xen.domain(5)).unwrap();
+        let _ = clients.poll(NOW);
+        let before = xen.operations();
+        for _ in 0..100 {
+            let _ = clients.poll(NOW);
+        }
+        assert_eq!(xen.operations(), before);
+    }
+
+    #[test]
+    fn p3_names_that_are_no_vifs_are_passed_over() {
+        let xen = FakeXen::new();
+        let root = "/local/domain/5/backend/vif";
+        for name in
+            ["x", "07/0", "-1/0", "32752/0", "65536/0", "7/-1", "7/00", "7/x", "7/4294967296"]
+        {
+            xen.set(&format!("{root}/{name}/state"), "1");
+        }
+        xen.set(&format!("{root}/7/4294967295/state"), "1");
+        let mut clients = Clients::open(xen.domain(5)).unwrap();
+        assert_eq!(clients.poll(NOW), changes(&[(7, u32::MAX)], &[]));
+    }
+
+    #[test]
+    fn b11_a_flood_of_vifs_is_bounded_and_loses_none_that_was_there() {
+        let xen = FakeXen::new();
+        xen.set("/local/domain/5/backend/vif/900/0/state", "1");
+        let mut clients = Clients::open(xen.domain(5)).unwrap();
+        assert_eq!(clients.poll(NOW), changes(&[(900, 0)], &[]));
+        for index in 0..2 * MAX_VIFS {
+            xen.set(&format!("/local/domain/5/backend/vif/6/{index}/state"), "1");
+        }
+        let found = clients.poll(NOW);
+        assert_eq!((found.appeared.len(), found.vanished.len()), (MAX_VIFS - 1, 0));
+        xen.remove("/local/domain/5/backend/vif/6");
+        let found = clients.poll(NOW);
+        assert_eq!((found.appeared.len(), found.vanished.len()), (0, MAX_VIFS - 1));
+    }
+
+    #[test]
+    fn a_store_that_fails_is_asked_again() {
+        let xen = FakeXen::new();
+        xen.set("/local/domain/5/backend/vif/7/0/state", "1");
+        let mut clients = Clients::open(xen.domain(5)).unwrap();
+        xen.fail_operations(2);
+        assert_eq!(clients.poll(NOW), changes(&[], &[]));
+        let then = clients.next_deadline().unwrap();
+        assert!(then > NOW);
+        assert_eq!(clients.poll(then), changes(&[], &[]));
+        let later = clients.next_deadline().unwrap();
+        assert!(later.since(then) > then.since(NOW));
+        assert_eq!(clients.poll(later), changes(&[(7, 0)], &[]));
+        assert_eq!(clients.next_deadline(), None);
+    }
+}

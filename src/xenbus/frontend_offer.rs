@@ -1,0 +1,135 @@
+//! What a frontend has published: its rings, its event channels, and what it can take.
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use super::values::{Reader, join};
+use crate::platform::Port;
+use crate::store::{Store, StoreError};
+
+/// The most queues that either end deals with, whatever the other one says.
+pub const MAX_QUEUES: u32 = 8;
+
+/// The event channels of a queue: ports of the frontend's, to bind to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventChannels {
+    /// `event-channel`: one for both rings.
+    Single(Port),
+    /// `event-channel-tx` and `event-channel-rx`.
+    Split {
+        /// The transmit ring's.
+        tx: Port,
+        /// The receive ring's.
+        rx: Port,
+    },
+}
+
+/// A queue: a pair of rings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueOffer {
+    /// `tx-ring-ref`: the grant reference of the transmit ring's page.
+    pub tx_ring: u32,
+    /// `rx-ring-ref`: the grant reference of the receive ring's page.
+    pub rx_ring: u32,
+    /// The event channels.
+    pub events: EventChannels,
+}
+
+/// What a frontend has published (xen/io/netif.h), with the protocol's default for whatever else
+/// is missing or makes no sense.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FrontendOffer {
+    /// `multi-queue-num-queues` of them, at least one.
+    pub queues: Vec<QueueOffer>,
+    /// `request-rx-copy`: received packets are to be copied into its pages.
+    pub rx_copy: bool,
+    /// `feature-rx-notify`: it sends an event when it has posted receive requests.
+    pub rx_notify: bool,
+    /// `feature-sg`: it takes packets of more than one slot.
+    pub sg: bool,
+    /// `feature-gso-tcpv4`: it takes large TCP segments over IPv4.
+    pub gso_tcpv4: bool,
+    /// `feature-gso-tcpv6`: it takes large TCP segments over IPv6.
+    pub gso_tcpv6: bool,
+    /// `feature-no-csum-offload`: it takes no blank TCP and UDP checksums over IPv4.
+    pub no_csum_offload: bool,
+    /// `feature-ipv6-csum-offload`: it takes blank TCP and UDP checksums over IPv6.
+    pub ipv6_csum_offload: bool,
+    /// `request-multicast-control`: it wants multicast filtered.
+    pub multicast_control: bool,
+}
+
+/// Why a frontend's nodes can't be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadOffer {
+    /// `multi-queue-num-queues` is 0, no number, or more than we offered.
+    Queues,
+    /// A `tx-ring-ref` or `rx-ring-ref` is missing or no number.
+    Rings,
+    /// An event channel is missing or no port.
+    EventChannels,
+}
+
+impl core::fmt::Display for BadOffer {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            BadOffer::Queues => "multi-queue-num-queues is not a number of queues that we offer",
+            BadOffer::Rings => "tx-ring-ref or rx-ring-ref is missing or not a number",
+            BadOffer::EventChannels => "the event channels are missing or not ports",
+        })
+    }
+}
+
+impl core::error::Error for BadOffer {}
+
+impl FrontendOffer {
+    /// Reads what a frontend has published in its directory. At most `max_queues` are accepted.
+    pub(super) fn read<S: Store>(
+        peer: Reader<'_, S>,
+        max_queues: u32,
+    ) -> Result<Result<FrontendOffer, BadOffer>, StoreError> {
+        let count = match peer.bytes("multi-queue-num-queues")? {
+            Some(_) => peer.u32("multi-queue-num-queues")?,
+            None => Some(1),
+        };
+        let Some(count) = count.filter(|count| (1..=max_queues).contains(count)) else {
+            return Ok(Err(BadOffer::Queues));
+        };
+        let mut queues = Vec::new();
+        for number in 0..count {
+            // One queue keeps its nodes at the top, where frontends have always had them.
+            let dir = match count {
+                1 => alloc::string::String::from(peer.dir),
+                2.. | 0 => join(peer.dir, &format!("queue-{number}")),
+            };
+            match read_queue(Reader { dir: &dir, ..peer })? {
+                Ok(queue) => queues.push(queue),
+                Err(bad) => return Ok(Err(bad)),
+            }
+        }
+        Ok(Ok(FrontendOffer {
+            queues,
+            rx_copy: peer.flag("request-rx-copy", false)?,
+            rx_notify: peer.flag("feature-rx-notify", false)?,
+            sg: peer.flag("feature-sg", false)?,
+            gso_tcpv4: peer.flag("feature-gso-tcpv4", false)?,
+            gso_tcpv6: peer.flag("feature-gso-tcpv6", false)?,
+            no_csum_offload: peer.flag("feature-no-csum-offload", false)?,
+            ipv6_csum_offload: peer.flag("feature-ipv6-csum-offload", false)?,
+            multicast_control: peer.flag("request-multicast-control", false)?,
+        }))
+    }
+}
+
+fn read_queue<S: Store>(queue: Reader<'_, S>) -> Result<Result<QueueOffer, BadOffer>, StoreError> {
+    let (Some(tx_ring), Some(rx_ring)) = (queue.u32("tx-ring-ref")?, queue.u32("rx-ring-ref")?)
+    else {
+        return Ok(Err(BadOffer::Rings));
+    };
+    let port = |key| Ok::<_, StoreError>(queue.u32(key)?.and_then(Port::new));
+    let events = match (port("event-channel-tx")?, port("event-channel-rx")?) {
+        (Some(tx), Some(rx)) => Some(EventChannels::Split { tx, rx }),
+        (None, _) | (_, None) => port("event-channel")?.map(EventChannels::Single),
+    };
+    Ok(events.map(|events| QueueOffer { tx_ring, rx_ring, events }).ok_or(BadOffer::EventChannels))
+}

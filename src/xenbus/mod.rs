@@ -1,0 +1,48 @@
+//! Both ends of a vif on the bus: who is ready, who is closing, and what each has published.
+//!
+//! Two domains set up a vif by writing nodes to xenstore and watching each other's. The order is
+//! xen/io/xenbus.h's and xen/io/netif.h's:
+//!
+//! ```text
+//!        backend   Clients ── a vif appeared ──► BackBus                FrontBus   frontend
+//!                                                   │                       │
+//!                             features, InitWait(2) │ ────────────────────► │
+//!                                                   │ ◄──────────────────── │ rings, Connected(4)
+//!                         maps them,   Connected(4) │ ────────────────────► │ may transmit
+//!                                                   :                       :
+//!                                                   │ ◄──────────────────── │ Closing(5)
+//!                         unmaps them,   Closing(5) │ ────────────────────► │
+//!                                                   │ ◄──────────────────── │ Closed(6)
+//!                                         Closed(6) │ ────────────────────► │ takes its pages back
+//!                                                   │ ◄──────────────────── │ Initialising(1)
+//!                             features, InitWait(2) │ ────────────────────► │ ... and so on
+//! ```
+//!
+//! [`FrontBus`] and [`BackBus`] are state machines that say what the device is to do next. They
+//! are total: whatever a peer writes, at whatever moment, has an answer, and none is a panic. Each
+//! decision is a pure function of what is known, in `front_rules.rs` and `back_rules.rs`, with
+//! its table. Time is an argument. Neither talks to xenstore unless a watch has fired or a
+//! deadline has passed, and then only a bounded number of times.
+
+mod back;
+mod back_rules;
+mod backend_offer;
+mod backoff;
+mod clients;
+mod front;
+mod front_rules;
+mod frontend_offer;
+mod link;
+mod state;
+mod values;
+
+#[cfg(test)]
+mod testing;
+
+pub use back::{BackBus, BackStep, Removal};
+pub use backend_offer::BackendOffer;
+pub use clients::{Changes, Clients, MAX_VIFS, Vif};
+pub use front::{FrontBus, FrontStep};
+pub use frontend_offer::{BadOffer, EventChannels, FrontendOffer, MAX_QUEUES, QueueOffer};
+pub use state::BusState;
+pub use values::{Reader, parse_domain, parse_mac, parse_u32, transact};
