@@ -1,1 +1,94 @@
-//! placeholder
+//! A PVH guest runtime for Xen: what lies between the first instruction and a driver.
+//!
+//! It boots in a 64-bit PVH domain, sets up memory, interrupts, the clock, the console and
+//! xenstore, and then calls the kernel's own main with a [`Xen`] handle, which implements what
+//! `xen-netfront` asks of a machine ([`Memory`](xen_grant::Memory),
+//! [`Platform`](xen_netfront::platform::Platform), [`Store`](xen_netfront::store::Store), and the
+//! backend halves). Output of the `log` crate goes to the PV console and to Xen's log.
+//!
+//! A whole kernel:
+//!
+//! ```ignore
+//! #![no_std]
+//! #![no_main]
+//!
+//! xen_guest::main!(hello);
+//!
+//! fn hello(xen: xen_guest::Xen) {
+//!     log::info!("hello from {}", xen.command_line());
+//! }
+//! ```
+//!
+//! It is built for `x86_64-unknown-none` and linked with this crate's script: a line
+//! `println!("cargo::rustc-link-arg-bins=-Txen-guest.ld")` and one for `--no-pie` in its
+//! `build.rs`.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `boot` | PVH entry, start info, the order of setting up |
+//! | `cpu` | segments, exceptions, the upcall |
+//! | `memory` | free pages, page tables, heap, the window for pages that are not ours |
+//! | `hypercall` | stubs and calls |
+//! | `events` | event channels, sleeping, the timer |
+//! | `clock` | Xen's system time |
+//! | `xenstore` | client |
+//! | `console`, `logger` | output |
+//! | `options` | the command line |
+//!
+//! What needs no machine (parsers, the xenstore client, ring arithmetic, the event bits) also
+//! builds on a host, where its tests run; the rest exists only for `target_os = "none"`.
+#![cfg_attr(not(test), no_std)]
+
+extern crate alloc;
+
+pub mod boot;
+pub mod byte_ring;
+pub mod clock;
+pub mod console;
+pub mod events;
+pub mod hypercall;
+pub mod memory;
+pub mod options;
+pub mod xenstore;
+
+#[cfg(target_os = "none")]
+mod cpu;
+#[cfg(target_os = "none")]
+mod logger;
+#[cfg(target_os = "none")]
+mod power;
+#[cfg(target_os = "none")]
+mod xen;
+
+#[cfg(target_os = "none")]
+pub use xen::Xen;
+
+/// Names the kernel's main, a `fn(Xen)`. When it returns, the domain powers off.
+///
+/// For any other target it makes a program that says where it would run.
+#[macro_export]
+macro_rules! main {
+    ($main:path) => {
+        #[cfg(target_os = "none")]
+        const _: () = {
+            // SAFETY: the runtime declares it with this name and type, and nobody else does.
+            #[unsafe(no_mangle)]
+            extern "Rust" fn xen_guest_main(xen: $crate::Xen) {
+                $main(xen)
+            }
+        };
+
+        #[cfg(not(target_os = "none"))]
+        fn main() {
+            $crate::not_here()
+        }
+    };
+}
+
+/// What a kernel built for a host does.
+#[cfg(not(target_os = "none"))]
+#[doc(hidden)]
+pub fn not_here() {
+    extern crate std;
+    std::println!("This is a Xen PVH kernel: build it for x86_64-unknown-none and boot it on Xen.");
+}

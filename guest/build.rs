@@ -1,0 +1,24 @@
+//! Hands the linker script to everyone who links a kernel with this crate.
+//!
+//! The script lands in a directory that every dependent crate searches, so a kernel of one's own
+//! needs one line in its own `build.rs`: `println!("cargo::rustc-link-arg-bins=-Txen-guest.ld")`
+//! (and `--no-pie`, as below).
+
+use std::path::Path;
+use std::{env, fs, io};
+
+fn main() -> io::Result<()> {
+    println!("cargo::rerun-if-changed=src/boot/guest.ld");
+    if env::var_os("CARGO_CFG_TARGET_OS").is_none_or(|os| os != "none") {
+        return Ok(());
+    }
+    let out = env::var_os("OUT_DIR").ok_or_else(|| io::Error::other("OUT_DIR is not set"))?;
+    fs::copy("src/boot/guest.ld", Path::new(&out).join("xen-guest.ld"))?;
+    println!("cargo::rustc-link-search={}", Path::new(&out).display());
+    for kind in ["bins", "examples"] {
+        println!("cargo::rustc-link-arg-{kind}=-Txen-guest.ld");
+        // The image runs where it is linked; there is nobody to relocate it.
+        println!("cargo::rustc-link-arg-{kind}=--no-pie");
+    }
+    Ok(())
+}

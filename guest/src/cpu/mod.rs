@@ -1,0 +1,7 @@
+//! The processor: segments, interrupts, exceptions.
+
+mod tables;
+mod traps;
+
+pub use tables::init;
+pub use traps::UPCALL_VECTOR;

@@ -1,0 +1,81 @@
+//! The window: addresses without memory of our own, where Xen puts pages that it owns or that
+//! others have granted to us (`XENMEM_add_to_physmap`, `GNTTABOP_map_grant_ref`).
+
+use alloc::boxed::Box;
+use core::ops::Range;
+use core::ptr::{self, NonNull};
+
+use spin::{Mutex, Once};
+use xen_grant::{Gfn, Words};
+
+use super::layout::{LARGE, PAGE, find_hole};
+use super::pages::PageMap;
+use crate::boot::start_info::Region;
+use crate::hypercall::{self, Errno};
+
+const SIZE: u64 = 2 * LARGE;
+const WORDS: usize = (SIZE / PAGE) as usize / 64;
+
+static START: Once<u64> = Once::new();
+static FREE: Mutex<Option<PageMap<'static>>> = Mutex::new(None);
+
+/// Chooses where the window lies. Called once.
+pub fn choose_window(regions: &[Region]) {
+    let start = START.call_once(|| find_hole(regions, SIZE));
+    let mut pages = PageMap::new(Box::leak(Box::new([0; WORDS])));
+    pages.give(0..(SIZE / PAGE) as usize);
+    *FREE.lock() = Some(pages);
+    log::debug!("window for foreign pages at {start:#x}");
+}
+
+/// The addresses of the window, once it has been chosen.
+pub fn window_range() -> Option<Range<u64>> {
+    let start = *START.get()?;
+    Some(start..start + SIZE)
+}
+
+/// A free place in the window, not populated.
+pub fn take_place() -> Option<Gfn> {
+    let start = START.get()? / PAGE;
+    let page = FREE.lock().as_mut()?.take()?;
+    Some(Gfn(start + page as u64))
+}
+
+/// Takes a place back.
+///
+/// # Safety
+///
+/// It came from [`take_place`], Xen has no page there any more, and nothing points to it.
+pub unsafe fn give_place(place: Gfn) {
+    let Some(start) = START.get() else { return };
+    let page = (place.0 - start / PAGE) as usize;
+    if let Some(pages) = FREE.lock().as_mut() {
+        pages.give(page..page + 1);
+    }
+}
+
+/// The words at a place of the window.
+pub fn place_words(place: Gfn) -> NonNull<Words> {
+    let address = ptr::with_exposed_provenance_mut((place.0 * PAGE) as usize);
+    NonNull::new(address).unwrap_or(NonNull::dangling())
+}
+
+/// The place of a page in the window.
+pub fn words_place(words: NonNull<Words>) -> Gfn {
+    Gfn(words.addr().get() as u64 / PAGE)
+}
+
+/// Puts a page that Xen owns into the window, for good.
+pub fn map_xen_page(space: u32, index: u64) -> Result<NonNull<Words>, Errno> {
+    const ENOSPC: Errno = Errno(28);
+    let place = take_place().ok_or(ENOSPC)?;
+    // SAFETY: the place is free and has no memory.
+    match unsafe { hypercall::add_to_physmap(space, index, place.0) } {
+        Ok(()) => Ok(place_words(place)),
+        Err(errno) => {
+            // SAFETY: just taken, and Xen has put nothing there.
+            unsafe { give_place(place) };
+            Err(errno)
+        }
+    }
+}

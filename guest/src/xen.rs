@@ -1,0 +1,257 @@
+//! The machine as the driver sees it: the traits of `xen-grant` and `xen-netfront`, on real Xen.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::ptr::NonNull;
+
+use arrayvec::ArrayVec;
+use xen_grant::{
+    CopyEnd, CopyOp, DomId, ForeignMemory, Gfn, GrantStatus, Mapping, Memory, Page, Words,
+};
+use xen_netfront::platform::{BackendPlatform, EventError, Instant, Platform, Port};
+use xen_netfront::store::{Store, StoreError, Transaction, Watch};
+
+use crate::hypercall::abi::{
+    self, DOMID_SELF, GnttabCopy, GnttabCopyPtr, GnttabMapGrantRef, GnttabQuerySize,
+    GnttabSetVersion, GnttabUnmapGrantRef,
+};
+use crate::hypercall::{self, Errno};
+use crate::{boot, clock, events, memory, power, xenstore};
+
+/// The domain we are. There is one, and every copy of this handle stands for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Xen(());
+
+impl Xen {
+    /// For the runtime, once everything is set up.
+    pub(crate) fn new() -> Xen {
+        Xen(())
+    }
+
+    /// The kernel command line.
+    pub fn command_line(self) -> &'static str {
+        boot::command_line()
+    }
+
+    /// Sleeps until an event channel fires or `until` has come; comes back at once if one has
+    /// fired since the last call returned.
+    ///
+    /// The ports that end a call stay masked until the next one: do the work they stand for, then
+    /// call again.
+    pub fn wait(self, until: Option<Instant>) {
+        events::wait(until);
+    }
+
+    /// Whether `port` was among those that ended the last [`wait`](Xen::wait).
+    pub fn port_fired(self, port: Port) -> bool {
+        events::fired(port)
+    }
+
+    /// Memory that is neither used nor part of the heap, in bytes.
+    pub fn free_memory(self) -> u64 {
+        memory::free_bytes()
+    }
+
+    /// Ends the domain in good order.
+    pub fn power_off(self) -> ! {
+        power::off()
+    }
+}
+
+// SAFETY: pages come zeroed out of the map of free pages, which gives each to one taker; virtual
+// addresses are physical ones. A grant frame is put into the window, to which nothing else points,
+// and stays there.
+unsafe impl Memory for Xen {
+    fn alloc_page(&self) -> Option<(NonNull<Page>, Gfn)> {
+        memory::take_page()
+    }
+
+    unsafe fn free_page(&self, page: NonNull<Page>, _gfn: Gfn) {
+        // SAFETY: the caller's promise.
+        unsafe { memory::give_page(page) };
+    }
+
+    fn grant_frame(&self, index: u32) -> Result<NonNull<Words>, GrantStatus> {
+        if index == 0 {
+            use_version_1()?;
+        }
+        memory::map_xen_page(abi::XENMAPSPACE_GRANT_TABLE, index.into())
+            .map_err(|_| GrantStatus::NO_SPACE)
+    }
+
+    fn max_grant_frames(&self) -> u32 {
+        let query = GnttabQuerySize { dom: DOMID_SELF, nr_frames: 0, max_nr_frames: 0, status: 0 };
+        let mut query = [query];
+        // SAFETY: GNTTABOP_query_size takes a gnttab_query_size and fills it.
+        let done = unsafe { hypercall::grant_table_op(abi::GNTTABOP_QUERY_SIZE, &mut query) };
+        let [query] = query;
+        if done.is_ok() && query.status == 0 { query.max_nr_frames } else { 0 }
+    }
+}
+
+/// `GNTTABOP_set_version`: the entries of version 2 look different. Xen refuses if it is told to
+/// forget entries in use, which is how a table of that version would tell.
+fn use_version_1() -> Result<(), GrantStatus> {
+    let mut wanted = [GnttabSetVersion { version: 1 }];
+    // SAFETY: GNTTABOP_set_version takes a gnttab_set_version; no entries are in use but Xen's own.
+    unsafe { hypercall::grant_table_op(abi::GNTTABOP_SET_VERSION, &mut wanted) }
+}
+
+// SAFETY: a mapped page lies in the window, in a place that is given back only after it has been
+// unmapped, and Xen keeps the peer from taking it away. A copy touches what its operations say.
+unsafe impl ForeignMemory for Xen {
+    fn map_grant(&self, domain: DomId, gref: u32) -> Result<Mapping, GrantStatus> {
+        let place = memory::take_place().ok_or(GrantStatus::NO_SPACE)?;
+        let words = memory::place_words(place);
+        let mut map = [GnttabMapGrantRef {
+            host_addr: words.addr().get() as u64,
+            flags: abi::GNTMAP_HOST_MAP,
+            gref,
+            dom: domain.0,
+            status: GrantStatus::GENERAL_ERROR.0,
+            handle: 0,
+            dev_bus_addr: 0,
+        }];
+        // SAFETY: GNTTABOP_map_grant_ref takes a gnttab_map_grant_ref; the place is free.
+        let done = unsafe { hypercall::grant_table_op(abi::GNTTABOP_MAP_GRANT_REF, &mut map) };
+        let [map] = map;
+        let status = done.map_or_else(|error| error, |()| GrantStatus(map.status));
+        if status.is_okay() {
+            return Ok(Mapping { words, handle: map.handle });
+        }
+        // SAFETY: just taken, and Xen has put nothing there.
+        unsafe { memory::give_place(place) };
+        Err(status)
+    }
+
+    unsafe fn unmap_grant(&self, mapping: Mapping) {
+        let mut unmap = [GnttabUnmapGrantRef {
+            host_addr: mapping.words.addr().get() as u64,
+            dev_bus_addr: 0,
+            handle: mapping.handle,
+            status: GrantStatus::GENERAL_ERROR.0,
+        }];
+        // SAFETY: GNTTABOP_unmap_grant_ref takes a gnttab_unmap_grant_ref; nobody uses the page.
+        let done = unsafe { hypercall::grant_table_op(abi::GNTTABOP_UNMAP_GRANT_REF, &mut unmap) };
+        let [unmap] = unmap;
+        if done.is_ok() && GrantStatus(unmap.status).is_okay() {
+            // SAFETY: it came from `map_grant`, and Xen has taken the page away.
+            unsafe { memory::give_place(memory::words_place(mapping.words)) };
+        } else {
+            log::error!("a foreign page cannot be unmapped: {}", GrantStatus(unmap.status));
+        }
+    }
+
+    unsafe fn grant_copy(&self, ops: &mut [CopyOp]) {
+        for batch in ops.chunks_mut(MAX_COPIES) {
+            let mut copies: ArrayVec<GnttabCopy, MAX_COPIES> =
+                batch.iter().map(to_gnttab_copy).collect();
+            // SAFETY: GNTTABOP_copy takes gnttab_copys; the caller vouches for the bytes.
+            let done = unsafe { hypercall::grant_table_op(abi::GNTTABOP_COPY, &mut copies) };
+            for (op, copy) in batch.iter_mut().zip(&copies) {
+                op.status = done.map_or_else(|error| error, |()| GrantStatus(copy.status));
+            }
+        }
+    }
+}
+
+/// The most copies in one hypercall.
+const MAX_COPIES: usize = 256;
+
+fn to_gnttab_copy(op: &CopyOp) -> GnttabCopy {
+    let end = |end: CopyEnd| match end {
+        CopyEnd::Own { gfn, offset } => {
+            GnttabCopyPtr { gref_or_gmfn: gfn.0, domid: DOMID_SELF, offset }
+        }
+        CopyEnd::Foreign { domain, gref, offset } => {
+            GnttabCopyPtr { gref_or_gmfn: gref.into(), domid: domain.0, offset }
+        }
+    };
+    let flag = |end, flag| if matches!(end, CopyEnd::Foreign { .. }) { flag } else { 0 };
+    GnttabCopy {
+        source: end(op.source),
+        dest: end(op.dest),
+        len: op.len,
+        flags: flag(op.source, abi::GNTCOPY_SOURCE_GREF) | flag(op.dest, abi::GNTCOPY_DEST_GREF),
+        status: GrantStatus::GENERAL_ERROR.0,
+    }
+}
+
+impl Platform for Xen {
+    fn now(&self) -> Instant {
+        clock::now()
+    }
+
+    fn alloc_unbound(&self, peer: DomId) -> Result<Port, EventError> {
+        events::alloc_unbound(peer).map_err(event_error)
+    }
+
+    fn close(&self, port: Port) {
+        events::close(port);
+    }
+
+    fn notify(&self, port: Port) {
+        events::notify(port);
+    }
+}
+
+impl BackendPlatform for Xen {
+    fn bind_interdomain(&self, peer: DomId, remote: Port) -> Result<Port, EventError> {
+        events::bind_interdomain(peer, remote).map_err(event_error)
+    }
+}
+
+fn event_error(errno: Errno) -> EventError {
+    EventError(errno.0)
+}
+
+impl Store for Xen {
+    fn read(&self, within: Option<Transaction>, path: &str) -> Result<Vec<u8>, StoreError> {
+        xenstore::with(|client| client.read(within, path))
+    }
+
+    fn write(
+        &self,
+        within: Option<Transaction>,
+        path: &str,
+        value: &[u8],
+    ) -> Result<(), StoreError> {
+        xenstore::with(|client| client.write(within, path, value))
+    }
+
+    fn list(&self, within: Option<Transaction>, path: &str) -> Result<Vec<String>, StoreError> {
+        xenstore::with(|client| client.list(within, path))
+    }
+
+    fn remove(&self, within: Option<Transaction>, path: &str) -> Result<(), StoreError> {
+        xenstore::with(|client| client.remove(within, path))
+    }
+
+    fn begin(&self) -> Result<Transaction, StoreError> {
+        xenstore::with(|client| client.begin())
+    }
+
+    fn commit(&self, transaction: Transaction) -> Result<(), StoreError> {
+        xenstore::with(|client| client.end(transaction, true))
+    }
+
+    fn abort(&self, transaction: Transaction) {
+        // What can fail is that the transaction is gone, which is what was wanted.
+        let _ = xenstore::with(|client| client.end(transaction, false));
+    }
+
+    fn watch(&self, path: &str) -> Result<Watch, StoreError> {
+        xenstore::with(|client| client.watch(path)).map(Watch)
+    }
+
+    fn unwatch(&self, watch: Watch) {
+        let _ = xenstore::with(|client| {
+            client.unwatch(watch.0);
+            Ok(())
+        });
+    }
+
+    fn fired(&self, watch: &Watch) -> bool {
+        xenstore::with(|client| Ok(client.fired(watch.0))).unwrap_or(false)
+    }
+}

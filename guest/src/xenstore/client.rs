@@ -1,0 +1,273 @@
+//! One end of a xenstore connection: requests, their answers, and watch events in between.
+//!
+//! The page (`struct xenstore_domain_interface`, xen/io/xs_wire.h):
+//!
+//! ```text
+//!    0 req[1024]  1024 rsp[1024]  2048 req_cons  2052 req_prod  2056 rsp_cons  2060 rsp_prod
+//! 2064 server_features            2068 connection               2072 error
+//! ```
+//!
+//! One request is under way at a time. Everything that arrives is taken off the ring at once:
+//! a watch event costs a bit, however often it comes; an answer to nobody's question is dropped.
+
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::num::NonZeroU32;
+use core::sync::atomic::AtomicU32;
+
+use xen_netfront::store::{StoreError, Transaction};
+
+use super::wire::{self, ERROR, Header, Inbox, MAX_PAYLOAD, Message, Type, WATCH_EVENT};
+use crate::byte_ring::{Consumer, Producer};
+
+/// `EINVAL`
+const INVALID: StoreError = StoreError::Other(22);
+/// An answer that made no sense, or a connection that is broken.
+const NONSENSE: StoreError = StoreError::Other(0);
+/// The most watches we set; xenstored allows a domain 128.
+const MAX_WATCHES: usize = 128;
+
+/// What lies between us and xenstored.
+pub trait Line {
+    /// Fires the event channel.
+    fn notify(&self);
+    /// Sleeps until the event channel fires; may come back for no reason.
+    fn wait(&self);
+}
+
+/// The connection.
+pub struct Client<'a, L> {
+    requests: Producer<'a>,
+    answers: Consumer<'a>,
+    line: L,
+    inbox: Inbox,
+    next_id: u32,
+    watches: Vec<Watched>,
+    next_token: u32,
+    /// Indices or a length made no sense: nobody knows where the next message begins.
+    broken: bool,
+}
+
+struct Watched {
+    token: u32,
+    path: String,
+    fired: bool,
+}
+
+impl<'a, L: Line> Client<'a, L> {
+    /// The connection over this page.
+    pub fn new(page: &'a [AtomicU32], line: L) -> Client<'a, L> {
+        Client {
+            requests: Producer::new(page, 0..256, 513, 512),
+            answers: Consumer::new(page, 256..512, 515, 514),
+            line,
+            inbox: Inbox::default(),
+            next_id: 0,
+            watches: Vec::new(),
+            next_token: 0,
+            broken: false,
+        }
+    }
+
+    /// `XS_READ`
+    pub fn read(&mut self, within: Option<Transaction>, path: &str) -> Result<Vec<u8>, StoreError> {
+        self.request(Type::Read, within, &[checked(path)?, b"\0"])
+    }
+
+    /// `XS_WRITE`
+    pub fn write(
+        &mut self,
+        within: Option<Transaction>,
+        path: &str,
+        value: &[u8],
+    ) -> Result<(), StoreError> {
+        self.request(Type::Write, within, &[checked(path)?, b"\0", value]).map(drop)
+    }
+
+    /// `XS_DIRECTORY`. Names that are no UTF-8 are left out.
+    pub fn list(
+        &mut self,
+        within: Option<Transaction>,
+        path: &str,
+    ) -> Result<Vec<String>, StoreError> {
+        let names = self.request(Type::Directory, within, &[checked(path)?, b"\0"])?;
+        let names = names.split(|&byte| byte == 0).filter(|name| !name.is_empty());
+        Ok(names.filter_map(|name| str::from_utf8(name).ok()).map(str::to_owned).collect())
+    }
+
+    /// `XS_RM`
+    pub fn remove(&mut self, within: Option<Transaction>, path: &str) -> Result<(), StoreError> {
+        self.request(Type::Rm, within, &[checked(path)?, b"\0"]).map(drop)
+    }
+
+    /// `XS_TRANSACTION_START`
+    pub fn begin(&mut self) -> Result<Transaction, StoreError> {
+        let id = self.request(Type::TransactionStart, None, &[b"\0"])?;
+        wire::number(&id).and_then(NonZeroU32::new).map(Transaction).ok_or(NONSENSE)
+    }
+
+    /// `XS_TRANSACTION_END`
+    pub fn end(&mut self, transaction: Transaction, keep: bool) -> Result<(), StoreError> {
+        let verdict: &[u8] = if keep { b"T\0" } else { b"F\0" };
+        self.request(Type::TransactionEnd, Some(transaction), &[verdict]).map(drop)
+    }
+
+    /// `XS_WATCH`. Gives the token that names the watch.
+    pub fn watch(&mut self, path: &str) -> Result<u32, StoreError> {
+        let path_bytes = checked(path)?;
+        if self.watches.len() >= MAX_WATCHES {
+            return Err(StoreError::Quota);
+        }
+        self.next_token = self.next_token.wrapping_add(1);
+        let token = self.next_token;
+        // It may fire before it is answered.
+        self.watches.push(Watched { token, path: path.to_owned(), fired: true });
+        let text = Decimal::new(token);
+        let done = self.request(Type::Watch, None, &[path_bytes, b"\0", text.bytes(), b"\0"]);
+        if done.is_err() {
+            self.watches.retain(|watch| watch.token != token);
+        }
+        done.map(|_| token)
+    }
+
+    /// `XS_UNWATCH`
+    pub fn unwatch(&mut self, token: u32) {
+        let Some(index) = self.watches.iter().position(|watch| watch.token == token) else {
+            return;
+        };
+        let path = self.watches.swap_remove(index).path;
+        let text = Decimal::new(token);
+        // What can fail is that xenstored does not know it.
+        let _ = self.request(Type::Unwatch, None, &[path.as_bytes(), b"\0", text.bytes(), b"\0"]);
+    }
+
+    /// Whether the watch has fired since this was last asked.
+    pub fn fired(&mut self, token: u32) -> bool {
+        while let Ok(Some(_)) = self.receive() {}
+        let watch = self.watches.iter_mut().find(|watch| watch.token == token);
+        watch.is_some_and(|watch| core::mem::take(&mut watch.fired))
+    }
+
+    /// Sends a request and waits for its answer.
+    fn request(
+        &mut self,
+        kind: Type,
+        within: Option<Transaction>,
+        parts: &[&[u8]],
+    ) -> Result<Vec<u8>, StoreError> {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        if len > MAX_PAYLOAD {
+            return Err(StoreError::Quota);
+        }
+        self.next_id = self.next_id.wrapping_add(1);
+        let header = Header {
+            kind: kind as u32,
+            req_id: self.next_id,
+            tx_id: within.map_or(0, |transaction| transaction.0.get()),
+            len: len as u32,
+        };
+        for part in [&header.to_bytes()[..]].iter().chain(parts) {
+            self.send(part)?;
+        }
+        self.line.notify();
+        loop {
+            match self.receive()? {
+                Some(answer) if answer.header.req_id == header.req_id => {
+                    return judge(kind, answer);
+                }
+                Some(_) => {}
+                None => self.line.wait(),
+            }
+        }
+    }
+
+    fn send(&mut self, mut bytes: &[u8]) -> Result<(), StoreError> {
+        while !bytes.is_empty() {
+            if self.broken {
+                return Err(NONSENSE);
+            }
+            let written = self.requests.write(bytes).map_err(|_| self.give_up())?;
+            bytes = &bytes[written..];
+            if written == 0 {
+                self.line.notify();
+                // It may be waiting for us to make room in the other ring.
+                while self.receive()?.is_some() {}
+                self.line.wait();
+            }
+        }
+        Ok(())
+    }
+
+    /// The next message that is not a watch event, if one has arrived; watch events are noted.
+    fn receive(&mut self) -> Result<Option<Message>, StoreError> {
+        loop {
+            if self.broken {
+                return Err(NONSENSE);
+            }
+            // No more than belongs to this message, so that the next one starts a new read.
+            let mut buffer = [0; 64];
+            let room = self.inbox.wanted().min(buffer.len());
+            let buffer = &mut buffer[..room];
+            let (count, was_full) = self.answers.read(buffer).map_err(|_| self.give_up())?;
+            if count == 0 {
+                return Ok(None);
+            }
+            if was_full {
+                self.line.notify();
+            }
+            match self.inbox.feed(&mut &buffer[..count]).map_err(|_| self.give_up())? {
+                Some(event) if event.header.kind == WATCH_EVENT => self.note(&event.payload),
+                Some(message) => return Ok(Some(message)),
+                None => {}
+            }
+        }
+    }
+
+    fn note(&mut self, payload: &[u8]) {
+        let token = wire::token(payload);
+        if let Some(watch) = self.watches.iter_mut().find(|watch| Some(watch.token) == token) {
+            watch.fired = true;
+        }
+    }
+
+    fn give_up(&mut self) -> StoreError {
+        self.broken = true;
+        log::error!("xenstore speaks nonsense; not listening any more");
+        NONSENSE
+    }
+}
+
+/// A path as bytes, without zeros of its own.
+fn checked(path: &str) -> Result<&[u8], StoreError> {
+    if path.is_empty() || path.contains('\0') { Err(INVALID) } else { Ok(path.as_bytes()) }
+}
+
+/// What an answer says about the request.
+fn judge(kind: Type, answer: Message) -> Result<Vec<u8>, StoreError> {
+    match answer.header.kind {
+        ERROR => Err(wire::error(&answer.payload)),
+        answered if answered == kind as u32 => Ok(answer.payload),
+        _ => Err(NONSENSE),
+    }
+}
+
+/// A number as text, without the heap.
+struct Decimal(arrayvec::ArrayString<10>);
+
+impl Decimal {
+    fn new(number: u32) -> Decimal {
+        let mut text = arrayvec::ArrayString::new();
+        // Ten digits are enough for any.
+        let _ = core::fmt::write(&mut text, format_args!("{number}"));
+        Decimal(text)
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

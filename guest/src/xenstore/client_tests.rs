@@ -1,0 +1,255 @@
+//! The client against a xenstored of a few lines, and against one that has gone mad.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::xenstore::wire::HEADER;
+
+fn page() -> Vec<AtomicU32> {
+    (0..1024).map(|_| AtomicU32::new(0)).collect()
+}
+
+/// What the other end does each time the client waits for it: takes a request, gives answers.
+type Behaviour<'a> = Box<dyn FnMut(Option<(Header, Vec<u8>)>) -> Vec<u8> + 'a>;
+
+struct Daemon<'a> {
+    requests: RefCell<Consumer<'a>>,
+    answers: RefCell<Producer<'a>>,
+    inbox: RefCell<Inbox>,
+    behaviour: RefCell<Behaviour<'a>>,
+    unsent: RefCell<Vec<u8>>,
+    waits: Cell<u32>,
+}
+
+impl<'a> Daemon<'a> {
+    fn new(page: &'a [AtomicU32], behaviour: Behaviour<'a>) -> Daemon<'a> {
+        Daemon {
+            requests: RefCell::new(Consumer::new(page, 0..256, 513, 512)),
+            answers: RefCell::new(Producer::new(page, 256..512, 515, 514)),
+            inbox: RefCell::default(),
+            behaviour: RefCell::new(behaviour),
+            unsent: RefCell::default(),
+            waits: Cell::new(0),
+        }
+    }
+}
+
+impl Line for &Daemon<'_> {
+    fn notify(&self) {}
+
+    fn wait(&self) {
+        self.waits.set(self.waits.get() + 1);
+        assert!(self.waits.get() < 10_000, "the client waits for ever");
+        let mut buffer = [0; 100];
+        let (count, _) = self.requests.borrow_mut().read(&mut buffer).unwrap_or((0, false));
+        let mut rest = &buffer[..count];
+        let mut unsent = self.unsent.borrow_mut();
+        if rest.is_empty() {
+            unsent.extend((self.behaviour.borrow_mut())(None));
+        }
+        while !rest.is_empty() {
+            if let Some(message) = self.inbox.borrow_mut().feed(&mut rest).unwrap() {
+                let request = (message.header, message.payload);
+                unsent.extend((self.behaviour.borrow_mut())(Some(request)));
+            }
+        }
+        let sent = self.answers.borrow_mut().write(&unsent).unwrap_or(0);
+        unsent.drain(..sent);
+    }
+}
+
+fn answer(kind: u32, req_id: u32, payload: &[u8]) -> Vec<u8> {
+    let header = Header { kind, req_id, tx_id: 0, len: payload.len() as u32 };
+    [&header.to_bytes()[..], payload].concat()
+}
+
+/// A xenstored that knows no permissions, and fires every watch at every write, many times.
+fn honest<'a>() -> Behaviour<'a> {
+    let mut nodes = BTreeMap::<Vec<u8>, Vec<u8>>::new();
+    let mut tokens = Vec::<Vec<u8>>::new();
+    Box::new(move |request| {
+        let Some((header, payload)) = request else { return Vec::new() };
+        let mut parts = payload.splitn(2, |&byte| byte == 0);
+        let path = parts.next().unwrap_or_default().to_vec();
+        let rest = parts.next().unwrap_or_default().to_vec();
+        let mut out = Vec::new();
+        let result: Result<Vec<u8>, &[u8]> = match header.kind {
+            1 => Ok(nodes
+                .keys()
+                .filter_map(|key| key.strip_prefix(&[&path[..], b"/"].concat()[..]))
+                .flat_map(|name| [name, b"\0"].concat())
+                .collect()),
+            2 => nodes.get(&path).cloned().ok_or(b"ENOENT\0"),
+            4 => {
+                tokens.push(rest.strip_suffix(b"\0").unwrap().to_vec());
+                Ok(b"OK\0".to_vec())
+            }
+            5 => Ok(b"OK\0".to_vec()),
+            6 => Ok(b"23\0".to_vec()),
+            7 => Err(b"EAGAIN\0"),
+            11 => {
+                nodes.insert(path.clone(), rest);
+                for token in &tokens {
+                    for _ in 0..100 {
+                        out.extend(answer(15, 0, &[&path[..], b"\0", token, b"\0"].concat()));
+                    }
+                }
+                Ok(b"OK\0".to_vec())
+            }
+            13 => nodes.remove(&path).map(|_| b"OK\0".to_vec()).ok_or(b"ENOENT\0"),
+            kind => panic!("request {kind}"),
+        };
+        out.extend(match result {
+            Ok(payload) => answer(header.kind, header.req_id, &payload),
+            Err(name) => answer(16, header.req_id, name),
+        });
+        out
+    })
+}
+
+#[test]
+fn an_honest_xenstored_is_understood() {
+    let page = page();
+    let daemon = Daemon::new(&page, honest());
+    let mut client = Client::new(&page, &daemon);
+    assert_eq!(client.read(None, "a"), Err(StoreError::NotFound));
+    assert_eq!(client.write(None, "d/a", b"1"), Ok(()));
+    assert_eq!(client.write(None, "d/b", &[0xff; 4000]), Ok(()));
+    assert_eq!(client.read(None, "d/a"), Ok(b"1".to_vec()));
+    assert_eq!(client.read(None, "d/b"), Ok(vec![0xff; 4000]));
+    assert_eq!(client.list(None, "d"), Ok(vec!["a".to_owned(), "b".to_owned()]));
+    let transaction = client.begin().unwrap();
+    assert_eq!(transaction.0.get(), 23);
+    assert_eq!(client.end(transaction, true), Err(StoreError::Again));
+    assert_eq!(client.remove(None, "d/a"), Ok(()));
+    assert_eq!(client.remove(None, "d/a"), Err(StoreError::NotFound));
+}
+
+#[test]
+fn requests_that_cannot_be_sent_are_refused() {
+    let page = page();
+    let daemon = Daemon::new(&page, honest());
+    let mut client = Client::new(&page, &daemon);
+    assert_eq!(client.read(None, "a\0b"), Err(INVALID));
+    assert_eq!(client.read(None, ""), Err(INVALID));
+    assert_eq!(client.write(None, "a", &[0; 4095]), Err(StoreError::Quota));
+    assert_eq!(daemon.waits.get(), 0);
+}
+
+#[test]
+fn p2_a_watch_is_one_bit_however_often_it_fires() {
+    let page = page();
+    let daemon = Daemon::new(&page, honest());
+    let mut client = Client::new(&page, &daemon);
+    let one = client.watch("x").unwrap();
+    let two = client.watch("y").unwrap();
+    assert!(client.fired(one), "it fires as soon as it is set");
+    assert!(!client.fired(one));
+    for _ in 0..20 {
+        client.write(None, "x", b"1").unwrap();
+    }
+    assert!(client.fired(one) && client.fired(two));
+    assert!(!client.fired(one) && !client.fired(two));
+    client.unwatch(two);
+    client.write(None, "x", b"2").unwrap();
+    assert!(client.fired(one) && !client.fired(two));
+    assert_eq!(client.watches.len(), 1);
+}
+
+#[test]
+fn p3_types_and_ids_must_match() {
+    let page = page();
+    let mut round = 0;
+    let daemon = Daemon::new(
+        &page,
+        Box::new(move |request| {
+            let Some((header, _)) = request else { return Vec::new() };
+            round += 1;
+            match round {
+                // Answers to nobody's question come first, then the wrong type.
+                1 => [
+                    answer(2, header.req_id + 1, b"no"),
+                    answer(2, header.req_id.wrapping_sub(1), b"no"),
+                    answer(11, header.req_id, b"no"),
+                ]
+                .concat(),
+                2 => answer(2, header.req_id, b"yes"),
+                // A payload beyond what is allowed, of the right type.
+                _ => answer(2, header.req_id, &[1; 4097]),
+            }
+        }),
+    );
+    let mut client = Client::new(&page, &daemon);
+    assert_eq!(client.read(None, "a"), Err(NONSENSE));
+    assert_eq!(client.read(None, "a"), Ok(b"yes".to_vec()));
+    assert_eq!(client.read(None, "a"), Err(NONSENSE));
+}
+
+#[test]
+fn p3_mad_indices_break_the_connection_for_good() {
+    let page = page();
+    let daemon = Daemon::new(&page, Box::new(|_| Vec::new()));
+    let mut client = Client::new(&page, &daemon);
+    page[515].store(5000, Ordering::Relaxed);
+    assert_eq!(client.read(None, "a"), Err(NONSENSE));
+    page[515].store(0, Ordering::Relaxed);
+    assert_eq!(client.read(None, "a"), Err(NONSENSE));
+    assert!(!client.fired(1));
+}
+
+#[test]
+fn p3_names_and_values_are_hostile_bytes() {
+    let page = page();
+    let daemon = Daemon::new(
+        &page,
+        Box::new(|request| {
+            let Some((header, _)) = request else { return Vec::new() };
+            let payload: &[u8] = match header.kind {
+                1 => b"\0\0ok\0\xff\xfe\0also",
+                6 => b"0\0",
+                _ => b"\0\xff",
+            };
+            answer(header.kind, header.req_id, payload)
+        }),
+    );
+    let mut client = Client::new(&page, &daemon);
+    assert_eq!(client.list(None, "d"), Ok(vec!["ok".to_owned(), "also".to_owned()]));
+    assert_eq!(client.read(None, "d"), Ok(b"\0\xff".to_vec()));
+    assert_eq!(client.begin(), Err(NONSENSE));
+}
+
+proptest! {
+    /// Whatever bytes come back, the client neither panics nor stops taking them.
+    #[test]
+    fn p3_any_bytes_are_survived(
+        bytes in prop::collection::vec(any::<u8>(), 0..2000),
+        kinds in prop::collection::vec(0u32..20, 0..10),
+    ) {
+        let page = page();
+        let mut noise = bytes.chunks(HEADER * 7);
+        let mut kinds = kinds.into_iter();
+        let daemon = Daemon::new(
+            &page,
+            Box::new(move |request| {
+                let noise = noise.next().unwrap_or(&[]);
+                match (request, kinds.next()) {
+                    (Some((header, _)), Some(kind)) => answer(kind, header.req_id, noise),
+                    // In the end, what answers any request.
+                    (_, None) => (0..50).flat_map(|id| answer(16, id, b"EIO\0")).collect(),
+                    (None, _) => noise.to_vec(),
+                }
+            }),
+        );
+        let mut client = Client::new(&page, &daemon);
+        let _ = client.watch("w");
+        for _ in 0..10 {
+            let _ = client.read(None, "a");
+            let _ = client.list(None, "a");
+            client.fired(1);
+        }
+    }
+}
