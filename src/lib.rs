@@ -8,6 +8,8 @@ pub mod copying;
 pub mod header;
 pub mod netfront;
 pub mod netif;
+#[cfg(feature = "smoltcp")]
+pub mod phy;
 pub mod platform;
 mod ring_page;
 pub mod store;
