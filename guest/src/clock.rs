@@ -22,8 +22,12 @@ pub struct Scale {
 
 impl Scale {
     /// The system time at a counter value.
+    ///
+    /// The counter of a new domain starts at 0, and Xen's last calibration was before that: its
+    /// timestamp is then a negative number, modulo 2 to the 64.
     pub fn nanoseconds(&self, tsc: u64) -> u64 {
-        let ticks = u128::from(tsc.saturating_sub(self.tsc_timestamp));
+        let ticks = tsc.wrapping_sub(self.tsc_timestamp).cast_signed().max(0);
+        let ticks = u128::from(ticks.cast_unsigned());
         let by = u32::from(self.tsc_shift.unsigned_abs().min(63));
         let ticks =
             if self.tsc_shift < 0 { ticks >> by } else { (ticks << by) & (u128::MAX >> 32) };
@@ -134,6 +138,18 @@ mod tests {
         assert_eq!(scale(1 << 31, 2).nanoseconds(1000 + 500), 6_000);
         // 8 GHz.
         assert_eq!(scale(1 << 31, -2).nanoseconds(1000 + 8_000), 6_000);
+    }
+
+    #[test]
+    fn a_timestamp_may_lie_before_the_counter_started() {
+        // As a domain saw it that was made 0.97 s after Xen had calibrated its clock.
+        let scale = Scale {
+            tsc_timestamp: 18_446_744_071_949_722_428,
+            system_time: 6_761_374_175,
+            tsc_to_system_mul: 3_308_550_982,
+            tsc_shift: -1,
+        };
+        assert_eq!(scale.nanoseconds(733_405_478), 7_721_683_466);
     }
 
     #[test]

@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(number(b"17\0"), Some(17));
         assert_eq!(number(b"17x"), None);
         assert_eq!(number(b"4294967296"), None);
-        assert_eq!(token(b"a/b\0007\0"), Some(7));
+        assert_eq!(token(b"a/b\x007\0"), Some(7));
         assert_eq!(token(b"a/b"), None);
         assert_eq!(token(b""), None);
     }
