@@ -6,6 +6,7 @@ extern crate alloc;
 pub mod buffer;
 pub mod copying;
 pub mod header;
+pub mod netback;
 pub mod netfront;
 pub mod netif;
 #[cfg(feature = "smoltcp")]
