@@ -23,7 +23,7 @@ pub use domain::{Domain, DomainConfig};
 pub use event::{EINVAL, ENOSPC, ESRCH};
 pub use fault::{FaultRule, Faults};
 pub use host::{Chaos, Costs, Host};
-pub use sched::{Ctx, Limits, Next, Outcome, Scheduler, Task};
+pub use sched::{Ctx, Limits, Next, Outcome, Scheduler, Task, run_on_thread};
 pub use store::{
     Access, Change, MAX_NODES, MAX_TRANSACTIONS, MAX_VALUE, MAX_WATCHES, Perms, StoreClient,
 };

@@ -16,7 +16,7 @@
 //! While an entry is in use, further uses go to the same page, whatever the second word says now.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use xen_grant::{DomId, Gfn, GrantStatus};
 
@@ -84,6 +84,8 @@ pub(crate) struct MemState {
     pub(crate) max_grant_frames: u32,
     table: Vec<Arc<SimPage>>,
     active: Vec<Active>,
+    /// Uses that are going on, of all entries.
+    uses: usize,
 }
 
 impl MemState {
@@ -97,6 +99,7 @@ impl MemState {
             max_grant_frames,
             table: Vec::new(),
             active: Vec::new(),
+            uses: 0,
         }
     }
 
@@ -139,14 +142,21 @@ impl MemState {
     }
 
     fn user_of(&self, gfn: Gfn) -> Option<u32> {
+        if self.uses == 0 {
+            return None;
+        }
         let uses = |a: &Active| matches!(&a.page, Some((_, used)) if *used == gfn);
         self.active.iter().position(uses).map(|gref| gref as u32)
     }
 
     fn grant_of(&self, gfn: Gfn) -> Option<u32> {
-        (RESERVED_ENTRIES..self.entries()).find(|&gref| {
-            self.entry(gref)
-                .is_some_and(|e| e.flags & GTF_TYPE_MASK != 0 && u64::from(e.frame) == gfn.0)
+        let grants = |entry: &[AtomicU32]| {
+            u64::from(entry[1].load(Ordering::Relaxed)) == gfn.0
+                && entry[0].load(Ordering::Acquire) & GTF_TYPE_MASK != 0
+        };
+        self.table.iter().enumerate().find_map(|(frame, page)| {
+            let nth = page.words().chunks_exact(2).position(grants)?;
+            Some((frame * ENTRIES_PER_FRAME + nth) as u32)
         })
     }
 
@@ -257,6 +267,7 @@ impl MemState {
         };
         let active = &mut self.active[gref as usize];
         active.peer = peer.0;
+        self.uses += 1;
         if write {
             active.writers += 1;
         } else {
@@ -270,6 +281,7 @@ impl MemState {
         let Some(active) = self.active.get_mut(gref as usize) else { return Ok(()) };
         let count = if write { &mut active.writers } else { &mut active.readers };
         *count = count.saturating_sub(1);
+        self.uses = self.uses.saturating_sub(1);
         let mut bits = 0;
         if write && active.writers == 0 {
             bits |= GTF_WRITING;

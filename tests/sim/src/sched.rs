@@ -10,6 +10,7 @@
 use core::fmt;
 use core::time::Duration;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use xen_netfront::platform::{Instant, Port};
 
@@ -303,6 +304,37 @@ impl<'a> Scheduler<'a> {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Runs a task on this thread, on a threaded host, until it is done or `stop` says so.
+pub fn run_on_thread(domain: &Domain, task: &mut dyn Task, stop: &AtomicBool) {
+    /// How often `stop` is looked at.
+    const LOOK: Duration = Duration::from_millis(10);
+    let mut ports = Vec::new();
+    let mut runs = 0;
+    while !stop.load(Ordering::Relaxed) && domain.is_alive() {
+        ports.clear();
+        domain.drain_pending(&mut ports);
+        let store = domain.take_store_event();
+        let now = domain.host().now();
+        let next = task.run(&mut Ctx { now, ports: &ports, store, runs });
+        runs += 1;
+        let wait = |until: Instant| {
+            while !stop.load(Ordering::Relaxed) {
+                let left = until.since(domain.host().now());
+                if domain.wait(left.min(LOOK)) || left.is_zero() {
+                    break;
+                }
+            }
+        };
+        match next {
+            Next::Now => {}
+            Next::Wait => wait(Instant(u64::MAX)),
+            Next::WaitUntil(deadline) => wait(deadline),
+            Next::Sleep(time) => std::thread::sleep(time),
+            Next::Done => return,
         }
     }
 }
