@@ -114,7 +114,8 @@ mod machine {
         }
     }
 
-    fn counter() -> u64 {
+    /// The processor's counter.
+    pub fn counter() -> u64 {
         // SAFETY: a fence has no other effect; it keeps the counter from being read early.
         unsafe { asm!("lfence", options(nostack, preserves_flags)) };
         // SAFETY: reading the counter is always possible for a kernel.

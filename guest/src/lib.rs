@@ -32,6 +32,7 @@
 //! | `events` | event channels, sleeping, the timer |
 //! | `clock` | Xen's system time |
 //! | `xenstore` | client |
+//! | `entropy` | random numbers |
 //! | `console`, `logger` | output |
 //! | `options` | the command line |
 //!
@@ -53,6 +54,8 @@ pub mod xenstore;
 
 #[cfg(target_os = "none")]
 mod cpu;
+#[cfg(target_os = "none")]
+mod entropy;
 #[cfg(target_os = "none")]
 mod logger;
 #[cfg(target_os = "none")]

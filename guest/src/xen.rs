@@ -16,7 +16,7 @@ use crate::hypercall::abi::{
     GnttabSetVersion, GnttabUnmapGrantRef,
 };
 use crate::hypercall::{self, Errno};
-use crate::{boot, clock, events, memory, power, xenstore};
+use crate::{boot, clock, entropy, events, memory, power, xenstore};
 
 /// The domain we are. There is one, and every copy of this handle stands for it.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +50,11 @@ impl Xen {
     /// Memory that is neither used nor part of the heap, in bytes.
     pub fn free_memory(self) -> u64 {
         memory::free_bytes()
+    }
+
+    /// A number that others cannot guess, if the processor makes random numbers.
+    pub fn random(self) -> u64 {
+        entropy::random()
     }
 
     /// Ends the domain in good order.
