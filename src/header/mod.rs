@@ -110,6 +110,8 @@ mod ipv4;
 mod ipv6;
 mod source;
 mod sum;
+#[cfg(test)]
+mod tests;
 mod transport;
 
 use core::marker::PhantomData;
