@@ -1,0 +1,52 @@
+"""The main job, `cargo run --release`: what its JSON says, and how it takes nonsense."""
+
+import json
+
+SIDES = ("copies", "allocations", "hypercalls", "events", "grants", "clears")
+FIELDS = [
+    "ok", "bytes", "packets", "mbit_per_s", "linearised_bytes", "drops", "quarantined_pages",
+    "reconnects", *(f"{end}_{what}_per_packet" for end in ("front", "back") for what in SIDES),
+]  # fmt: skip
+RUN = ("cargo", "run", "--release", "--quiet", "--")
+
+
+def check(context):
+    # Built first, so that what the job prints is all there is.
+    if not context.command("cargo", "build", "--release"):
+        return
+    honest = report(context)
+    hostile = report(context, "--hostile")
+    if honest:
+        context.check("data was moved", honest["bytes"] > 0 and honest["packets"] > 0)
+        context.check(
+            "the frontend copies nothing", honest["front_copies_per_packet"] == 0, str(honest)
+        )
+        context.check("no reconnects without cause", honest["reconnects"] == 0, str(honest))
+    if hostile:
+        context.check(
+            "a hostile backend made the device reconnect", hostile["reconnects"] > 0, str(hostile)
+        )
+    for nonsense in (["--no-such-option"], ["--bytes", "many"], ["--seconds"]):
+        status, output = context.status_and_output(*RUN, *nonsense)
+        named = nonsense[-1] in output
+        context.check(
+            f"nonsense is named, and exits 2: {' '.join(nonsense)}",
+            status == 2 and named,
+            f"exit status {status}, it said {output.strip()!r}",
+        )
+
+
+def report(context, *options):
+    """The JSON object of a run, or None if there is no good one."""
+    words = [*RUN, "--seconds", "2", "--json", *options]
+    name = " ".join(words[4:])
+    text = context.output_of(*words)
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        context.fail(f"{name}: stdout is not one JSON object: {error}")
+        return None
+    missing = [field for field in FIELDS if field not in found]
+    context.check(f"{name}: all fields are there", not missing, f"missing {', '.join(missing)}")
+    context.check(f"{name}: ok", found.get("ok") is True, text.strip())
+    return None if missing else found

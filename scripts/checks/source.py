@@ -1,0 +1,114 @@
+"""Checks that look at the source: where `unsafe` is, what tests are called, what the README says."""
+
+import re
+
+from runner import ROOT
+from tools import BARE_METAL
+
+# Where `unsafe` may be. Everything else forbids it, or denies it but for these modules.
+# The tests named are those of the unsafe functions themselves.
+UNSAFE_ROOMS = ("grant/", "guest/", "tests/sim/src/page.rs", "tests/sim/tests/grants.rs")
+NO_UNSAFE = {
+    "src/lib.rs": "#![forbid(unsafe_code)]",
+    "ring/src/lib.rs": "#![forbid(unsafe_code)]",
+    "tests/sim/src/lib.rs": "#![deny(unsafe_code)]",
+}
+CODE_FOLDERS = ("src", "tests", "ring", "grant", "guest", "examples", "benches")
+# Comments, raw strings, strings: none of them is code.
+NOT_CODE = re.compile(
+    r'//[^\n]*|/\*.*?\*/|\br(#*)".*?"\1|"(?:\\.|[^"\\])*"', re.DOTALL
+)
+
+REQUIREMENTS = (
+    [f"f{n}" for n in range(1, 14)]
+    + [f"b{n}" for n in (1, 2, 3, 4, 6, 8, 9, 10, 11)]
+    + [f"p{n}" for n in (2, 3, 5)]
+    + [f"r{n}" for n in range(1, 17)]
+)
+
+
+def unsafe_rooms(context):
+    found = []
+    for folder in CODE_FOLDERS:
+        for path in sorted((ROOT / folder).rglob("*.rs")):
+            name = str(path.relative_to(ROOT))
+            if name.startswith(UNSAFE_ROOMS):
+                continue
+            # Keeps the lines, so that they can be counted.
+            code = NOT_CODE.sub(lambda match: "\n" * match[0].count("\n"), path.read_text())
+            for number, line in enumerate(code.splitlines(), 1):
+                if re.search(r"\bunsafe\b", line):
+                    found.append(f"{name}:{number}: {line.strip()}")
+    context.check("unsafe outside of its rooms", not found, "; ".join(found))
+    for name, attribute in NO_UNSAFE.items():
+        lines = (ROOT / name).read_text().splitlines()
+        context.check(f"{name} says {attribute}", attribute in lines)
+
+
+def no_std_dependencies(context):
+    """What xen-netfront pulls in for bare metal. Procedural macros run on the builder's machine."""
+    for features in ([], ["--features", "smoltcp"]):
+        tree = context.output_of(
+            "cargo", "tree", "-p", "xen-netfront", "-e", "normal,no-proc-macro", *features,
+            "--target", BARE_METAL, "--prefix", "none", "-f", "{p};{f}",
+        )  # fmt: skip
+        lines = [line.split(";") for line in tree.splitlines() if line]
+        names = [package.split()[0] for package, _ in lines]
+        bad = [f"{package}: {flags}" for package, flags in lines if "std" in flags.split(",")]
+        context.check("no dependency has its feature std", not bad, "; ".join(bad))
+        if not features:
+            context.check("smoltcp is optional", "smoltcp" not in names)
+    manifest = (ROOT / "Cargo.toml").read_text()
+    defaults = re.search(r"^default\s*=\s*\[\s*\]$", manifest, re.MULTILINE)
+    context.check("xen-netfront has no default feature", bool(defaults))
+
+
+def rust_tests(context):
+    """The names of all Rust tests, without their modules."""
+    names = set()
+    for words in (["--all-features"], ["-p", "xen-guest"]):
+        listing = context.output_of("cargo", "test", *words, "--lib", "--bins", "--tests",
+                                    "--", "--list")  # fmt: skip
+        found = re.findall(r"^(\S+): test$", listing, re.MULTILINE)
+        names.update(name.rpartition("::")[2] for name in found)
+    return names
+
+
+def named_checks():
+    """Checks in this folder that are named after a requirement, as `p5_...`."""
+    texts = [path.read_text() for path in (ROOT / "scripts/checks").glob("*.py")]
+    return set(re.findall(r"^def ([fbpr]\d+_\w+)\(", "\n".join(texts), re.MULTILINE))
+
+
+def requirements(context):
+    covered = {}
+    for name in sorted(rust_tests(context) | named_checks()):
+        # A test may be named after several: f7_r15_no_stale_byte.
+        for requirement in re.match(r"(?:[fbpr]\d+_)*", name)[0].split("_")[:-1]:
+            covered.setdefault(requirement, []).append(name)
+    for requirement in REQUIREMENTS:
+        context.check(
+            f"{requirement.upper()} has no test named after it", requirement in covered
+        )
+
+
+def readme(context, steps):
+    """The README's support table: `| what | tests |`, each test in backticks.
+
+    A test is a Rust test function, a check of these scripts, a step of scripts/test (written
+    `scripts/test --only NAME`), or a test on real Xen (`scripts/xen test NAME`).
+    """
+    text = (ROOT / "README.md").read_text()
+    section = re.search(r"^## What works\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
+    rows = re.findall(r"^\|(.+)\|(.+)\|$", section[1], re.MULTILINE) if section else []
+    rows = [row for row in rows if not set(row[1]) <= set(" -:")][1:]
+    context.check("the README has a table of what works", bool(rows))
+    known = rust_tests(context) | named_checks()
+    known.update(f"scripts/test --only {name}" for name in steps)
+    lab = (ROOT / "scripts/lab/tests").iterdir()
+    known.update(f"scripts/xen test {path.name}" for path in lab)
+    for what, tests in rows:
+        named = re.findall(r"`([^`]+)`", tests)
+        unknown = [name for name in named if name not in known]
+        problem = "names no test" if not named else f"there is no {', '.join(unknown)}"
+        context.check(f"README, {what.strip()!r}", named and not unknown, problem)

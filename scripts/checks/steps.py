@@ -1,0 +1,181 @@
+"""The steps of scripts/test, in the order they run: what takes a second comes first."""
+
+import os
+from dataclasses import dataclass
+from typing import Callable
+
+import image
+import job
+import source
+import tools
+from runner import ROOT
+from tools import BARE_METAL
+
+# Seeds of the deterministic host: every run takes the same, so that a failure is a change's.
+SEEDS = 2000
+
+
+def target_dir():
+    return os.environ.get("CARGO_TARGET_DIR") or str(ROOT / "target")
+
+
+def fmt(context):
+    tools.cargo(context, "rustfmt")
+    context.command("cargo", "fmt", "--all", "--check", "--", "--color", "never")
+
+
+def clippy(context):
+    tools.cargo(context, "clippy")
+    tools.bare_metal(context)
+    deny = ("--", "-D", "warnings")
+    context.command("cargo", "clippy", "--all-targets", "--all-features", *deny)
+    context.command("cargo", "clippy", "-p", "xen-guest", "--all-targets", *deny)
+    context.command(
+        "cargo", "clippy", "-p", "xen-guest", "--lib", "--bins", "--examples", "--all-features",
+        "--target", BARE_METAL, *deny,
+    )  # fmt: skip
+
+
+def docs(context):
+    tools.bare_metal(context)
+    deny = {"RUSTDOCFLAGS": "-D warnings"}
+    context.command("cargo", "doc", "--no-deps", "--all-features", env=deny)
+    context.command("cargo", "doc", "--no-deps", "-p", "xen-guest", "--target", BARE_METAL, env=deny)
+
+
+def bare(context):
+    """Each crate alone: a workspace build would hide a feature that another crate turned on."""
+    tools.bare_metal(context)
+    for package in (["xen-ring"], ["xen-grant"], ["xen-netfront"],
+                    ["xen-netfront", "--features", "smoltcp"]):  # fmt: skip
+        context.command("cargo", "build", "-p", *package, "--target", BARE_METAL)
+    source.no_std_dependencies(context)
+
+
+def tests(context):
+    tools.cargo(context)
+    context.cargo_tests("cargo", "test", "--no-fail-fast", "--all-features", "--", "--skip", "abi_")
+
+
+def guest_tests(context):
+    """Of the guest, what needs no machine."""
+    tools.cargo(context)
+    context.cargo_tests("cargo", "test", "--no-fail-fast", "-p", "xen-guest", "--", "--skip", "abi_")
+
+
+def abi(context):
+    tools.cargo(context)
+    tools.xen_headers(context)
+    required = {"XEN_ABI_REQUIRED": "1"}
+    context.cargo_tests("cargo", "test", "--test", "abi", env=required)
+    if (ROOT / "tests/abi/guest.rs").exists():
+        context.cargo_tests("cargo", "test", "-p", "xen-guest", "--test", "abi", env=required)
+
+
+def requirements(context):
+    tools.cargo(context)
+    source.requirements(context)
+
+
+def readme(context):
+    tools.cargo(context)
+    source.readme(context, [step.name for step in STEPS])
+
+
+def seeds(context):
+    tools.cargo(context)
+    count = os.environ.get("XEN_SEEDS", SEEDS)
+    context.cargo_tests(
+        "cargo", "test", "--release", "-p", "xen-sim", "--test", "seeds", env={"XEN_SEEDS": count}
+    )
+
+
+def loom(context):
+    """Ring and grant with loom's atomics; a target folder of its own, or all would be rebuilt."""
+    tools.cargo(context)
+    context.cargo_tests(
+        "cargo", "test", "--no-fail-fast", "--release", "-p", "xen-ring", "-p", "xen-grant",
+        "--test", "loom",
+        env={"RUSTFLAGS": "--cfg loom", "CARGO_TARGET_DIR": f"{target_dir()}/loom"},
+    )  # fmt: skip
+
+
+def miri(context):
+    """Tree borrows, because bitvec is not clean without. Tests marked to be ignored under Miri
+    are those that only take long there; they run in the step `tests`, so they are no skips."""
+    if not tools.miri(context):
+        return
+    flags = "-Zmiri-tree-borrows -Zmiri-permissive-provenance -Zmiri-disable-isolation"
+    # A few cases of each property are enough to meet every line.
+    env = {"MIRIFLAGS": flags, "PROPTEST_CASES": "2"}
+    cargo_miri = ("cargo", "+nightly", "miri", "test", "--no-fail-fast")
+    for words in (
+        ("-p", "xen-ring", "--lib", "--tests"),
+        ("-p", "xen-grant", "--lib", "--tests"),
+        ("-p", "xen-netfront", "--lib", "buffer::"),
+    ):
+        context.cargo_tests(*cargo_miri, *words, env=env, count_ignored=False)
+
+
+def guest_image(context):
+    tools.bare_metal(context)
+    tools.binutils(context)
+    image.check(context)
+
+
+def instructions(context):
+    script = "scripts/instructions"
+    if not (ROOT / script).exists():
+        context.skip(f"there is no {script}")
+        return
+    tools.cargo(context)
+    tools.valgrind(context)
+    tools.xen_headers(context)
+    context.command(script, "--smoke")
+
+
+def main_job(context):
+    tools.cargo(context)
+    job.check(context)
+
+
+def soak(context):
+    tools.cargo(context)
+    context.command("scripts/soak", "--minutes", "10")
+
+
+def xen(context):
+    tools.bare_metal(context)
+    context.lab_tests("scripts/xen", "test", *(["--long"] if context.long else []))
+
+
+@dataclass
+class Step:
+    name: str
+    about: str
+    run: Callable
+    # After so many seconds it is ended, and has failed.
+    seconds: int = 900
+    long: bool = False
+
+
+STEPS = [
+    Step("fmt", "the code is formatted", fmt),
+    Step("unsafe", "unsafe code stays in its rooms", source.unsafe_rooms),
+    Step("clippy", "no lint has anything to say", clippy),
+    Step("bare", "ring, grant and netfront build alone, without std", bare),
+    Step("docs", "the documentation builds without warnings", docs),
+    Step("tests", "unit, integration and documentation tests", tests, 1200),
+    Step("guest", "tests of the guest's parts that need no machine", guest_tests),
+    Step("abi", "layouts and numbers against Xen's C headers", abi),
+    Step("requirements", "every requirement has a test named after it", requirements),
+    Step("readme", "every test that the README names exists", readme),
+    Step("main-job", "cargo run --release, honest and hostile", main_job),
+    Step("seeds", "seeds of the deterministic host (XEN_SEEDS)", seeds, 1200),
+    Step("loom", "every interleaving of the lock-free parts", loom),
+    Step("miri", "ring, grant and buffers under Miri", miri, 1200),
+    Step("image", "the guest image: segments and hypercall stubs", guest_image),
+    Step("instructions", "the instruction counts can be measured", instructions),
+    Step("soak", "ten more minutes of the deterministic host", soak, 1800, long=True),
+    Step("xen", "boot on real Xen", xen, 2400),
+]
