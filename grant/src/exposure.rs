@@ -19,66 +19,99 @@
 use core::ops::Range;
 
 use crate::memory::{DomId, PAGE_SIZE};
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 
 /// Nobody has seen the page: its clean part is zero.
-const ZERO: u32 = 1 << 16;
+const ZERO: u64 = 1 << 16;
 /// The dirty range `PAGE_SIZE..0`, which is empty and grows rightly by minimum and maximum.
-const CLEAN: u32 = pack(PAGE_SIZE, 0);
+const CLEAN: Range<usize> = Range { start: PAGE_SIZE, end: 0 };
 
-const fn pack(start: usize, end: usize) -> u32 {
-    (start | end << 16) as u32
+/// `known`, and the dirty range above it, in one word.
+const fn pack(known: u64, dirty: Range<usize>) -> u64 {
+    known | (dirty.start as u64) << 32 | (dirty.end as u64) << 48
 }
 
-/// One page's record. Only the page's owner changes it, so no two accesses race; they are atomics
-/// for want of a cheaper safe cell.
-pub(crate) struct Exposure {
-    known: AtomicU32,
-    dirty: AtomicU32,
-}
+/// One page's record. Only the page's owner changes it, so no two accesses race; it is atomic for
+/// want of a cheaper safe cell.
+pub(crate) struct Exposure(AtomicU64);
 
 /// Which bytes must be cleared before a grant: two ranges, either may be empty.
 pub(crate) type Stale = [Range<usize>; 2];
 
 impl Exposure {
     pub(crate) fn zeroed() -> Exposure {
-        Exposure { known: AtomicU32::new(ZERO), dirty: AtomicU32::new(CLEAN) }
+        Exposure(AtomicU64::new(pack(ZERO, CLEAN)))
     }
 
-    fn dirty(&self) -> Range<usize> {
-        let dirty = self.dirty.load(Ordering::Relaxed) as usize;
-        dirty & 0xffff..dirty >> 16
+    #[inline]
+    fn get(&self) -> (u64, Range<usize>) {
+        let word = self.0.load(Ordering::Relaxed);
+        (word & 0xffff_ffff, (word >> 32) as usize & 0xffff..(word >> 48) as usize)
     }
 
     /// Bytes `range` are about to be written.
     #[inline]
     pub(crate) fn mark(&self, range: Range<usize>) {
-        let dirty = self.dirty();
-        let (start, end) = (dirty.start.min(range.start), dirty.end.max(range.end));
-        self.dirty.store(pack(start, end), Ordering::Relaxed);
+        let (known, dirty) = self.get();
+        let dirty = dirty.start.min(range.start)..dirty.end.max(range.end);
+        self.0.store(pack(known, dirty), Ordering::Relaxed);
     }
 
-    /// The page is about to become visible to `peer`, who is told of the bytes `announced`.
+    /// The page is about to become visible to a peer, who is told of the bytes `announced`.
     /// Returns what has to be cleared first; none in steady traffic.
-    ///
-    /// With `trust` false, everything outside `announced` must be cleared, whoever saw it.
     #[inline]
-    pub(crate) fn show(&self, peer: DomId, announced: Range<usize>, trust: bool) -> Option<Stale> {
-        let (known, dirty) = (self.known.load(Ordering::Relaxed), self.dirty());
-        self.known.store(u32::from(peer.0), Ordering::Relaxed);
-        self.dirty.store(CLEAN, Ordering::Relaxed);
-        let stale = if trust && (known == u32::from(peer.0) || known == ZERO) {
-            if announced.start <= dirty.start && dirty.end <= announced.end {
-                return None;
-            }
-            dirty
-        } else {
-            0..PAGE_SIZE
-        };
-        Some([
-            stale.start..stale.end.min(announced.start).max(stale.start),
-            stale.start.max(announced.end).min(stale.end)..stale.end,
-        ])
+    pub(crate) fn show(&self, to: &Grantee, announced: Range<usize>) -> Option<Stale> {
+        let (known, dirty) = self.get();
+        self.0.store(to.shown, Ordering::Relaxed);
+        if known == to.trusted_with && announced.start <= dirty.start && dirty.end <= announced.end
+        {
+            return None;
+        }
+        stale(known == to.trusted_with || (known == ZERO && to.trusted()), dirty, announced)
+    }
+}
+
+/// What is to be cleared: around the announced range, all of the page or what is dirty in it.
+#[cold]
+fn stale(clean: bool, dirty: Range<usize>, announced: Range<usize>) -> Option<Stale> {
+    let stale = if clean { dirty } else { 0..PAGE_SIZE };
+    let ranges = [
+        stale.start..stale.end.min(announced.start).max(stale.start),
+        stale.start.max(announced.end).min(stale.end)..stale.end,
+    ];
+    ranges.iter().any(|range| !range.is_empty()).then_some(ranges)
+}
+
+/// Nobody's number: a domid has 16 bits.
+const NOBODY: u64 = u32::MAX as u64;
+
+/// Who is granted a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grantee {
+    domain: DomId,
+    /// What a page is after it has been shown to the peer.
+    shown: u64,
+    /// Whose bytes the peer may see besides those that are meant.
+    trusted_with: u64,
+}
+
+impl Grantee {
+    /// A peer. Not `trusted` means that everything outside the announced range is cleared at every
+    /// grant, also what this peer has seen before (xenstore's `trusted=0`).
+    pub fn new(domain: DomId, trusted: bool) -> Grantee {
+        let known = u64::from(domain.0);
+        let trusted_with = if trusted { known } else { NOBODY };
+        Grantee { domain, shown: pack(known, CLEAN), trusted_with }
+    }
+
+    /// Its domain.
+    #[inline]
+    pub fn domain(&self) -> DomId {
+        self.domain
+    }
+
+    fn trusted(&self) -> bool {
+        self.trusted_with != NOBODY
     }
 }
 
@@ -86,8 +119,13 @@ impl Exposure {
 mod tests {
     use super::*;
 
-    const A: DomId = DomId(1);
-    const B: DomId = DomId(2);
+    fn a() -> Grantee {
+        Grantee::new(DomId(1), true)
+    }
+
+    fn b() -> Grantee {
+        Grantee::new(DomId(2), true)
+    }
 
     fn bytes(stale: Option<Stale>) -> usize {
         stale.map_or(0, |ranges| ranges.iter().map(|range| range.len()).sum())
@@ -98,7 +136,7 @@ mod tests {
         let page = Exposure::zeroed();
         for len in [60, 1514, 60, 4096, 1] {
             page.mark(0..len);
-            assert_eq!(bytes(page.show(A, 0..len, true)), 0);
+            assert_eq!(bytes(page.show(&a(), 0..len)), 0);
         }
     }
 
@@ -106,31 +144,32 @@ mod tests {
     fn f7_bytes_written_but_not_announced_are_cleared() {
         let page = Exposure::zeroed();
         page.mark(10..200);
-        assert_eq!(page.show(A, 50..100, true), Some([10..50, 100..200]));
+        assert_eq!(page.show(&a(), 50..100), Some([10..50, 100..200]));
         page.mark(10..200);
-        assert_eq!(page.show(A, 300..400, true), Some([10..200, 200..200]));
+        assert_eq!(page.show(&a(), 300..400), Some([10..200, 200..200]));
         page.mark(10..200);
-        assert_eq!(page.show(A, 0..5, true), Some([10..10, 10..200]));
+        assert_eq!(page.show(&a(), 0..5), Some([10..10, 10..200]));
     }
 
     #[test]
     fn f7_another_peer_sees_only_what_is_announced() {
         let page = Exposure::zeroed();
         page.mark(0..60);
-        assert_eq!(page.show(A, 0..60, true), None);
+        assert_eq!(page.show(&a(), 0..60), None);
         page.mark(0..60);
-        assert_eq!(page.show(B, 0..60, true), Some([0..0, 60..4096]));
+        assert_eq!(page.show(&b(), 0..60), Some([0..0, 60..4096]));
         // From here on the page is B's; A is the stranger.
         page.mark(0..60);
-        assert_eq!(page.show(B, 0..60, true), None);
-        assert_eq!(bytes(page.show(A, 0..0, true)), PAGE_SIZE);
+        assert_eq!(page.show(&b(), 0..60), None);
+        assert_eq!(bytes(page.show(&a(), 0..0)), PAGE_SIZE);
     }
 
     #[test]
     fn f7_without_trust_everything_else_is_cleared_every_time() {
         let page = Exposure::zeroed();
+        let stranger = Grantee::new(DomId(1), false);
         page.mark(0..60);
-        assert_eq!(page.show(A, 0..60, false), Some([0..0, 60..4096]));
-        assert_eq!(page.show(A, 0..60, false), Some([0..0, 60..4096]));
+        assert_eq!(page.show(&stranger, 0..60), Some([0..0, 60..4096]));
+        assert_eq!(page.show(&stranger, 0..60), Some([0..0, 60..4096]));
     }
 }

@@ -3,7 +3,8 @@
 use core::ops::Range;
 use core::ptr::NonNull;
 
-use crate::memory::{DomId, Gfn, PAGE_SIZE};
+use crate::exposure::Grantee;
+use crate::memory::{Gfn, PAGE_SIZE};
 use crate::pool::{Record, put_back};
 use crate::sync::Ordering;
 
@@ -76,10 +77,10 @@ impl Frame {
         self.record().exposure.mark(range);
     }
 
-    /// Makes the page fit to be seen by `peer`; returns how many bytes were cleared for it.
+    /// Makes the page fit to be seen by a peer; returns how many bytes were cleared for it.
     #[inline]
-    pub(crate) fn show(&mut self, peer: DomId, announced: Range<usize>, trust: bool) -> usize {
-        match self.record().exposure.show(peer, announced, trust) {
+    pub(crate) fn show(&mut self, to: &Grantee, announced: Range<usize>) -> usize {
+        match self.record().exposure.show(to, announced) {
             None => 0,
             Some(stale) => self.clear(stale),
         }

@@ -4,8 +4,9 @@ use core::marker::PhantomData;
 use core::ops::Range;
 use core::ptr::NonNull;
 
+use crate::exposure::Grantee;
 use crate::frame::Frame;
-use crate::memory::{DomId, Page};
+use crate::memory::Page;
 use crate::pool::Record;
 use crate::sync::Ordering;
 use crate::table::{Entry, Reference, quarantine};
@@ -44,16 +45,6 @@ impl Access for ReadWrite {
     const READ_ONLY: bool = false;
 }
 
-/// Who is granted, what the message is about, and how far the peer is trusted with the rest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Grantee {
-    /// The peer.
-    pub domain: DomId,
-    /// False clears everything outside the announced range at every grant, also what this peer
-    /// has seen before (`trusted=0`).
-    pub trusted: bool,
-}
-
 impl Reference {
     /// Lets a peer use the frame's page.
     ///
@@ -67,13 +58,14 @@ impl Reference {
         to: &Grantee,
         announced: Range<usize>,
     ) -> (Granted<A>, usize) {
-        let cleared = frame.show(to.domain, announced, to.trusted);
+        let cleared = frame.show(to, announced);
         let gfn = frame.gfn().0 as u32;
         let held = Held { entry: self.into_entry(), record: frame.into_record() };
         let flags = if A::READ_ONLY { PERMIT_ACCESS | READONLY } else { PERMIT_ACCESS };
-        held.entry().word(1).store(gfn, Ordering::Relaxed);
+        let [permit, frame] = held.entry().words();
+        frame.store(gfn, Ordering::Relaxed);
         // Release: whoever sees the permit sees the frame number and the page's bytes.
-        held.entry().word(0).store(flags | u32::from(to.domain.0) << 16, Ordering::Release);
+        permit.store(flags | u32::from(to.domain().0) << 16, Ordering::Release);
         (Granted { held, access: PhantomData }, cleared)
     }
 }
@@ -100,7 +92,7 @@ impl Held {
     /// Ends the peer's access, unless it uses the page at this moment.
     #[inline]
     fn end(&self) -> bool {
-        let word = self.entry().word(0);
+        let [word, _] = self.entry().words();
         let now = word.load(Ordering::Relaxed);
         // One exchange, whose outcome counts. If Xen sets a bit between the load and here, the
         // peer has just begun to use the page, and that is a failure like any other.

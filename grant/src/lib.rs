@@ -44,8 +44,9 @@ mod sync;
 mod table;
 
 pub use copy::{BadCopy, CopyIn, CopyOut, Foreign};
+pub use exposure::Grantee;
 pub use frame::{Frame, SharedFrame};
-pub use granted::{Access, Granted, Grantee, ReadOnly, ReadWrite, StillInUse};
+pub use granted::{Access, Granted, ReadOnly, ReadWrite, StillInUse};
 pub use memory::{
     CopyEnd, CopyOp, DomId, ForeignMemory, Gfn, GrantStatus, Mapping, Memory, PAGE_SIZE, Page,
     Words,

@@ -116,6 +116,7 @@ impl Drop for Pool {
 /// # Safety
 ///
 /// The record is one that [`Pool::take`] gave out, and its last user gives it back.
+#[inline(never)]
 pub(crate) unsafe fn put_back(record: NonNull<Record>) {
     // SAFETY: a pool and its records live until all of them are home; this one is not.
     let entry = unsafe { record.as_ref() };

@@ -2,8 +2,9 @@
 
 use core::ptr::NonNull;
 
+use crate::exposure::Grantee;
 use crate::frame::Frame;
-use crate::granted::{Granted, Grantee, ReadWrite, StillInUse};
+use crate::granted::{Granted, ReadWrite, StillInUse};
 use crate::memory::{DomId, ForeignMemory, GrantStatus, Mapping, Words};
 use crate::table::Reference;
 

@@ -32,7 +32,7 @@ const PER_FRAME: usize = 512;
 
 /// What a [`Reference`] points to; one for each entry, never moved.
 pub(crate) struct Entry {
-    frame: NonNull<Words>,
+    words: NonNull<[AtomicU32; 2]>,
     table: *const Inner,
     number: u32,
 }
@@ -42,12 +42,12 @@ impl Entry {
         self.number
     }
 
-    /// Word 0 or 1 of the entry.
-    pub(crate) fn word(&self, word: usize) -> &AtomicU32 {
+    /// The entry's two words.
+    #[inline]
+    pub(crate) fn words(&self) -> &[AtomicU32; 2] {
         // SAFETY: `Memory::grant_frame` promises that the frame stays as long as the handle in
         // the table, and the table outlives its references.
-        let frame = unsafe { self.frame.as_ref() };
-        &frame[self.number as usize % PER_FRAME * 2 + word]
+        unsafe { self.words.as_ref() }
     }
 }
 
@@ -160,8 +160,13 @@ impl GrantTable {
         }
         let frame = (self.0.map_frame)(index as u32).map_err(TableFull)?;
         let first = index * PER_FRAME;
-        let entry = |number| Entry { frame, table: Arc::as_ptr(&self.0), number: number as u32 };
-        state.entries.push((first..first + PER_FRAME).map(entry).collect());
+        let entry = |at: usize| Entry {
+            // SAFETY: a frame of the table has 512 entries of two words.
+            words: unsafe { frame.cast::<[AtomicU32; 2]>().add(at) },
+            table: Arc::as_ptr(&self.0),
+            number: (first + at) as u32,
+        };
+        state.entries.push((0..PER_FRAME).map(entry).collect());
         state.free.resize(first + PER_FRAME, true);
         if index == 0 {
             state.free[..RESERVED].fill(false);

@@ -5,7 +5,10 @@
 mod common;
 
 use common::Domain;
-use xen_grant::{BadCopy, CopyIn, CopyOut, DomId, Foreign, FramePool, GrantStatus, GrantTable, Grantee, ReadOnly, ReadWrite};
+use xen_grant::{
+    BadCopy, CopyIn, CopyOut, DomId, Foreign, FramePool, GrantStatus, GrantTable, Grantee,
+    ReadOnly, ReadWrite,
+};
 
 const CLIENT: DomId = DomId(3);
 
@@ -14,7 +17,7 @@ fn b6_each_operation_has_its_own_outcome() {
     let domain = Domain::new(4, 1);
     let pool = FramePool::new(&domain, 4).unwrap();
     let table = GrantTable::new(&domain);
-    let to = Grantee { domain: CLIENT, trusted: true };
+    let to = Grantee::new(CLIENT, true);
     let mut theirs = pool.take().unwrap();
     for (at, byte) in theirs.bytes_mut().iter_mut().enumerate() {
         *byte = at as u8;
@@ -35,7 +38,12 @@ fn b6_each_operation_has_its_own_outcome() {
     assert_eq!(batch.len(), 3);
     domain.fail_copies(&[GrantStatus::OKAY, GrantStatus::BAD_GNTREF]);
     batch.submit(&domain);
-    assert!(batch.succeeded(0..1) && !batch.succeeded(0..2) && batch.succeeded(2..3) && !batch.succeeded(2..9));
+    assert!(
+        batch.succeeded(0..1)
+            && !batch.succeeded(0..2)
+            && batch.succeeded(2..3)
+            && !batch.succeeded(2..9)
+    );
     let frames: Vec<_> = batch.take().collect();
     let expected: Vec<u8> = (10..30).collect();
     assert_eq!(frames[0].bytes()[100..120], expected);
@@ -50,7 +58,7 @@ fn b6_copies_out_of_shared_frames() {
     let domain = Domain::new(2, 1);
     let pool = FramePool::new(&domain, 2).unwrap();
     let table = GrantTable::new(&domain);
-    let to = Grantee { domain: CLIENT, trusted: true };
+    let to = Grantee::new(CLIENT, true);
     let (granted, _) = table.claim().unwrap().grant::<ReadWrite>(pool.take().unwrap(), &to, 0..0);
     let mut ours = pool.take().unwrap();
     ours.bytes_mut()[..4].copy_from_slice(b"ping");

@@ -7,7 +7,9 @@ use std::ptr::NonNull;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::thread;
-use xen_grant::{DomId, FramePool, Gfn, GrantStatus, GrantTable, Grantee, Memory, Page, ReadWrite, Words};
+use xen_grant::{
+    DomId, FramePool, Gfn, GrantStatus, GrantTable, Grantee, Memory, Page, ReadWrite, Words,
+};
 
 /// A domain whose pages and grant frames live as long as the process.
 #[derive(Clone)]
@@ -50,8 +52,9 @@ fn f6_revoke_against_a_peer_that_begins_to_use_the_page() {
         let domain = domain();
         let pool = FramePool::new(&domain, 1).unwrap();
         let table = GrantTable::new(&domain);
-        let to = Grantee { domain: DomId(7), trusted: true };
-        let (granted, _) = table.claim().unwrap().grant::<ReadWrite>(pool.take().unwrap(), &to, 0..0);
+        let to = Grantee::new(DomId(7), true);
+        let (granted, _) =
+            table.claim().unwrap().grant::<ReadWrite>(pool.take().unwrap(), &to, 0..0);
         let entry = &domain.table[granted.number() as usize * 2];
         let inside = Arc::new(AtomicU32::new(0));
         let peer = thread::spawn({
@@ -60,7 +63,9 @@ fn f6_revoke_against_a_peer_that_begins_to_use_the_page() {
                 // As Xen does: check the permit, set the bits in one exchange, use, clear.
                 let now = entry.load(Ordering::Acquire);
                 if now & 1 == 0
-                    || entry.compare_exchange(now, now | 24, Ordering::AcqRel, Ordering::Relaxed).is_err()
+                    || entry
+                        .compare_exchange(now, now | 24, Ordering::AcqRel, Ordering::Relaxed)
+                        .is_err()
                 {
                     return;
                 }

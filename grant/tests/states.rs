@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use common::{Domain, PERMIT, READ_ONLY};
 use xen_grant::{
-    DomId, ForeignPage, Frame, FramePool, GrantStatus, GrantTable, Granted, GrantedPage, Grantee, PAGE_SIZE,
-    PoolError, Quarantine, ReadOnly, ReadWrite, SharedPage, StillInUse,
+    DomId, ForeignPage, Frame, FramePool, GrantStatus, GrantTable, Granted, GrantedPage, Grantee,
+    PAGE_SIZE, PoolError, Quarantine, ReadOnly, ReadWrite, SharedPage, StillInUse,
 };
 
 const PEER: DomId = DomId(7);
-const TO: Grantee = Grantee { domain: PEER, trusted: true };
+fn to() -> Grantee {
+    Grantee::new(PEER, true)
+}
 
 struct Machine {
     domain: Domain,
@@ -23,11 +25,15 @@ struct Machine {
 
 fn machine(pages: usize) -> Machine {
     let domain = Domain::new(pages, 4);
-    Machine { pool: FramePool::new(&domain, pages).unwrap(), table: GrantTable::new(&domain), domain }
+    Machine {
+        pool: FramePool::new(&domain, pages).unwrap(),
+        table: GrantTable::new(&domain),
+        domain,
+    }
 }
 
 fn grant(machine: &Machine, frame: Frame) -> Granted<ReadWrite> {
-    machine.table.claim().unwrap().grant(frame, &TO, 0..0).0
+    machine.table.claim().unwrap().grant(frame, &to(), 0..0).0
 }
 
 #[test]
@@ -35,13 +41,13 @@ fn a_grant_writes_the_entry_and_a_revoke_clears_it() {
     let m = machine(2);
     let frame = m.pool.take().unwrap();
     let gfn = frame.gfn().0 as u32;
-    let (granted, _) = m.table.claim().unwrap().grant::<ReadOnly>(frame, &TO, 0..60);
+    let (granted, _) = m.table.claim().unwrap().grant::<ReadOnly>(frame, &to(), 0..60);
     let gref = granted.number();
     assert_eq!(m.domain.entry(gref, 0), PERMIT | READ_ONLY | 7 << 16);
     assert_eq!(m.domain.entry(gref, 1), gfn);
     let (frame, reference) = granted.revoke().unwrap();
     assert_eq!(m.domain.entry(gref, 0), 0);
-    let (granted, _) = reference.grant::<ReadWrite>(frame, &TO, 0..60);
+    let (granted, _) = reference.grant::<ReadWrite>(frame, &to(), 0..60);
     assert_eq!(m.domain.entry(gref, 0), PERMIT | 7 << 16);
     drop(granted);
     assert_eq!(m.domain.entry(gref, 0), 0);
@@ -137,13 +143,13 @@ fn f6_quarantine_retries_at_10_ms_doubling_to_1_s() {
 #[test]
 fn f7_only_whole_pages_of_the_pool_and_no_stale_byte() {
     let m = machine(1);
-    let other = Grantee { domain: DomId(9), trusted: true };
+    let other = Grantee::new(DomId(9), true);
     let mut frame = m.pool.take().unwrap();
     frame.bytes_mut().fill(0xcc); // a packet of somebody else, dropped by policy
     drop(frame);
     let mut frame = m.pool.take().unwrap();
     frame.range_mut(100..160).unwrap().fill(1);
-    let (granted, cleared) = m.table.claim().unwrap().grant::<ReadOnly>(frame, &TO, 100..160);
+    let (granted, cleared) = m.table.claim().unwrap().grant::<ReadOnly>(frame, &to(), 100..160);
     assert_eq!(cleared, PAGE_SIZE - 60);
     let seen = m.domain.dump(granted.number());
     assert!(seen.iter().all(|byte| *byte != 0xcc));
@@ -151,11 +157,11 @@ fn f7_only_whole_pages_of_the_pool_and_no_stale_byte() {
     // To the same peer again: nothing to clear.
     let (mut frame, reference) = granted.revoke().unwrap();
     frame.range_mut(100..160).unwrap().fill(2);
-    let (granted, cleared) = reference.grant::<ReadOnly>(frame, &TO, 100..160);
+    let (granted, cleared) = reference.grant::<ReadOnly>(frame, &to(), 100..160);
     assert_eq!(cleared, 0);
     // What it could write is its own; the next peer sees none of it.
     let (frame, reference) = granted.revoke().unwrap();
-    let (granted, _) = reference.grant::<ReadWrite>(frame, &TO, 0..0);
+    let (granted, _) = reference.grant::<ReadWrite>(frame, &to(), 0..0);
     m.domain.scribble(granted.number(), 0xdd);
     let (frame, reference) = granted.revoke().unwrap();
     let (granted, cleared) = reference.grant::<ReadWrite>(frame, &other, 0..0);
@@ -166,7 +172,7 @@ fn f7_only_whole_pages_of_the_pool_and_no_stale_byte() {
 #[test]
 fn f7_without_trust_even_what_the_peer_knows_is_cleared() {
     let m = machine(1);
-    let distrusted = Grantee { domain: PEER, trusted: false };
+    let distrusted = Grantee::new(PEER, false);
     let mut frame = m.pool.take().unwrap();
     frame.range_mut(0..60).unwrap().fill(1);
     let (granted, cleared) = m.table.claim().unwrap().grant::<ReadOnly>(frame, &distrusted, 0..60);
@@ -244,7 +250,8 @@ fn r12_taking_and_returning_keeps_count_on_threads() {
         for _ in 0..4 {
             scope.spawn(|| {
                 for round in 0..rounds {
-                    let mut frames: Vec<Frame> = (0..1 + round % 6).filter_map(|_| m.pool.take()).collect();
+                    let mut frames: Vec<Frame> =
+                        (0..1 + round % 6).filter_map(|_| m.pool.take()).collect();
                     for frame in &mut frames {
                         let mark = frame.gfn().0 as u8;
                         frame.range_mut(0..8).unwrap().fill(mark);
@@ -265,10 +272,14 @@ fn a_ring_page_is_seen_by_both() {
     let m = machine(1);
     let mut frame = m.pool.take().unwrap();
     frame.bytes_mut().fill(0xee);
-    let ours = GrantedPage::new(frame, m.table.claim().unwrap(), &TO);
+    let ours = GrantedPage::new(frame, m.table.claim().unwrap(), &to());
     assert!(ForeignPage::map(&m.domain, DomId(8), ours.number()).is_err(), "not granted to 8");
     let theirs = ForeignPage::map(&m.domain, PEER, ours.number()).unwrap();
-    assert_eq!(theirs.words()[17].load(std::sync::atomic::Ordering::SeqCst), 0, "F3: nothing old is shown");
+    assert_eq!(
+        theirs.words()[17].load(std::sync::atomic::Ordering::SeqCst),
+        0,
+        "F3: nothing old is shown"
+    );
     ours.words()[17].store(5, std::sync::atomic::Ordering::SeqCst);
     assert_eq!(theirs.words()[17].load(std::sync::atomic::Ordering::SeqCst), 5);
     let StillInUse(_) = ours.revoke().unwrap_err();

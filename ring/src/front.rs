@@ -72,6 +72,12 @@ impl<P: Protocol, M: RingPage> FrontRing<P, M> {
         self.published.wrapping_sub(self.rsp_cons)
     }
 
+    /// How many pushed requests have not been published.
+    #[inline]
+    pub fn staged(&self) -> u32 {
+        self.req_prod.wrapping_sub(self.published)
+    }
+
     /// The index that the next [`push`](FrontRing::push) writes.
     #[inline]
     pub fn next_index(&self) -> u32 {
@@ -157,6 +163,11 @@ impl<P: Protocol, M: RingPage> FrontRing<P, M> {
     pub fn poison(&mut self, fault: PeerFault) -> PeerFault {
         self.rsp_seen = self.rsp_cons;
         *self.fault.get_or_insert(fault)
+    }
+
+    /// What broke the ring, if something has.
+    pub fn fault(&self) -> Option<PeerFault> {
+        self.fault
     }
 
     /// The page, for whoever ends the peer's access to it.

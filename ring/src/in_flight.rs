@@ -8,103 +8,120 @@ use crate::PeerFault;
 /// No further id is free.
 const NONE: u16 = u16::MAX;
 
-/// What belongs to one id. An id is free, staged (pushed but not published), published, free:
-/// `value` is there in the two states in the middle, and `index` tells those two apart.
-struct Entry<T> {
-    value: Option<T>,
-    /// The ring index of its request.
+/// One id. In its life it is free, staged (pushed but not published), published, and free again.
+struct Entry<F, B> {
+    /// There while the id is free.
+    free: Option<F>,
+    /// There while it is staged or published: `index` tells which.
+    busy: Option<B>,
+    /// While busy, the ring index of its request.
     index: u32,
-    /// The next free id.
+    /// While free, the next free id.
     next: u16,
 }
 
-/// Up to `N` requests in flight, each with an id below `N` and something of ours that its
-/// response brings back.
+/// Up to `N` requests in flight, each with an id below `N`.
 ///
-/// `N` is the ring's size, a power of two. Ids are handed out last in, first out, so that a quiet
-/// device keeps to a few warm entries.
-pub struct InFlight<T, const N: usize> {
-    entries: Box<[Entry<T>; N]>,
+/// An id owns an `F` while it is free and a `B` while it is in flight: a grant reference, say, and
+/// the page that it grants. So whatever a request needs is at hand, and nothing is searched for,
+/// locked or allocated. `N` is the ring's size, a power of two. Ids are handed out last in, first
+/// out, so that a quiet device keeps to a few warm entries.
+pub struct InFlight<F, B, const N: usize> {
+    entries: Box<[Entry<F, B>; N]>,
     first_free: u16,
-    len: u16,
+    free: u16,
+    retired: u16,
 }
 
-impl<T, const N: usize> InFlight<T, N> {
+impl<F, B, const N: usize> InFlight<F, B, N> {
     const VALID: () = assert!(N.is_power_of_two() && N < NONE as usize);
 
-    /// All ids free.
-    pub fn new() -> InFlight<T, N> {
+    /// One free id for each of `owned`, up to `N`; ids for which there is none are retired.
+    pub fn new(owned: impl IntoIterator<Item = F>) -> InFlight<F, B, N> {
         const { Self::VALID };
-        let entries: Vec<Entry<T>> = (1..=N as u16)
-            .map(|next| Entry {
-                value: None,
-                index: 0,
-                next: if next == N as u16 { NONE } else { next },
-            })
-            .collect();
-        match <Box<[Entry<T>; N]>>::try_from(entries.into_boxed_slice()) {
-            Ok(entries) => InFlight { entries, first_free: 0, len: 0 },
+        let mut owned = owned.into_iter();
+        let mut entries: Vec<Entry<F, B>> = Vec::with_capacity(N);
+        let (mut first_free, mut free) = (NONE, 0);
+        for id in 0..N as u16 {
+            let entry = Entry { free: owned.next(), busy: None, index: 0, next: first_free };
+            if entry.free.is_some() {
+                (first_free, free) = (id, free + 1);
+            }
+            entries.push(entry);
+        }
+        let retired = N as u16 - free;
+        match <Box<[Entry<F, B>; N]>>::try_from(entries.into_boxed_slice()) {
+            Ok(entries) => InFlight { entries, first_free, free, retired },
             Err(_) => unreachable!("N entries were made"),
         }
     }
 
     /// Ids in flight.
     pub fn len(&self) -> usize {
-        usize::from(self.len)
+        N - usize::from(self.free) - usize::from(self.retired)
     }
 
     /// Whether no id is in flight.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
-    /// Takes a free id for the request at ring index `index`; gives the value back when none is
-    /// free.
+    /// Ids that can be started.
     #[inline]
-    pub fn insert(&mut self, index: u32, value: T) -> Result<u16, T> {
+    pub fn free(&self) -> usize {
+        usize::from(self.free)
+    }
+
+    /// Takes a free id for the request at ring index `index`, and makes what it owned into what
+    /// the response will bring back. `None`, and nothing is called, when no id is free.
+    #[inline]
+    pub fn start<R>(&mut self, index: u32, make: impl FnOnce(F) -> (B, R)) -> Option<(u16, R)> {
         let id = self.first_free;
-        let Some(entry) = self.entries.get_mut(usize::from(id)) else { return Err(value) };
-        self.first_free = entry.next;
+        let entry = self.entries.get_mut(usize::from(id))?;
+        let (busy, rest) = make(entry.free.take()?);
+        // A free id has nothing busy: no need to look whether there is something to drop.
+        core::mem::forget(entry.busy.replace(busy));
         entry.index = index;
-        entry.value = Some(value);
-        self.len += 1;
-        Ok(id)
+        self.first_free = entry.next;
+        self.free -= 1;
+        Some((id, rest))
     }
 
     /// Ends the request `id` that the peer has answered. `published` is the ring's
-    /// [`published`](crate::FrontRing::published) index.
+    /// [`published`](crate::FrontRing::published) index. `end` makes what was in flight into what
+    /// the free id owns from now on; without that (`None`) the id is retired.
     #[inline]
-    pub fn complete(&mut self, id: u16, published: u32) -> Result<T, PeerFault> {
+    pub fn complete(
+        &mut self,
+        id: u16,
+        published: u32,
+        end: impl FnOnce(B) -> Option<F>,
+    ) -> Result<(), PeerFault> {
         let Some(entry) = self.entries.get_mut(usize::from(id)) else {
             return Err(PeerFault::UnknownId(id));
         };
         // At most N requests lie between what was popped and what is staged, so a published one
         // is 1 to N behind, and a staged one is not.
-        if published.wrapping_sub(entry.index).wrapping_sub(1) >= N as u32 {
+        let staged = published.wrapping_sub(entry.index).wrapping_sub(1) >= N as u32;
+        let Some(busy) = entry.busy.take_if(|_| !staged) else {
             return Err(PeerFault::NotOutstanding(id));
+        };
+        match end(busy) {
+            Some(owned) => {
+                core::mem::forget(entry.free.replace(owned));
+                entry.next = self.first_free;
+                self.first_free = id;
+                self.free += 1;
+            }
+            None => self.retired += 1,
         }
-        let Some(value) = entry.value.take() else { return Err(PeerFault::NotOutstanding(id)) };
-        entry.next = self.first_free;
-        self.first_free = id;
-        self.len -= 1;
-        Ok(value)
+        Ok(())
     }
 
-    /// Takes back everything that is in flight, whatever its state: the ring is gone.
-    pub fn drain(&mut self) -> impl Iterator<Item = T> + '_ {
-        let (first_free, len) = (&mut self.first_free, &mut self.len);
-        self.entries.iter_mut().enumerate().filter_map(move |(id, entry)| {
-            let value = entry.value.take()?;
-            entry.next = *first_free;
-            *first_free = id as u16;
-            *len -= 1;
-            Some(value)
-        })
-    }
-}
-
-impl<T, const N: usize> Default for InFlight<T, N> {
-    fn default() -> Self {
-        InFlight::new()
+    /// Takes everything out, whatever its state: the ring is gone. What is in flight is ended by
+    /// `end`; what free ids own comes out of the iterator.
+    pub fn dissolve(self, mut end: impl FnMut(B) -> Option<F>) -> impl Iterator<Item = F> {
+        let entries = (*self.entries).into_iter();
+        entries.filter_map(move |entry| entry.free.or_else(|| entry.busy.and_then(&mut end)))
     }
 }

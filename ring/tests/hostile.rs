@@ -15,7 +15,10 @@ const RSP_EVENT: usize = 3;
 /// Where index arithmetic goes wrong, if it does.
 fn boundaries() -> Vec<u32> {
     let around = |n: u32| [n.wrapping_sub(1), n, n.wrapping_add(1)];
-    [0, 1, 255, 256, 257, 0x7fff_ffff, 0x8000_0000, 0xffff_ff00, u32::MAX].into_iter().flat_map(around).collect()
+    [0, 1, 255, 256, 257, 0x7fff_ffff, 0x8000_0000, 0xffff_ff00, u32::MAX]
+        .into_iter()
+        .flat_map(around)
+        .collect()
 }
 
 #[test]
@@ -34,7 +37,8 @@ fn f1_every_impossible_response_index_is_a_fault() {
                 if there <= published {
                     assert_eq!(front.refresh(), Ok(there), "{start} {published} {shared}");
                 } else {
-                    let fault = PeerFault::IndexOverrun { shared, consumed: start, most: published };
+                    let fault =
+                        PeerFault::IndexOverrun { shared, consumed: start, most: published };
                     assert_eq!(front.refresh(), Err(fault));
                     assert!(front.pop().is_none(), "nothing comes out of a poisoned ring");
                     page.set(RSP_PROD, start);
@@ -185,29 +189,64 @@ fn b4_a_response_writes_all_its_words() {
     assert_eq!([page.get(16), page.get(17), page.get(18), page.get(19)], [0, 0, 0, 1]);
 }
 
-#[test]
-fn f4_ids_are_free_staged_published_free() {
-    let mut ids = InFlight::<&str, 256>::new();
-    let id = ids.insert(0, "packet").unwrap();
-    assert_eq!(ids.complete(id, 0), Err(PeerFault::NotOutstanding(id)), "staged, not published");
-    assert_eq!(ids.complete(256, 1), Err(PeerFault::UnknownId(256)));
-    assert_eq!(ids.complete(u16::MAX, 1), Err(PeerFault::UnknownId(u16::MAX)));
-    assert_eq!(ids.complete((id + 1) % 256, 1), Err(PeerFault::NotOutstanding((id + 1) % 256)));
-    assert_eq!(ids.complete(id, 1), Ok("packet"));
-    assert_eq!(ids.complete(id, 1), Err(PeerFault::NotOutstanding(id)), "answered already");
-    assert!(ids.is_empty());
+type Ids = InFlight<(), u32, 256>;
+
+fn ids() -> Ids {
+    InFlight::new([(); 256])
+}
+
+fn start(ids: &mut Ids, index: u32, value: u32) -> Option<u16> {
+    ids.start(index, |()| (value, ())).map(|(id, ())| id)
+}
+
+fn complete(ids: &mut Ids, id: u16, published: u32) -> Result<u32, PeerFault> {
+    let mut value = None;
+    ids.complete(id, published, |was| {
+        value = Some(was);
+        Some(())
+    })?;
+    Ok(value.unwrap())
 }
 
 #[test]
-fn f4_a_full_table_gives_the_value_back() {
-    let mut ids = InFlight::<u32, 256>::new();
+fn f4_ids_are_free_staged_published_free() {
+    let mut ids = ids();
+    let id = start(&mut ids, 0, 42).unwrap();
+    let not_outstanding = Err(PeerFault::NotOutstanding(id));
+    assert_eq!(complete(&mut ids, id, 0), not_outstanding, "staged, not published");
+    assert_eq!(complete(&mut ids, 256, 1), Err(PeerFault::UnknownId(256)));
+    assert_eq!(complete(&mut ids, u16::MAX, 1), Err(PeerFault::UnknownId(u16::MAX)));
+    let other = (id + 1) % 256;
+    assert_eq!(complete(&mut ids, other, 1), Err(PeerFault::NotOutstanding(other)));
+    assert_eq!(complete(&mut ids, id, 1), Ok(42));
+    assert_eq!(complete(&mut ids, id, 1), not_outstanding, "answered already");
+    assert!(ids.is_empty() && ids.free() == 256);
+}
+
+#[test]
+fn f4_each_id_is_out_once() {
+    let mut ids = ids();
     let mut seen = std::collections::HashSet::new();
     for n in 0..256 {
-        assert!(seen.insert(ids.insert(n, n).unwrap()), "an id twice");
+        assert!(seen.insert(start(&mut ids, n, n).unwrap()), "an id twice");
     }
-    assert_eq!(ids.insert(256, 256), Err(256));
-    assert_eq!(ids.drain().count(), 256);
-    assert!(ids.insert(256, 256).is_ok());
+    assert_eq!(start(&mut ids, 256, 256), None);
+    assert_eq!(ids.free(), 0);
+    assert_eq!(ids.dissolve(|_| Some(())).count(), 256);
+}
+
+#[test]
+fn f6_an_id_that_lost_what_it_owned_is_retired() {
+    let mut ids = InFlight::<&str, &str, 4>::new(["a", "b", "c"]);
+    assert_eq!(ids.free(), 3, "the fourth id owns nothing");
+    let (id, ()) = ids.start(0, |owned| (owned, ())).unwrap();
+    ids.complete(id, 1, |_| None).unwrap();
+    assert_eq!((ids.free(), ids.len()), (2, 0));
+    assert!(ids.start(1, |owned| (owned, ())).is_some());
+    assert!(ids.start(2, |owned| (owned, ())).is_some());
+    assert!(ids.start(3, |owned| (owned, ())).is_none());
+    assert_eq!(ids.complete(id, 9, Some), Err(PeerFault::NotOutstanding(id)));
+    assert_eq!(ids.dissolve(Some).count(), 2);
 }
 
 #[test]
@@ -259,18 +298,18 @@ proptest! {
     /// published comes back, nothing twice.
     #[test]
     fn any_peer_any_moment(
-        start in prop_oneof![Just(0), Just(u32::MAX - 100), any::<u32>()],
+        at in prop_oneof![Just(0), Just(u32::MAX - 100), any::<u32>()],
         steps in prop::collection::vec((0u8..8, any::<u32>()), 1..200),
     ) {
         let page = Page::zeroed();
-        let mut front = FrontRing::<Net, _>::starting_at(page.clone(), start);
-        let mut ids = InFlight::<u32, 256>::new();
+        let mut front = FrontRing::<Net, _>::starting_at(page.clone(), at);
+        let mut ids = ids();
         let mut out = std::collections::HashSet::new();
         let mut next = 0;
         for (what, value) in steps {
             match what {
                 0 | 1 => {
-                    if front.free() > 0 && let Ok(id) = ids.insert(front.next_index(), next) {
+                    if front.free() > 0 && let Some(id) = start(&mut ids, front.next_index(), next) {
                         front.push([u32::from(id), next, 0]).unwrap();
                         out.insert(next);
                         next += 1;
@@ -279,13 +318,13 @@ proptest! {
                 2 => { let _ = front.publish(); }
                 3 => { let _ = front.arm(value % 4); }
                 4 => page.set(value as usize % 1024, value),
-                5 => page.set(RSP_PROD, start.wrapping_add(value % 300)),
+                5 => page.set(RSP_PROD, at.wrapping_add(value % 300)),
                 6 => page.set(16 + (value as usize % 768), value >> 16 & 0x1ff),
                 _ => {
                     let published = front.published();
                     if front.refresh().is_ok() {
                         while let Some((_, [word])) = front.pop() {
-                            match ids.complete(word as u16, published) {
+                            match complete(&mut ids, word as u16, published) {
                                 Ok(value) => prop_assert!(out.remove(&value)),
                                 Err(fault) => { front.poison(fault); break; }
                             }

@@ -2,8 +2,8 @@
 #![cfg(loom)]
 #![allow(missing_docs)]
 
-use loom::sync::atomic::{AtomicU32, Ordering, fence};
 use loom::sync::Arc;
+use loom::sync::atomic::{AtomicU32, Ordering, fence};
 use loom::thread;
 use xen_ring::{BackRing, FrontRing, Notify, Protocol, RingPage};
 
@@ -21,7 +21,9 @@ struct Page(Arc<Vec<AtomicU32>>);
 impl Page {
     fn new(start: u32) -> Page {
         let page = Page(Arc::new((0..16 + 4).map(|_| AtomicU32::new(0)).collect()));
-        for (word, value) in [(0, start), (1, start.wrapping_add(1)), (2, start), (3, start.wrapping_add(1))] {
+        for (word, value) in
+            [(0, start), (1, start.wrapping_add(1)), (2, start), (3, start.wrapping_add(1))]
+        {
             page.store(word, value);
         }
         page

@@ -101,10 +101,10 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             self.references.push(reference);
         }
         let offer = self.bus.offer();
-        let grantee = Grantee { domain: offer.domain, trusted: offer.trusted };
+        let grantee = Grantee::new(offer.domain, offer.trusted);
         let tx_page = self.ring_page(&grantee)?;
         let rx_page = self.ring_page(&grantee)?;
-        let port = self.platform.alloc_unbound(grantee.domain).ok()?;
+        let port = self.platform.alloc_unbound(grantee.domain()).ok()?;
         let on = |feature: bool| String::from(if feature { "1" } else { "0" });
         let keys = [
             ("tx-ring-ref", format!("{}", tx_page.number())),

@@ -286,7 +286,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     pub fn reserve(&mut self, slots: usize) -> Option<TxPermit<'_>> {
         let max_fragments = self.max_fragments();
         let queue = self.queue.as_mut().filter(|queue| queue.takes_packets())?;
-        if queue.tx.room() < slots {
+        if !queue.tx.has_room(slots) {
             return None;
         }
         Some(TxPermit::new(
@@ -312,7 +312,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     /// Shows the backend everything sent since the last time: one event at most.
     pub fn flush(&mut self) {
         if let Some(queue) = self.queue.as_mut().filter(|queue| !queue.is_broken())
-            && queue.tx.publish() == Notify::Needed
+            && queue.tx.publish(&mut self.stats) == Notify::Needed
         {
             self.stats.events_sent += 1;
             self.platform.notify(queue.port);

@@ -57,6 +57,17 @@ impl<'a> TxPermit<'a> {
             self.tx.send(packet, size as u16, self.stats);
         }
     }
+
+    /// As [`send`](TxPermit::send), for a packet of one fragment and nothing known about it.
+    #[inline]
+    pub fn send_single(self, buf: TxBuf) {
+        let size = buf.len();
+        if size == 0 || size > self.largest || self.slots == 0 {
+            self.stats.tx_drops.bad_length += 1;
+        } else {
+            self.tx.send_single(buf, size as u16, self.stats);
+        }
+    }
 }
 
 impl Permit for TxPermit<'_> {
@@ -65,6 +76,11 @@ impl Permit for TxPermit<'_> {
     #[inline]
     fn send(self, packet: TxPacket) {
         TxPermit::send(self, packet);
+    }
+
+    #[inline]
+    fn send_single(self, buf: TxBuf) {
+        TxPermit::send_single(self, buf);
     }
 }
 

@@ -63,8 +63,7 @@ impl RxQueue {
         let (granted, cleared) = reference.grant(frame, &self.grantee, 0..0);
         stats.grants += 1;
         if cleared > 0 {
-            stats.clears += 1;
-            stats.cleared_bytes += cleared as u64;
+            stats.cleared(cleared);
         }
         let slot = self.ring.next_index() as usize % RING_SIZE;
         let request = RxRequest { id: slot as u16, gref: granted.number() };

@@ -112,3 +112,11 @@ pub struct Stats {
     /// Times that the backend left transmitted packets unanswered for 10 s.
     pub stalls: u64,
 }
+
+impl Stats {
+    #[cold]
+    pub(super) fn cleared(&mut self, bytes: usize) {
+        self.clears += 1;
+        self.cleared_bytes += bytes as u64;
+    }
+}

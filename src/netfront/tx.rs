@@ -17,11 +17,12 @@ const SPARE: usize = 64;
 
 pub(super) struct TxQueue {
     ring: FrontRing<TxRing, Shared<GrantedPage>>,
-    in_flight: InFlight<Granted<ReadOnly>, RING_SIZE>,
-    /// One for each packet slot that can be in flight.
-    references: Vec<Reference>,
+    /// A free id owns a reference; one in flight, the page that it grants.
+    in_flight: InFlight<Reference, Granted<ReadOnly>, RING_SIZE>,
     spare: Vec<Frame>,
     grantee: Grantee,
+    /// Slots that are sure to be free: what `reserve` has looked up and `send` not used.
+    credit: usize,
     /// Extras pushed and not published yet.
     staged_extras: u32,
     /// Extras published and not answered yet: so many NULL responses may come, no more.
@@ -38,10 +39,10 @@ impl TxQueue {
     ) -> TxQueue {
         TxQueue {
             ring: FrontRing::starting_at(Shared(page), start),
-            in_flight: InFlight::new(),
-            references,
+            in_flight: InFlight::new(references),
             spare: Vec::with_capacity(SPARE),
             grantee,
+            credit: 0,
             staged_extras: 0,
             published_extras: 0,
         }
@@ -54,9 +55,17 @@ impl TxQueue {
     }
 
     /// How many fragments a packet may have now, an extra besides them included.
-    #[inline]
     pub(super) fn room(&self) -> usize {
-        (self.ring.free() as usize).saturating_sub(1).min(self.references.len())
+        (self.ring.free() as usize).saturating_sub(1).min(self.in_flight.free())
+    }
+
+    /// Whether a packet of `slots` fragments, and an extra, has room now.
+    #[inline]
+    pub(super) fn has_room(&mut self, slots: usize) -> bool {
+        if self.credit < slots {
+            self.credit = self.room();
+        }
+        self.credit >= slots
     }
 
     /// Slots that the backend has not answered.
@@ -68,11 +77,7 @@ impl TxQueue {
     #[inline]
     pub(super) fn send(&mut self, packet: TxPacket, size: u16, stats: &mut Stats) {
         let meta = packet.meta;
-        let mut flags = match meta.checksum {
-            Checksum::Unknown => 0,
-            Checksum::Complete => tx_flags::DATA_VALIDATED,
-            Checksum::Blank => tx_flags::CSUM_BLANK | tx_flags::DATA_VALIDATED,
-        };
+        let mut flags = checksum_flags(meta.checksum);
         if meta.gso.is_some() {
             flags |= tx_flags::EXTRA_INFO;
         }
@@ -80,7 +85,7 @@ impl TxQueue {
         let mut left = fragments.len();
         stats.tx_packets += 1;
         stats.tx_bytes += u64::from(size);
-        stats.tx_slots += left as u64;
+        self.credit = self.credit.saturating_sub(left + usize::from(meta.gso.is_some()));
         let mut size = Some(size);
         for buf in fragments {
             left -= 1;
@@ -94,26 +99,34 @@ impl TxQueue {
         }
     }
 
+    /// As [`send`](TxQueue::send), for a packet of one fragment and nothing known about it.
+    #[inline]
+    pub(super) fn send_single(&mut self, buf: TxBuf, size: u16, stats: &mut Stats) {
+        stats.tx_packets += 1;
+        stats.tx_bytes += u64::from(size);
+        self.credit = self.credit.saturating_sub(1);
+        self.push(buf, Some(size), checksum_flags(Checksum::Unknown), stats);
+    }
+
     /// `size` is the whole packet's in its first slot.
     #[inline]
     fn push(&mut self, buf: TxBuf, size: Option<u16>, flags: u16, stats: &mut Stats) {
-        let Some(reference) = self.references.pop() else { return };
         let (frame, range) = buf.into_parts();
         // A range in a page: both fit.
         let (offset, len) = (range.start as u16, range.len() as u16);
-        let (granted, cleared) = reference.grant(frame, &self.grantee, range);
-        stats.grants += 1;
+        let grantee = &self.grantee;
+        let started = self.in_flight.start(self.ring.next_index(), |reference| {
+            let (granted, cleared) = reference.grant(frame, grantee, range);
+            let gref = granted.number();
+            (granted, (gref, cleared))
+        });
+        // Room was reserved, so there is an id and a slot.
+        let Some((id, (gref, cleared))) = started else { return };
         if cleared > 0 {
-            stats.clears += 1;
-            stats.cleared_bytes += cleared as u64;
+            stats.cleared(cleared);
         }
-        let gref = granted.number();
-        // With a reference there is an id, and room was reserved; a packet dropped here would
-        // only be lost, its page revoked.
-        if let Ok(id) = self.in_flight.insert(self.ring.next_index(), granted) {
-            let request = TxRequest { gref, offset, flags, id, size: size.unwrap_or(len) };
-            let _pushed = self.ring.push(request.into());
-        }
+        let request = TxRequest { gref, offset, flags, id, size: size.unwrap_or(len) };
+        let _pushed = self.ring.push(request.into());
     }
 
     #[cold]
@@ -125,8 +138,12 @@ impl TxQueue {
 
     /// Shows the backend what has been sent.
     #[inline]
-    pub(super) fn publish(&mut self) -> Notify {
-        self.published_extras += core::mem::take(&mut self.staged_extras);
+    pub(super) fn publish(&mut self, stats: &mut Stats) -> Notify {
+        let extras = core::mem::take(&mut self.staged_extras);
+        let slots = self.ring.staged() - extras;
+        stats.tx_slots += u64::from(slots);
+        stats.grants += u64::from(slots);
+        self.published_extras += extras;
         self.ring.publish()
     }
 
@@ -138,20 +155,30 @@ impl TxQueue {
     ) -> Result<usize, Fault> {
         let answered = self.ring.refresh()?;
         let published = self.ring.published();
+        let (mut completed, mut kept) = (0, 0);
         while let Some((_, response)) = self.ring.pop() {
             // Status first: of a NULL response nothing else means anything.
             let status = Status::from_number(response.status);
             if status != Status::Okay && !self.complete_unusual(status, stats)? {
                 continue;
             }
-            let granted = match self.in_flight.complete(response.id, published) {
-                Ok(granted) => granted,
-                Err(fault) => return Err(self.ring.poison(fault).into()),
-            };
-            stats.tx_completed += 1;
-            self.take_back(granted, quarantine, stats);
+            let spare = &mut self.spare;
+            let ended = self.in_flight.complete(response.id, published, |granted| {
+                take_back(granted, spare, quarantine, &mut kept)
+            });
+            if let Err(fault) = ended {
+                self.ring.poison(fault);
+                break;
+            }
+            completed += 1;
         }
-        Ok(answered as usize)
+        stats.tx_completed += completed;
+        stats.revokes += completed - kept;
+        stats.quarantined += kept;
+        match self.ring.fault() {
+            None => Ok(answered as usize),
+            Some(fault) => Err(fault.into()),
+        }
     }
 
     /// Whether the response is to a request of its own.
@@ -170,28 +197,6 @@ impl TxQueue {
         Ok(true)
     }
 
-    #[inline]
-    fn take_back(
-        &mut self,
-        granted: Granted<ReadOnly>,
-        quarantine: &mut Quarantine,
-        stats: &mut Stats,
-    ) {
-        match granted.revoke() {
-            Ok((frame, reference)) => {
-                stats.revokes += 1;
-                self.references.push(reference);
-                if self.spare.len() < SPARE {
-                    self.spare.push(frame);
-                }
-            }
-            Err(still) => {
-                stats.quarantined += 1;
-                quarantine.admit(still);
-            }
-        }
-    }
-
     /// Asks for an event when half of what is outstanding has been answered; true if it has been
     /// already. Waking for every packet sent would be a waste: nobody waits for its page.
     pub(super) fn arm(&mut self) -> Result<bool, Fault> {
@@ -206,12 +211,50 @@ impl TxQueue {
         quarantine: &mut Quarantine,
         stats: &mut Stats,
     ) -> Vec<Reference> {
-        stats.tx_drops.disconnected += self.in_flight.len() as u64;
-        let mut in_flight = core::mem::take(&mut self.in_flight);
-        for granted in in_flight.drain() {
-            self.take_back(granted, quarantine, stats);
+        // What was staged and never published was granted all the same.
+        let staged = u64::from(self.ring.staged() - self.staged_extras);
+        stats.grants += staged;
+        let lost = self.in_flight.len() as u64;
+        let (spare, mut kept) = (&mut self.spare, 0);
+        let ended =
+            self.in_flight.dissolve(|granted| take_back(granted, spare, quarantine, &mut kept));
+        let mut references: Vec<Reference> = ended.collect();
+        stats.tx_drops.disconnected += lost;
+        stats.revokes += lost - kept;
+        stats.quarantined += kept;
+        super::connect::end_ring(self.ring.into_page().0, &mut references, quarantine, stats);
+        references
+    }
+}
+
+#[inline]
+fn checksum_flags(checksum: Checksum) -> u16 {
+    match checksum {
+        Checksum::Unknown => 0,
+        Checksum::Complete => tx_flags::DATA_VALIDATED,
+        Checksum::Blank => tx_flags::CSUM_BLANK | tx_flags::DATA_VALIDATED,
+    }
+}
+
+/// Ends the backend's access to a page, which goes to quarantine (`kept`) if it still uses it.
+#[inline]
+fn take_back(
+    granted: Granted<ReadOnly>,
+    spare: &mut Vec<Frame>,
+    quarantine: &mut Quarantine,
+    kept: &mut u64,
+) -> Option<Reference> {
+    match granted.revoke() {
+        Ok((frame, reference)) => {
+            if spare.len() < SPARE {
+                spare.push(frame);
+            }
+            Some(reference)
         }
-        super::connect::end_ring(self.ring.into_page().0, &mut self.references, quarantine, stats);
-        self.references
+        Err(still) => {
+            *kept += 1;
+            quarantine.admit(still);
+            None
+        }
     }
 }

@@ -7,7 +7,9 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use xen_grant::{CopyEnd, CopyOp, DomId, ForeignMemory, Gfn, GrantStatus, Mapping, Memory, Page, Words};
+use xen_grant::{
+    CopyEnd, CopyOp, DomId, ForeignMemory, Gfn, GrantStatus, Mapping, Memory, Page, Words,
+};
 
 pub const PERMIT: u32 = 1;
 pub const READ_ONLY: u32 = 4;
@@ -76,7 +78,8 @@ impl Domain {
         self.word(gref, 0)
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| {
                 let writable = now & READ_ONLY == 0;
-                let allowed = now & PERMIT != 0 && now >> 16 == u32::from(peer.0) && (writable || !write);
+                let allowed =
+                    now & PERMIT != 0 && now >> 16 == u32::from(peer.0) && (writable || !write);
                 allowed.then_some(now | used)
             })
             .is_ok()
@@ -120,7 +123,10 @@ impl Drop for Inner {
 // page is granted.
 unsafe impl Memory for Domain {
     fn alloc_page(&self) -> Option<(NonNull<Page>, Gfn)> {
-        self.0.budget.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).ok()?;
+        self.0
+            .budget
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
+            .ok()?;
         // SAFETY: a page has a size.
         let page = NonNull::new(unsafe { alloc_zeroed(Layout::new::<Page>()) })?.cast::<Page>();
         let gfn = self.0.next_gfn.fetch_add(1, Ordering::SeqCst) as u64;

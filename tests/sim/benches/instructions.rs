@@ -1,0 +1,177 @@
+//! The frontend's packet path, to be counted by callgrind beside `c-reference.c`:
+//!
+//!     instructions PATH BATCH
+//!
+//! runs one path, `tx` (submit + reap) or `rx` (poll + refill), 100,000 packets in batches, with
+//! every check on. `scripts/instructions` collects inside the `fe_*` functions only.
+#![allow(missing_docs)]
+
+use std::hint::black_box;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+
+use xen_grant::{DomId, ForeignPage, FramePool, GrantTable, SharedPage};
+use xen_netfront::netfront::{Config, Link, Netfront};
+use xen_netfront::store::Store;
+use xen_netfront::wire::{RxResponse, RxRing, TxResponse, TxRing};
+use xen_ring::{BackRing, RingPage};
+use xen_sim::{Domain, Host, Vif};
+
+const PACKETS: usize = 100_000;
+const FRONT: DomId = DomId(1);
+const BACK: DomId = DomId(2);
+
+type Net = Netfront<Domain, Domain>;
+
+/// Sends `count` packets of 64 bytes, a page each.
+#[inline(never)]
+fn fe_submit(net: &mut Net, count: usize) -> usize {
+    let mut sent = 0;
+    while sent < count {
+        let Some(mut buf) = net.buffer(0) else { break };
+        // What the layer above would write is not the driver's cost.
+        if buf.append(64).is_none() {
+            break;
+        }
+        let Some(permit) = net.reserve(1) else { break };
+        permit.send_single(buf);
+        sent += 1;
+    }
+    net.flush();
+    sent
+}
+
+#[inline(never)]
+fn fe_reap(net: &mut Net) -> usize {
+    net.complete_tx()
+}
+
+/// Receives, and posts new pages.
+#[inline(never)]
+fn fe_poll(net: &mut Net, budget: usize) -> usize {
+    net.poll_rx(budget, |packet| drop(black_box(packet)))
+}
+
+/// A backend that is not measured: it answers everything.
+struct Backend {
+    tx: BackRing<TxRing, Mapped>,
+    rx: BackRing<RxRing, Mapped>,
+}
+
+struct Mapped(ForeignPage<Domain>);
+
+impl Mapped {
+    fn at(&self, word: usize) -> &AtomicU32 {
+        &self.0.words()[word]
+    }
+}
+
+impl RingPage for Mapped {
+    fn load(&self, word: usize) -> u32 {
+        self.at(word).load(Ordering::Relaxed)
+    }
+
+    fn load_acquire(&self, word: usize) -> u32 {
+        self.at(word).load(Ordering::Acquire)
+    }
+
+    fn store(&self, word: usize, value: u32) {
+        self.at(word).store(value, Ordering::Relaxed);
+    }
+
+    fn store_release(&self, word: usize, value: u32) {
+        self.at(word).store(value, Ordering::Release);
+    }
+
+    fn full_fence(&self) {
+        fence(Ordering::SeqCst);
+    }
+}
+
+impl Backend {
+    fn connect(domain: &Domain, vif: &Vif) -> Option<Backend> {
+        let ring = |key: &str| {
+            let value = domain.read(None, &format!("{}/{key}", vif.front_dir())).ok()?;
+            let gref = std::str::from_utf8(&value).ok()?.parse().ok()?;
+            Some(Mapped(ForeignPage::map(domain, FRONT, gref).ok()?))
+        };
+        Some(Backend {
+            tx: BackRing::attach(ring("tx-ring-ref")?).ok()?,
+            rx: BackRing::attach(ring("rx-ring-ref")?).ok()?,
+        })
+    }
+
+    #[inline(never)]
+    fn answer_tx(&mut self) -> Option<()> {
+        self.tx.refresh().ok()?;
+        while let Some((_, slot)) = self.tx.pop() {
+            self.tx.push(TxResponse { id: slot.request().id, status: 0 }).ok()?;
+        }
+        let _ = self.tx.publish();
+        Some(())
+    }
+
+    #[inline(never)]
+    fn fill_rx(&mut self, count: usize) -> Option<()> {
+        self.rx.refresh().ok()?;
+        for _ in 0..count {
+            let (_, request) = self.rx.pop()?;
+            let response = RxResponse { id: request.id, offset: 0, flags: 0, status: 64 };
+            self.rx.push(response.into()).ok()?;
+        }
+        let _ = self.rx.publish();
+        Some(())
+    }
+}
+
+fn run(path: &str, batch: usize) -> Option<String> {
+    let host = Host::new(1);
+    let (front, back) = (host.add_domain(FRONT, 1100), host.add_domain(BACK, 16));
+    let vif = Vif::new(FRONT, BACK, 0);
+    host.toolstack().add_vif(&vif);
+    let pool = FramePool::new(&front, 1024).ok()?;
+    let table = GrantTable::new(&front);
+    let mut net =
+        Netfront::open(front.clone(), front.clone(), &pool, &table, 0, Config::default()).ok()?;
+    let state = format!("{}/state", vif.back_dir());
+    back.write(None, &state, b"2").ok()?;
+    net.service();
+    let mut backend = Backend::connect(&back, &vif)?;
+    back.write(None, &state, b"4").ok()?;
+    net.service();
+    if net.link() != Link::Up {
+        return None;
+    }
+    let mut done = 0;
+    while done < PACKETS {
+        if path == "rx" {
+            backend.fill_rx(batch)?;
+            done += fe_poll(&mut net, batch);
+        } else {
+            fe_submit(&mut net, batch);
+            backend.answer_tx()?;
+            done += fe_reap(&mut net);
+        }
+    }
+    let stats = net.stats();
+    (stats.faults == 0 && stats.clears == 0 && stats.rx_drops.total() + stats.tx_drops.total() == 0)
+        .then(|| {
+            format!(
+                "{done} packets, {} grants, {} revokes, {} events",
+                stats.grants, stats.revokes, stats.events_sent
+            )
+        })
+}
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1).filter(|arg| arg != "--bench");
+    let path = args.next().unwrap_or_else(|| "tx".into());
+    let batch = args.next().and_then(|batch| batch.parse().ok()).unwrap_or(32);
+    match run(&path, batch) {
+        Some(line) => {
+            println!("{line}");
+            ExitCode::SUCCESS
+        }
+        None => ExitCode::FAILURE,
+    }
+}
