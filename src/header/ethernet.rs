@@ -106,11 +106,15 @@ impl<V: Source> At<Ethernet, V> {
     #[inline]
     pub fn open(self) -> Option<(V::Ref<Ethernet>, Network<V>)> {
         let (header, rest) = self.take()?;
-        let network = match header.kind {
-            EtherType::IPV4 => Network::Ipv4(At::claim(rest)),
-            EtherType::IPV6 => Network::Ipv6(At::claim(rest)),
-            EtherType::ARP => Network::Arp(At::claim(rest)),
-            other => Network::Other(other, rest),
+        // As numbers: two bytes are one comparison.
+        const IPV4: u16 = EtherType::IPV4.0.get();
+        const IPV6: u16 = EtherType::IPV6.0.get();
+        const ARP: u16 = EtherType::ARP.0.get();
+        let network = match header.kind.0.get() {
+            IPV4 => Network::Ipv4(At::claim(rest)),
+            IPV6 => Network::Ipv6(At::claim(rest)),
+            ARP => Network::Arp(At::claim(rest)),
+            _ => Network::Other(header.kind, rest),
         };
         Some((header, network))
     }

@@ -35,6 +35,15 @@
 //! # assert_eq!(tcp_ports(&[0; 60]), None);
 //! ```
 //!
+//! # What it costs
+//!
+//! Read in release assembly (x86-64, `--emit asm`): the ports of a UDP packet over IPv4 in borrowed
+//! bytes take 63 instructions, without a call and without a panic. There is one comparison with
+//! the length of the bytes for each header (14, then 34 for both together, then what IP's total
+//! length leaves), one for each length that a header claims, and none for a field: each is a load
+//! at a constant offset. Writing fields in place is the same with stores. From a buffer that is
+//! taken apart it is two comparisons a header, for the view and for the page behind it.
+//!
 //! # What the type system refuses
 //!
 //! A layer that expects IPv4 cannot be given a view that starts at Ethernet:

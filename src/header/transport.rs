@@ -126,11 +126,10 @@ impl Tcp {
         usize::from(self.data_offset >> 4) * 4
     }
 
-    /// Bytes of the options, where a segment is `available` bytes long.
+    /// Bytes of the options, if the length makes sense.
     #[inline]
-    fn options_len(&self, available: usize) -> Option<usize> {
-        let len = self.header_len();
-        if len > available { None } else { len.checked_sub(size_of::<Tcp>()) }
+    fn options_len(&self) -> Option<usize> {
+        self.header_len().checked_sub(size_of::<Tcp>())
     }
 }
 
@@ -139,17 +138,16 @@ impl<V: Source> At<Tcp, V> {
     /// not been looked at.
     #[inline]
     pub fn open(self) -> Option<(V::Ref<Tcp>, V)> {
-        let available = self.view.len();
         let (header, rest) = self.take()?;
-        let data = rest.skip(header.options_len(available)?)?;
-        Some((header, data))
+        let options = header.options_len()?;
+        Some((header, rest.skip(options)?))
     }
 
     /// The options, 0 to 40 bytes; `None` where [`open`](At::open) gives `None`.
     #[inline]
     pub fn options(&self) -> Option<&[u8]> {
         let (header, rest) = Tcp::ref_from_prefix(self.view.head()).ok()?;
-        rest.get(..header.options_len(self.view.len())?)
+        rest.get(..header.options_len()?)
     }
 }
 
