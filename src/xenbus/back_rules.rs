@@ -254,7 +254,7 @@ mod tests {
 
     use super::*;
     use crate::xenbus::back::MAX_ACTIONS;
-    use crate::xenbus::testing::table_in_docs;
+    use crate::xenbus::tests::fake::table_in_docs;
 
     const PHASES: [Phase; 6] = [
         Phase::Fresh,

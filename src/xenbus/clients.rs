@@ -29,9 +29,11 @@ pub type Vif = (DomId, u32);
 /// What has changed since the poll before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// New vifs: open a [`BackBus`](super::BackBus) for each, soon.
+    /// New vifs: open a [`BackBus`](super::BackBus) for each, soon. (One that vanished and is back
+    /// may still have its old one, which then sees to it.)
     pub appeared: Vec<Vif>,
-    /// Vifs whose directory is gone. (Their `BackBus` notices too.)
+    /// Vifs whose directory is gone. Their `BackBus` notices too, and ends by
+    /// [`Remove`](super::BackStep::Remove).
     pub vanished: Vec<Vif>,
 }
 
@@ -137,7 +139,7 @@ impl<S: Store> Drop for Clients<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::xenbus::testing::FakeXen;
+    use crate::xenbus::tests::fake::FakeXen;
 
     const NOW: Instant = Instant(0);
 

@@ -351,7 +351,13 @@ impl<S: Store> FrontBus<S> {
             match action {
                 Action::Stay if self.phase == Phase::Live => return Ok(FrontStep::Live),
                 Action::Stay => return Ok(FrontStep::Wait),
-                Action::Gone => return Ok(FrontStep::Gone),
+                Action::Gone => {
+                    // Should it come back, it is a new vif.
+                    (self.backend, self.patience) = (None, None);
+                    self.reconnect.reset();
+                    self.held_until = now;
+                    return Ok(FrontStep::Gone);
+                }
                 Action::Release => return Ok(FrontStep::Release),
                 Action::Connect => {
                     return if self.read_offer()? {
@@ -376,7 +382,7 @@ impl<S: Store> FrontBus<S> {
                 }
                 Action::Repeat => {
                     let state = self.written.unwrap_or_default();
-                    self.put_state(state)?;
+                    self.put_state(state, state)?;
                     return Ok(FrontStep::Wait);
                 }
             }
@@ -430,10 +436,12 @@ impl<S: Store> FrontBus<S> {
     /// Starts from the `state` that is there.
     fn adopt(&mut self, now: Instant) -> Result<(), StoreError> {
         let Some(mine) = self.mine else { return Ok(()) };
-        self.written = Some(mine);
         let phase = match mine {
             BusState::Unknown | BusState::InitWait => {
-                return self.write(BusState::Initialising, Phase::Offering, now);
+                if !self.put_state(mine, BusState::Initialising)? {
+                    return Ok(());
+                }
+                Phase::Offering
             }
             BusState::Initialising => Phase::Offering,
             BusState::Initialised
@@ -443,6 +451,7 @@ impl<S: Store> FrontBus<S> {
             BusState::Closing => Phase::Closing,
             BusState::Closed => Phase::Closed,
         };
+        self.written = self.mine;
         self.enter(phase, now);
         Ok(())
     }
@@ -460,7 +469,7 @@ impl<S: Store> FrontBus<S> {
 
     /// Writes our state and enters the phase that goes with it.
     fn write(&mut self, state: BusState, phase: Phase, now: Instant) -> Result<(), StoreError> {
-        if self.put_state(state)? {
+        if self.put_state(self.written.unwrap_or_default(), state)? {
             self.lost(now);
             self.faulted = false;
             self.enter(phase, now);
@@ -469,11 +478,10 @@ impl<S: Store> FrontBus<S> {
     }
 
     /// Writes our state. Looks again if it was not ours any more.
-    fn put_state(&mut self, state: BusState) -> Result<bool, StoreError> {
-        let from = self.written.unwrap_or_default();
-        let ours = self.link.change_state(from, state, |_| Ok(()))?;
+    fn put_state(&mut self, from: BusState, to: BusState) -> Result<bool, StoreError> {
+        let ours = self.link.change_state(from, to, |_| Ok(()))?;
         if ours {
-            self.left_state(state);
+            self.left_state(to);
         } else {
             self.look = true;
         }

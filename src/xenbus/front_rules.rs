@@ -264,7 +264,7 @@ mod tests {
 
     use super::*;
     use crate::xenbus::front::MAX_ACTIONS;
-    use crate::xenbus::testing::table_in_docs;
+    use crate::xenbus::tests::fake::table_in_docs;
 
     const PHASES: [Phase; 6] = [
         Phase::Stale,

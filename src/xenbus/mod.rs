@@ -37,7 +37,7 @@ mod state;
 mod values;
 
 #[cfg(test)]
-mod testing;
+mod tests;
 
 pub use back::{BackBus, BackStep, Removal};
 pub use backend_offer::BackendOffer;

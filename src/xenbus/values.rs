@@ -187,7 +187,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::xenbus::testing::FakeXen;
+    use crate::xenbus::tests::fake::FakeXen;
 
     #[test]
     fn numbers() {
