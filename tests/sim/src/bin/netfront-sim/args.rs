@@ -1,0 +1,122 @@
+//! The command line.
+
+use core::time::Duration;
+use std::path::PathBuf;
+
+use clap::Parser;
+
+/// Bytes each way if neither `--bytes` nor `--seconds` says otherwise.
+const DEFAULT_BYTES: u64 = 64 << 20;
+
+/// Two domains on a simulated Xen host: a client (netfront and a TCP/IP stack) uploads to and
+/// downloads from a backend domain (netback and a stack of its own). Every byte is checked.
+///
+/// Time is virtual and one seed decides every chance: the same options give the same run.
+#[derive(Clone, Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub struct Args {
+    /// Bytes to send each way; k, M and G are powers of 1024 [default: 64M, or as much as goes
+    /// with --seconds]
+    #[arg(long, value_name = "N[k|M|G]", value_parser = bytes, allow_hyphen_values = true)]
+    bytes: Option<u64>,
+
+    /// Stop sending after so many seconds of virtual time
+    #[arg(long, value_name = "N", value_parser = seconds, allow_hyphen_values = true)]
+    pub seconds: Option<Duration>,
+
+    /// The largest IP packet, 576 to 65521
+    #[arg(
+        long,
+        value_name = "BYTES",
+        default_value_t = 1500,
+        value_parser = clap::value_parser!(u16).range(576..=65521),
+        allow_hyphen_values = true,
+    )]
+    pub mtu: u16,
+
+    /// What decides the contents, who runs when, and what a hostile backend does
+    #[arg(long, value_name = "N", default_value_t = 1, allow_hyphen_values = true)]
+    pub seed: u64,
+
+    /// No scatter-gather: each packet in one page
+    #[arg(long)]
+    pub no_sg: bool,
+
+    /// Let the backend turn on the client every so often. Fails if the client is cut off for more
+    /// than a second, or a byte is wrong
+    #[arg(long)]
+    pub hostile: bool,
+
+    /// Write what crosses the ring to a pcap file, with virtual time in nanoseconds
+    #[arg(long, value_name = "FILE")]
+    pub pcap: Option<PathBuf>,
+
+    /// Print one JSON object instead of the table; progress goes to stderr
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Args {
+    /// Bytes to send each way; `None`: until time is up.
+    pub fn bytes(&self) -> Option<u64> {
+        match (self.bytes, self.seconds) {
+            (None, None) => Some(DEFAULT_BYTES),
+            (bytes, _) => bytes,
+        }
+    }
+}
+
+fn bytes(text: &str) -> Result<u64, String> {
+    let (digits, shift) = match text.char_indices().last() {
+        Some((at, 'k' | 'K')) => (&text[..at], 10),
+        Some((at, 'M')) => (&text[..at], 20),
+        Some((at, 'G')) => (&text[..at], 30),
+        Some(_) | None => (text, 0),
+    };
+    let number: u64 = digits.parse().map_err(|_| "not a number of bytes, like 500k or 64M")?;
+    match number.checked_mul(1 << shift) {
+        Some(0) => Err("there must be something to send".to_owned()),
+        Some(bytes) if bytes <= 1 << 40 => Ok(bytes),
+        Some(_) | None => Err("more than 1024G".to_owned()),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds, like 5 or 0.25")?;
+    if !(0.001..=86_400.0).contains(&seconds) {
+        return Err("must be between 0.001 and 86400".to_owned());
+    }
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_suffixes() {
+        assert_eq!(bytes("1"), Ok(1));
+        assert_eq!(bytes("3k"), Ok(3072));
+        assert_eq!(bytes("64M"), Ok(64 << 20));
+        assert_eq!(bytes("2G"), Ok(2 << 30));
+        for bad in ["", "k", "-1", "1.5M", "0", "0M", "10q", "9999999999G", "ä", "1025G"] {
+            assert!(bytes(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn seconds_are_positive_and_finite() {
+        assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
+        for bad in ["", "x", "-1", "0", "inf", "NaN", "1e9"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_amount_has_a_default_unless_time_bounds_it() {
+        let parse = |args: &[&str]| Args::try_parse_from([&["sim"], args].concat()).unwrap();
+        assert_eq!(parse(&[]).bytes(), Some(DEFAULT_BYTES));
+        assert_eq!(parse(&["--seconds", "1"]).bytes(), None);
+        assert_eq!(parse(&["--seconds", "1", "--bytes", "1M"]).bytes(), Some(1 << 20));
+    }
+}

@@ -1,0 +1,110 @@
+//! The backend domain: netback, a TCP/IP stack, and the other ends of both streams.
+
+use core::cell::Cell;
+use std::rc::Rc;
+
+use xen_grant::{DomId, FramePool};
+use xen_netfront::netback::{Config, Netback};
+use xen_sim::{Ctx, Domain, Next, Task};
+
+use crate::alloc::{Charge, Owner};
+use crate::client::wait;
+use crate::error::Error;
+use crate::served::{Back, QUEUE, Served};
+use crate::stack::{SERVER, Stack};
+use crate::stream::{Sink, Source};
+
+/// Pages of the backend: a batch of the largest packets from the client, and a full queue of them
+/// to it.
+pub const POOL_PAGES: usize = 64 * 18 + QUEUE * 18 + 64;
+
+/// The address of the stack in the backend's domain.
+const MAC: [u8; 6] = [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff];
+
+/// The backend domain.
+pub struct Backend {
+    domain: Domain,
+    client: DomId,
+    pool: FramePool,
+    stack: Stack<Served>,
+    upload: Sink,
+    download: Source,
+    /// Bytes of the upload received.
+    uploaded: Rc<Cell<u64>>,
+}
+
+impl Backend {
+    /// The backend in its domain, for vif 0 of `client`. It sends what `download` makes.
+    pub fn new(
+        domain: &Domain,
+        client: DomId,
+        mtu: u16,
+        upload: Sink,
+        download: Source,
+        seed: u64,
+    ) -> Result<Backend, Error> {
+        let pool = FramePool::new(domain, POOL_PAGES)?;
+        let served = Served::new(open(domain, client, &pool)?, &pool, MAC, mtu);
+        let mut stack = Stack::new(served, MAC, SERVER, seed, domain.host().now());
+        // Nothing is open yet: both ports are free.
+        let _ = stack.listen();
+        let uploaded = Rc::default();
+        Ok(Backend { domain: domain.clone(), client, pool, stack, upload, download, uploaded })
+    }
+
+    /// Bytes of the upload received so far.
+    pub fn uploaded(&self) -> Rc<Cell<u64>> {
+        self.uploaded.clone()
+    }
+
+    /// The stack.
+    pub fn stack(&self) -> &Stack<Served> {
+        &self.stack
+    }
+
+    /// Both ends of the streams that are here.
+    pub fn streams(&self) -> (&Source, &Sink) {
+        (&self.download, &self.upload)
+    }
+
+    /// Ends the backend, as a crash does.
+    pub fn kill(&mut self) {
+        self.stack.device.netif_mut().kill();
+    }
+
+    /// Starts it again.
+    pub fn restart(&mut self) -> Result<(), Error> {
+        let vif = open(&self.domain, self.client, &self.pool)?;
+        self.stack.device.netif_mut().vif = Some(vif);
+        Ok(())
+    }
+}
+
+fn open(domain: &Domain, client: DomId, pool: &FramePool) -> Result<Back, Error> {
+    let config = Config { queue_packets: QUEUE, queue_frames: QUEUE * 18, ..Config::default() };
+    Ok(Netback::open(domain.clone(), domain.store(), pool, client, 0, config)?)
+}
+
+impl Task for Backend {
+    /// Once round the loop: what has come, what is to be sent, and when to come back.
+    fn run(&mut self, ctx: &mut Ctx<'_>) -> Next {
+        let _ours = Charge::to(Owner::Back);
+        let stack = &mut self.stack;
+        if let Some(vif) = &mut stack.device.netif_mut().vif {
+            vif.service();
+        }
+        stack.poll(ctx.now);
+        self.upload.drain(stack.upload());
+        self.download.pump(stack.download(), ctx.now);
+        stack.poll(ctx.now);
+        self.uploaded.set(self.upload.bytes());
+
+        let served = stack.device.netif_mut();
+        if served.rearm() {
+            return Next::Now;
+        }
+        let deadline = served.vif.as_ref().and_then(Back::next_deadline);
+        let timers = [deadline, stack.next_deadline(ctx.now), self.download.deadline(ctx.now)];
+        wait(timers.into_iter().flatten().min())
+    }
+}

@@ -1,0 +1,183 @@
+//! The client domain: netfront, a TCP/IP stack, an upload and a download.
+
+use core::cell::Cell;
+use std::rc::Rc;
+
+use smoltcp::socket::tcp;
+use xen_grant::{FramePool, GrantTable};
+use xen_netfront::netfront::{Config, Link, Netfront};
+use xen_netfront::netif::Netif;
+use xen_netfront::platform::Instant;
+use xen_sim::{Ctx, Domain, Next, StoreClient, Task};
+
+use crate::alloc::{Charge, Owner};
+use crate::capture::{Captured, Pcap};
+use crate::error::Error;
+use crate::stack::{CLIENT, Stack};
+use crate::stream::{Sink, Source};
+
+/// Pages of the client: a full receive ring, a full transmit ring, and what the stack holds.
+pub const POOL_PAGES: usize = 640;
+
+/// The device.
+pub type Front = Netfront<Domain, StoreClient>;
+
+/// What others may see of the client while it runs.
+#[derive(Debug, Default)]
+pub struct Board {
+    /// When the link came up last; `None` while it is down.
+    pub up_since: Cell<Option<Instant>>,
+    /// How often it has come up.
+    pub connects: Cell<u64>,
+    /// When it came up first.
+    pub first_up: Cell<Option<Instant>>,
+    /// Bytes of the download received.
+    pub downloaded: Cell<u64>,
+    /// When all was transferred and both connections closed.
+    pub finished: Cell<Option<Instant>>,
+}
+
+/// The client domain.
+pub struct Client {
+    pool: FramePool,
+    state: State,
+    upload: Source,
+    download: Sink,
+    seed: u64,
+    pcap: Option<(PathBuf, Pcap)>,
+    board: Rc<Board>,
+    closing: bool,
+}
+
+enum State {
+    /// The stack wants to know the MTU, so it waits for the device.
+    Connecting(Option<Front>),
+    Running(Box<Stack<Captured<Front>>>),
+}
+
+impl Client {
+    /// The client in its domain. It uploads what `upload` makes.
+    pub fn new(
+        domain: &Domain,
+        config: Config,
+        upload: Source,
+        download: Sink,
+        seed: u64,
+        pcap: Option<Pcap>,
+    ) -> Result<Client, Error> {
+        let pool = FramePool::new(domain, POOL_PAGES)?;
+        let table = GrantTable::new(domain);
+        let net = Netfront::open(domain.clone(), domain.store(), &pool, &table, 0, config)?;
+        let (state, board) = (State::Connecting(Some(net)), Rc::default());
+        Ok(Client { pool, state, upload, download, seed, pcap, board, closing: false })
+    }
+
+    /// What others may see.
+    pub fn board(&self) -> Rc<Board> {
+        self.board.clone()
+    }
+
+    /// The stack, once the device has been up.
+    pub fn stack(&self) -> Option<&Stack<Captured<Front>>> {
+        match &self.state {
+            State::Running(stack) => Some(stack),
+            State::Connecting(_) => None,
+        }
+    }
+
+    /// Both ends of the streams that are here.
+    pub fn streams(&self) -> (&Source, &Sink) {
+        (&self.upload, &self.download)
+    }
+
+    /// The pool.
+    pub fn pool(&self) -> &FramePool {
+        &self.pool
+    }
+
+    /// Disconnects in good order; done when the backend has let go.
+    pub fn close(&mut self) -> Next {
+        let State::Running(stack) = &mut self.state else { return Next::Done };
+        let net = stack.device.netif_mut().below_mut();
+        if !self.closing {
+            net.disconnect();
+            self.closing = true;
+        }
+        net.service();
+        if net.closed() {
+            return Next::Done;
+        }
+        if net.rearm() { Next::Now } else { wait(net.next_deadline()) }
+    }
+
+    /// Waits for the device to come up, then puts the stack on top.
+    fn start(&mut self, now: Instant) -> Option<Next> {
+        let State::Connecting(waiting) = &mut self.state else { return None };
+        let mut net = waiting.take()?;
+        net.service();
+        if net.link() == Link::Down {
+            let next = if net.rearm() { Next::Now } else { wait(net.next_deadline()) };
+            *waiting = Some(net);
+            return Some(next);
+        }
+        let mac = net.mac().0;
+        let mut stack =
+            Stack::new(Captured::new(net, self.pcap.take()), mac, CLIENT, self.seed, now);
+        // Nothing is open yet, and the address is one: it connects.
+        let _ = stack.connect();
+        self.state = State::Running(Box::new(stack));
+        None
+    }
+}
+
+impl Task for Client {
+    /// Once round the loop: what has come, what is to be sent, and when to come back.
+    fn run(&mut self, ctx: &mut Ctx<'_>) -> Next {
+        let _ours = Charge::to(Owner::Front);
+        if let Some(next) = self.start(ctx.now) {
+            return next;
+        }
+        let State::Running(stack) = &mut self.state else { return Next::Done };
+        let net = stack.device.netif_mut().below_mut();
+        net.service();
+        net.complete_tx();
+        stack.poll(ctx.now);
+        self.upload.pump(stack.upload(), ctx.now);
+        self.download.drain(stack.download());
+        stack.poll(ctx.now);
+
+        let net = stack.device.netif_mut().below_mut();
+        let again = net.rearm();
+        let deadline = net.next_deadline();
+        self.board.show(net, &self.download, ctx.now);
+        let sent = matches!(stack.upload().state(), tcp::State::TimeWait | tcp::State::Closed);
+        if sent && self.download.ended() && stack.download().state() == tcp::State::Closed {
+            self.board.finished.set(Some(ctx.now));
+            return Next::Done;
+        }
+        if again {
+            return Next::Now;
+        }
+        let timers = [deadline, stack.next_deadline(ctx.now), self.upload.deadline(ctx.now)];
+        wait(timers.into_iter().flatten().min())
+    }
+}
+
+impl Board {
+    fn show(&self, net: &Front, download: &Sink, now: Instant) {
+        let connects = net.stats().connects;
+        if net.link() == Link::Down {
+            self.up_since.set(None);
+        } else if self.up_since.get().is_none() || self.connects.get() != connects {
+            self.up_since.set(Some(now));
+            self.first_up.set(self.first_up.get().or(Some(now)));
+        }
+        self.connects.set(connects);
+        self.downloaded.set(download.bytes());
+    }
+}
+
+/// Waits for an event, or for this moment.
+pub fn wait(deadline: Option<Instant>) -> Next {
+    deadline.map_or(Next::Wait, Next::WaitUntil)
+}

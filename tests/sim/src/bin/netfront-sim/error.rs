@@ -1,0 +1,59 @@
+//! Why a run could not begin, or could not go on.
+
+use core::fmt;
+use core::time::Duration;
+use std::path::Path;
+
+use pcap_file::PcapError;
+use xen_grant::PoolError;
+use xen_netfront::netfront::OpenError;
+use xen_netfront::store::StoreError;
+use xen_sim::Outcome;
+
+/// What stopped the program, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error(String);
+
+impl Error {
+    /// The capture file can't be written.
+    pub fn pcap(path: &Path, error: &PcapError) -> Error {
+        Error(format!("--pcap {}: {error}", path.display()))
+    }
+
+    /// Nothing was transferred for too long.
+    pub fn stalled(time: Duration, bytes: u64) -> Error {
+        Error(format!("nothing was transferred for {time:?} (virtual) after {bytes} bytes"))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl core::error::Error for Error {}
+
+impl From<PoolError> for Error {
+    fn from(error: PoolError) -> Error {
+        Error(format!("no frame pool: {error}"))
+    }
+}
+
+impl From<OpenError> for Error {
+    fn from(error: OpenError) -> Error {
+        Error(format!("the frontend can't be opened: {error}"))
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Error {
+        Error(format!("the backend can't be opened: {error}"))
+    }
+}
+
+impl From<Outcome> for Error {
+    fn from(outcome: Outcome) -> Error {
+        Error(format!("the run came to no end: {outcome}"))
+    }
+}

@@ -1,0 +1,171 @@
+//! A client's vif as a device for a stack: netback behind [`Netif`].
+//!
+//! What the client sends is what the stack receives, and the reverse.
+
+use std::collections::VecDeque;
+
+use xen_grant::{Frame, FramePool};
+use xen_netfront::buffer::{RxPacket, TxBuf, TxPacket};
+use xen_netfront::header::MacAddr;
+use xen_netfront::netback::{Netback, Stats};
+use xen_netfront::netif::{self, Capabilities, Linear, Netif, Permit, RxOf};
+use xen_netfront::wire::MAX_SLOTS;
+use xen_sim::{Domain, StoreClient};
+
+/// Packets taken from the client at once: what one grant-copy hypercall carries.
+const BATCH: usize = 64;
+/// Packets queued for the client at most. Beyond that the stack has to wait.
+pub const QUEUE: usize = 128;
+
+/// The device.
+pub type Back = Netback<Domain, StoreClient>;
+
+/// A vif and what it needs to be a device.
+pub struct Served {
+    /// `None` while somebody else plays the backend.
+    pub vif: Option<Back>,
+    pool: FramePool,
+    mac: MacAddr,
+    mtu: usize,
+    arrived: VecDeque<RxPacket>,
+    linear: Linear,
+    /// What backends that are no more have done.
+    past: Stats,
+}
+
+impl Served {
+    /// `vif` as a device with this address.
+    pub fn new(vif: Back, pool: &FramePool, mac: [u8; 6], mtu: u16) -> Served {
+        Served {
+            vif: Some(vif),
+            pool: pool.clone(),
+            mac: MacAddr(mac),
+            mtu: mtu.into(),
+            arrived: VecDeque::with_capacity(BATCH),
+            linear: Linear::default(),
+            past: Stats::default(),
+        }
+    }
+
+    /// Ends the backend, as a crash or a restart does; what it counted stays.
+    pub fn kill(&mut self) {
+        if let Some(vif) = self.vif.take() {
+            self.past = sum(&self.past, vif.stats());
+        }
+    }
+
+    /// Asks for an event when there is something to do; true if there is already.
+    pub fn rearm(&mut self) -> bool {
+        self.vif.as_mut().is_some_and(Back::rearm) || !self.arrived.is_empty() && !self.is_full()
+    }
+
+    /// Whether the stack can't send, and so can't receive: it answers what it receives.
+    fn is_full(&self) -> bool {
+        self.vif.as_ref().is_none_or(|vif| !vif.is_connected() || vif.queued() >= QUEUE)
+    }
+
+    /// What all backends here have done.
+    pub fn stats(&self) -> Stats {
+        match &self.vif {
+            Some(vif) => sum(&self.past, vif.stats()),
+            None => self.past,
+        }
+    }
+}
+
+/// The counters that add up, added up.
+fn sum(a: &Stats, b: &Stats) -> Stats {
+    let mut from_drops = a.from_drops;
+    let mut to_drops = a.to_drops;
+    macro_rules! add {
+        ($sum:ident, $other:expr; $($field:ident)*) => { $($sum.$field += $other.$field;)* };
+    }
+    add!(from_drops, b.from_drops; runt too_many_slots sizes multicast gso copy_failed no_frame);
+    add!(to_drops, b.to_drops; not_connected bad_length offload queue_full stalled copy_failed disconnected);
+    let mut all = Stats { from_drops, to_drops, ..*a };
+    add!(all, b; from_packets from_bytes from_slots to_packets to_bytes to_slots);
+    add!(all, b; copy_hypercalls copy_ops copy_failures hypervisor_copied_bytes copied_bytes);
+    add!(all, b; events_sent maps connects faults stalls);
+    all.queue_high_water = all.queue_high_water.max(b.queue_high_water);
+    all
+}
+
+impl Netif for Served {
+    type Block = Frame;
+    type Permit<'a> = Delivery<'a>;
+
+    fn mac(&self) -> MacAddr {
+        self.mac
+    }
+
+    fn mtu(&self) -> usize {
+        self.mtu
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            block_size: xen_grant::PAGE_SIZE,
+            max_fragments: MAX_SLOTS,
+            ..Capabilities::default()
+        }
+    }
+
+    fn stats(&self) -> netif::Stats {
+        let stats = Served::stats(self);
+        netif::Stats {
+            rx_packets: stats.from_packets,
+            rx_bytes: stats.from_bytes,
+            rx_dropped: stats.from_drops.total(),
+            tx_packets: stats.to_packets,
+            tx_bytes: stats.to_bytes,
+            tx_dropped: stats.to_drops.total(),
+            copies: 0,
+            copied_bytes: stats.copied_bytes,
+            linearised_packets: self.linear.packets(),
+            linearised_bytes: self.linear.bytes(),
+        }
+    }
+
+    fn alloc(&mut self, headroom: usize) -> Option<TxBuf> {
+        Some(TxBuf::new(self.pool.take()?, headroom))
+    }
+
+    fn reserve(&mut self, _slots: usize) -> Option<Delivery<'_>> {
+        let vif = self.vif.as_mut().filter(|vif| vif.is_connected())?;
+        if vif.queued() >= QUEUE {
+            vif.flush();
+        }
+        (vif.queued() < QUEUE).then_some(Delivery(vif))
+    }
+
+    fn receive(&mut self, budget: usize, mut sink: impl FnMut(RxOf<Self>)) -> usize {
+        if let (true, Some(vif)) = (self.arrived.is_empty(), &mut self.vif) {
+            vif.poll(BATCH, |packet| self.arrived.push_back(packet.freeze()));
+        }
+        let count = budget.min(self.arrived.len());
+        self.arrived.drain(..count).for_each(&mut sink);
+        count
+    }
+
+    fn flush(&mut self) {
+        if let Some(vif) = &mut self.vif {
+            vif.flush();
+        }
+    }
+
+    fn linear(&mut self) -> &mut Linear {
+        &mut self.linear
+    }
+}
+
+/// A place in the client's queue.
+pub struct Delivery<'a>(&'a mut Back);
+
+impl Permit for Delivery<'_> {
+    type Block = Frame;
+
+    fn send(self, packet: TxPacket) {
+        // Refused means dropped, and counted there.
+        let _ = self.0.deliver(packet.freeze());
+    }
+}

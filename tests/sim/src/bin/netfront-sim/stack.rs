@@ -1,0 +1,94 @@
+//! The smoltcp stack of a domain: one interface, two TCP sockets, on any device.
+
+use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
+use smoltcp::socket::tcp;
+use smoltcp::wire::{EthernetAddress, IpAddress, IpCidr, Ipv4Address};
+use xen_netfront::netif::Netif;
+use xen_netfront::phy::Device;
+use xen_netfront::platform::Instant;
+
+/// The client's address.
+pub const CLIENT: Ipv4Address = Ipv4Address::new(10, 0, 0, 1);
+/// The backend's address.
+pub const SERVER: Ipv4Address = Ipv4Address::new(10, 0, 0, 2);
+/// Where the backend takes an upload (the discard port, though it looks at every byte).
+pub const UPLOAD_PORT: u16 = 9;
+/// Where the backend gives a download (the character generator's port).
+pub const DOWNLOAD_PORT: u16 = 19;
+
+/// Bytes that each socket buffers each way.
+const BUFFER: usize = 256 << 10;
+
+/// A device and the stack on top of it.
+pub struct Stack<N: Netif> {
+    /// The device: of any kind.
+    pub device: Device<N>,
+    /// The interface.
+    pub iface: Interface,
+    sockets: SocketSet<'static>,
+    upload: SocketHandle,
+    download: SocketHandle,
+}
+
+impl<N: Netif> Stack<N> {
+    /// A stack with this address, the same seed for the same numbers. The device is up.
+    pub fn new(netif: N, mac: [u8; 6], address: Ipv4Address, seed: u64, now: Instant) -> Stack<N> {
+        let mut device = Device::new(netif);
+        let mut config = Config::new(EthernetAddress(mac).into());
+        config.random_seed = seed;
+        let mut iface = Interface::new(config, &mut device, to_smoltcp(now));
+        iface.update_ip_addrs(|addresses| {
+            // A new interface has room for it.
+            let _ = addresses.push(IpCidr::new(IpAddress::Ipv4(address), 24));
+        });
+        let mut sockets = SocketSet::new(Vec::with_capacity(2));
+        let buffer = || tcp::SocketBuffer::new(vec![0; BUFFER]);
+        let mut socket = || sockets.add(tcp::Socket::new(buffer(), buffer()));
+        let (upload, download) = (socket(), socket());
+        Stack { device, iface, sockets, upload, download }
+    }
+
+    /// The upload's socket.
+    pub fn upload(&mut self) -> &mut tcp::Socket<'static> {
+        self.sockets.get_mut(self.upload)
+    }
+
+    /// The download's socket.
+    pub fn download(&mut self) -> &mut tcp::Socket<'static> {
+        self.sockets.get_mut(self.download)
+    }
+
+    /// Connects both sockets to the server.
+    pub fn connect(&mut self) -> Result<(), tcp::ConnectError> {
+        for (socket, port) in [(self.upload, UPLOAD_PORT), (self.download, DOWNLOAD_PORT)] {
+            let socket = self.sockets.get_mut::<tcp::Socket<'_>>(socket);
+            socket.connect(self.iface.context(), (SERVER, port), 49152 + port)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for a client on both sockets.
+    pub fn listen(&mut self) -> Result<(), tcp::ListenError> {
+        self.upload().listen(UPLOAD_PORT)?;
+        self.download().listen(DOWNLOAD_PORT)
+    }
+
+    /// Has the stack handle what has come and send what it has. True if anything came of it.
+    pub fn poll(&mut self, now: Instant) -> bool {
+        let result = self.device.poll(&mut self.iface, &mut self.sockets, to_smoltcp(now));
+        result == PollResult::SocketStateChanged
+    }
+
+    /// When the stack wants to be polled though nothing has come. `None` if it only waits, maybe
+    /// for room to transmit.
+    pub fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
+        let at = self.iface.poll_at(to_smoltcp(now), &self.sockets)?;
+        let at = Instant(u64::try_from(at.total_micros()).unwrap_or(0).saturating_mul(1000));
+        // It has something to send right now, and has just been asked: the device was full.
+        (at > now).then_some(at)
+    }
+}
+
+fn to_smoltcp(now: Instant) -> smoltcp::time::Instant {
+    smoltcp::time::Instant::from_micros(i64::try_from(now.0 / 1000).unwrap_or(i64::MAX))
+}
