@@ -3,11 +3,10 @@
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::vec::Vec;
-use core::time::Duration;
 
 use xen_grant::DomId;
 
-use super::backoff::Backoff;
+use super::attention::Attention;
 use super::values::{found, parse_domain, parse_u32};
 use crate::platform::Instant;
 use crate::store::{Store, StoreError, Watch};
@@ -19,9 +18,6 @@ pub const MAX_VIFS: usize = 256;
 
 /// The most names that are looked at in one directory. (What xenstore lists in 4096 bytes.)
 const MAX_NAMES: usize = 2048;
-
-/// How long until a store that failed is asked again.
-const STORE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(250));
 
 /// A vif: the frontend's domain, and the vif's number there.
 pub type Vif = (DomId, u32);
@@ -42,41 +38,38 @@ pub struct Clients<S: Store> {
     store: S,
     watch: Option<Watch>,
     known: BTreeSet<Vif>,
-    look: bool,
-    retry_at: Option<Instant>,
-    retry: Backoff,
+    attention: Attention,
 }
 
 impl<S: Store> Clients<S> {
     /// Watches `backend/vif` of our own domain.
     pub fn open(store: S) -> Result<Clients<S>, StoreError> {
         let watch = Some(store.watch(ROOT)?);
-        let retry = Backoff::new(STORE.0, STORE.1);
-        Ok(Clients { store, watch, known: BTreeSet::new(), look: true, retry_at: None, retry })
+        Ok(Clients { store, watch, known: BTreeSet::new(), attention: Attention::new() })
     }
 
     /// What has changed. Each vif is reported once when it appears, and once when it vanishes.
     ///
     /// Nothing is read unless the watch has fired. (It fires for every change below a vif, too.)
     pub fn poll(&mut self, now: Instant) -> Changes {
-        if self.retry_at.is_some_and(|at| at > now) {
+        if self.attention.rests(now) {
             return Changes::default();
         }
-        self.retry_at = None;
-        self.look |= self.watch.as_ref().is_some_and(|watch| self.store.fired(watch));
-        if !self.look {
+        if self.watch.as_ref().is_some_and(|watch| self.store.fired(watch)) {
+            self.attention.ask();
+        }
+        if !self.attention.is_asked() {
             return Changes::default();
         }
         match self.list() {
             Ok(present) => {
-                self.look = false;
-                self.retry.reset();
+                self.attention.looked();
+                self.attention.served();
                 self.compare(&present)
             }
             Err(error) => {
-                let delay = self.retry.delay();
+                let delay = self.attention.failed(now);
                 log::debug!("{ROOT}: {error}; looking again in {delay:?}");
-                self.retry_at = Some(now + delay);
                 Changes::default()
             }
         }
@@ -84,13 +77,15 @@ impl<S: Store> Clients<S> {
 
     /// When to call [`poll`](Clients::poll) at the latest; `None` if only an event can matter.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.retry_at.or(self.look.then_some(Instant(0)))
+        self.attention.deadline(Instant(0))
     }
 
     /// A vif is done with ([`BackStep::Remove`](super::BackStep::Remove)). Should its directory be
     /// there again, it is a new vif.
     pub fn forget(&mut self, vif: Vif) {
-        self.look |= self.known.remove(&vif);
+        if self.known.remove(&vif) {
+            self.attention.ask();
+        }
     }
 
     fn compare(&mut self, present: &BTreeSet<Vif>) -> Changes {

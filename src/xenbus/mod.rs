@@ -20,18 +20,15 @@
 //!
 //! [`FrontBus`] and [`BackBus`] are state machines that say what the device is to do next. They
 //! are total: whatever a peer writes, at whatever moment, has an answer, and none is a panic. Each
-//! decision is a pure function of what is known, in `front_rules.rs` and `back_rules.rs`, with
+//! decision is a pure function of what is known, in `front/rules.rs` and `back/rules.rs`, with
 //! its table. Time is an argument. Neither talks to xenstore unless a watch has fired or a
 //! deadline has passed, and then only a bounded number of times.
 
+mod attention;
 mod back;
-mod back_rules;
-mod backend_offer;
 mod backoff;
 mod clients;
 mod front;
-mod front_rules;
-mod frontend_offer;
 mod link;
 mod state;
 mod values;
@@ -39,10 +36,10 @@ mod values;
 #[cfg(test)]
 mod tests;
 
-pub use back::{BackBus, BackStep, Removal};
-pub use backend_offer::BackendOffer;
+pub use back::{
+    BackBus, BackStep, BadOffer, EventChannels, FrontendOffer, MAX_QUEUES, QueueOffer, Removal,
+};
 pub use clients::{Changes, Clients, MAX_VIFS, Vif};
-pub use front::{FrontBus, FrontStep};
-pub use frontend_offer::{BadOffer, EventChannels, FrontendOffer, MAX_QUEUES, QueueOffer};
+pub use front::{BackendOffer, FrontBus, FrontStep};
 pub use state::BusState;
 pub use values::{Reader, parse_domain, parse_mac, parse_u32, transact};

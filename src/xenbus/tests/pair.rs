@@ -6,7 +6,6 @@ use core::time::Duration;
 
 use super::fake::Random;
 use super::world::{BACK_DIR, FRONT_DIR, Front, World};
-use crate::platform::Instant;
 use crate::xenbus::FrontStep;
 
 #[test]
@@ -181,7 +180,7 @@ fn disturb(world: &mut World, random: &mut Random) {
         15 => {
             let names = world.xen.names(dir);
             if !names.is_empty() {
-                let garbage: &[u8] = *random.pick(&[
+                let garbage: &[u8] = random.pick(&[
                     b"".as_slice(),
                     b"0",
                     b"99999999999",

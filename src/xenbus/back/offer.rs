@@ -3,9 +3,9 @@
 use alloc::format;
 use alloc::vec::Vec;
 
-use super::values::{Reader, join};
 use crate::platform::Port;
 use crate::store::{Store, StoreError};
+use crate::xenbus::values::{Reader, join};
 
 /// The most queues that either end deals with, whatever the other one says.
 pub const MAX_QUEUES: u32 = 8;

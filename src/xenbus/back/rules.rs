@@ -43,7 +43,7 @@
 //! A `state` of 3, 4, 7 or 8 that we did not write is left from an earlier backend, `Stale`: its
 //! frontend is sent through the close cycle, as nothing of the old rings is known here.
 
-use super::state::BusState;
+use crate::xenbus::BusState;
 
 /// How far our end is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -253,7 +253,7 @@ mod tests {
     use alloc::vec::Vec;
 
     use super::*;
-    use crate::xenbus::back::MAX_ACTIONS;
+    use crate::xenbus::back::work::MAX_ACTIONS;
     use crate::xenbus::tests::fake::table_in_docs;
 
     const PHASES: [Phase; 6] = [
@@ -318,7 +318,7 @@ mod tests {
             ("Closed", Phase::Closed, false),
         ];
         for (name, phase, mapped) in rows {
-            let row = table_in_docs(include_str!("back_rules.rs"), name);
+            let row = table_in_docs(include_str!("rules.rs"), name);
             for (peer, word) in BusState::ALL.into_iter().zip(row) {
                 let action = match word {
                     "-" => Stay,

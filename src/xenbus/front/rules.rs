@@ -41,7 +41,7 @@
 //! has unmapped our pages, and taking them back succeeds at once. A backend that does not get
 //! there loses them anyway, a little later.
 
-use super::state::BusState;
+use crate::xenbus::BusState;
 
 /// How far our end is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -263,7 +263,7 @@ mod tests {
     use alloc::vec::Vec;
 
     use super::*;
-    use crate::xenbus::front::MAX_ACTIONS;
+    use crate::xenbus::front::work::MAX_ACTIONS;
     use crate::xenbus::tests::fake::table_in_docs;
 
     const PHASES: [Phase; 6] = [
@@ -325,7 +325,7 @@ mod tests {
             ("Closed", Phase::Closed, false),
         ];
         for (name, phase, rings) in rows {
-            let row = table_in_docs(include_str!("front_rules.rs"), name);
+            let row = table_in_docs(include_str!("rules.rs"), name);
             for (peer, word) in BusState::ALL.into_iter().zip(row) {
                 let action = match word {
                     "-" => Stay,

@@ -2,8 +2,8 @@
 
 use xen_grant::DomId;
 
-use super::values::Reader;
 use crate::store::{Store, StoreError};
+use crate::xenbus::values::Reader;
 
 /// `DOMID_INVALID` (xen/xen.h).
 const NOBODY: DomId = DomId(0x7ff4);
@@ -48,7 +48,7 @@ pub struct BackendOffer {
     pub split_event_channels: bool,
     /// `feature-ctrl-ring`: it has a control ring.
     pub ctrl_ring: bool,
-    /// `multi-queue-max-queues`: at least 1, at most [`MAX_QUEUES`](super::MAX_QUEUES).
+    /// `multi-queue-max-queues`: at least 1, at most [`MAX_QUEUES`](crate::xenbus::MAX_QUEUES).
     pub max_queues: u32,
 }
 
@@ -103,7 +103,7 @@ impl BackendOffer {
             max_queues: peer
                 .u32("multi-queue-max-queues")?
                 .unwrap_or(1)
-                .clamp(1, super::MAX_QUEUES),
+                .clamp(1, crate::xenbus::MAX_QUEUES),
         })
     }
 }

@@ -1,0 +1,233 @@
+//! The backend's end of a vif.
+//!
+//! ```text
+//!                 poll ──► Wait      nothing to do until an event or `next_deadline`
+//!                          Connect   map the rings of `frontend_offer`, then `connected`
+//!                          Release   end all use of the rings, then `released`
+//!                          Remove    the vif is gone, and so is its directory: drop this
+//! ```
+//!
+//! What is decided, and why, is in `rules.rs`; how that is carried out, in `work.rs`; what the
+//! frontend has published, in `offer.rs`.
+//!
+//! In a driver domain nobody else answers the toolstack, so the directory must say `InitWait` soon
+//! after it has appeared, `Closed` soon after the toolstack asked for it, and then be removed:
+//! poll as soon as there is news.
+
+mod offer;
+mod rules;
+mod work;
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use xen_grant::DomId;
+
+use super::attention::Attention;
+use super::backoff::Backoff;
+use super::link::Link;
+use super::state::BusState;
+use super::values::{Reader, parse_u32};
+use crate::platform::Instant;
+use crate::store::{Store, StoreError};
+
+pub use offer::{BadOffer, EventChannels, FrontendOffer, MAX_QUEUES, QueueOffer};
+use rules::Phase;
+
+/// How long until a frontend that was at fault may connect again, at first and at last.
+const RECONNECT: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
+
+/// A connection that lasted this long was a good one.
+const GOOD: Duration = Duration::from_secs(1);
+
+/// What the device is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum BackStep {
+    /// Nothing new: go on with the rings if they are mapped.
+    Wait,
+    /// Map the rings of [`BackBus::frontend_offer`], then call [`BackBus::connected`]; if that
+    /// can't be done, [`BackBus::failed`].
+    Connect,
+    /// End all use of the frontend's rings, then call [`BackBus::released`].
+    Release,
+    /// The vif is gone and its watches too. Drop this, and tell
+    /// [`Clients::forget`](super::Clients::forget).
+    Remove,
+}
+
+/// Who removes a vif's directory in the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// We do: this is a driver domain, and nobody else will.
+    Ours,
+    /// The toolstack does, as in dom0.
+    Toolstack,
+}
+
+/// The backend's end of a vif. See the [module's picture](super).
+///
+/// Call [`poll`](BackBus::poll) whenever xenstore has news, whenever
+/// [`next_deadline`](BackBus::next_deadline) has come, and after each other call; do what it
+/// says. It never fails: a store that does not answer is asked again later.
+pub struct BackBus<S: Store> {
+    link: Link<S>,
+    frontend: DomId,
+    features: Vec<(String, String)>,
+    max_queues: u32,
+    removal: Removal,
+
+    phase: Phase,
+    mapped: bool,
+    /// The device has been told to let go of the rings, and has not said that it did.
+    releasing: bool,
+    removed: bool,
+    /// Why the frontend is at fault.
+    fault: Option<String>,
+    /// The `state` that we left in our directory; `None` if nothing there is ours.
+    written: Option<BusState>,
+    /// What the device has connected to, or was told to.
+    connection: Option<FrontendOffer>,
+
+    // What xenstore said when we last looked.
+    /// Our `state`; `None`: our directory is gone.
+    mine: Option<BusState>,
+    peer: BusState,
+    online: bool,
+    offer: Option<FrontendOffer>,
+
+    attention: Attention,
+    /// When this phase will have lasted too long.
+    patience: Option<Instant>,
+    /// No new offer before that.
+    held_until: Instant,
+    connected_since: Option<Instant>,
+    deadline: Option<Instant>,
+    reconnect: Backoff,
+}
+
+impl<S: Store> BackBus<S> {
+    /// Watches vif `index` of domain `frontend`, below `backend/vif` of our own domain.
+    ///
+    /// `features` are the nodes that tell the frontend what we can do. They are written, and the
+    /// state `InitWait`, by the first [`poll`](BackBus::poll). `multi-queue-max-queues` among them
+    /// (1 without) bounds what the frontend may ask for.
+    pub fn open(
+        store: S,
+        frontend: DomId,
+        index: u32,
+        features: &[(&str, &str)],
+        removal: Removal,
+    ) -> Result<BackBus<S>, StoreError> {
+        let max_queues = features
+            .iter()
+            .find(|(key, _)| *key == "multi-queue-max-queues")
+            .and_then(|(_, value)| parse_u32(value.as_bytes()))
+            .map_or(1, |queues| queues.clamp(1, MAX_QUEUES));
+        Ok(BackBus {
+            link: Link::open(store, format!("backend/vif/{}/{index}", frontend.0), "/state")?,
+            frontend,
+            features: features.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
+            max_queues,
+            removal,
+            phase: Phase::Fresh,
+            mapped: false,
+            releasing: false,
+            removed: false,
+            fault: None,
+            written: None,
+            connection: None,
+            mine: None,
+            peer: BusState::Unknown,
+            online: true,
+            offer: None,
+            attention: Attention::new(),
+            patience: None,
+            held_until: Instant(0),
+            connected_since: None,
+            deadline: Some(Instant(0)),
+            reconnect: Backoff::after_one_try(RECONNECT.0, RECONNECT.1),
+        })
+    }
+
+    /// Looks what has changed, does our part, and says what the device is to do.
+    ///
+    /// Bounded work; none in xenstore unless a watch has fired or a deadline has passed.
+    pub fn poll(&mut self, now: Instant) -> BackStep {
+        if self.removed {
+            return BackStep::Remove;
+        }
+        if self.releasing {
+            return BackStep::Release;
+        }
+        let step = self.advance(now);
+        self.deadline = match step {
+            BackStep::Connect | BackStep::Release | BackStep::Remove => None,
+            BackStep::Wait => self.waits_until(now),
+        };
+        self.releasing = step == BackStep::Release;
+        step
+    }
+
+    /// When to call [`poll`](BackBus::poll) at the latest; `None` if only an event can matter.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// What the frontend has published: from [`BackStep::Connect`] until [`BackBus::released`].
+    pub fn frontend_offer(&self) -> Option<&FrontendOffer> {
+        self.connection.as_ref()
+    }
+
+    /// Whose vif this is.
+    pub fn frontend(&self) -> DomId {
+        self.frontend
+    }
+
+    /// Whether both ends are connected, as far as we know.
+    pub fn is_connected(&self) -> bool {
+        self.phase == Phase::Connected && self.mapped && !self.releasing && self.fault.is_none()
+    }
+
+    /// The frontend's state, as of the last look.
+    pub fn frontend_state(&self) -> BusState {
+        self.peer
+    }
+
+    /// Our directory in xenstore: `mac`, `ip` and more of what the toolstack says are there.
+    pub fn own(&self) -> Reader<'_, S> {
+        self.link.own()
+    }
+
+    /// The device has mapped the rings, after [`BackStep::Connect`]. The next poll tells the
+    /// frontend; from then on it may transmit.
+    pub fn connected(&mut self, now: Instant) {
+        self.mapped = true;
+        self.deadline = Some(now);
+    }
+
+    /// The frontend is at fault, or its rings can't be mapped. `reason` is left in the `error`
+    /// node of our directory. If rings are mapped [`BackStep::Release`] follows, once.
+    pub fn failed(&mut self, now: Instant, reason: &str) {
+        match self.phase {
+            Phase::InitWait | Phase::Connected => {
+                self.fault.get_or_insert_with(|| reason.chars().take(200).collect());
+            }
+            Phase::Fresh | Phase::Stale | Phase::Closing | Phase::Closed => {}
+        }
+        self.deadline = Some(now);
+    }
+
+    /// The device has ended all use of the frontend's rings, after [`BackStep::Release`].
+    pub fn released(&mut self, now: Instant) {
+        self.releasing = false;
+        self.mapped = false;
+        self.connection = None;
+        if self.connected_since.take().is_some_and(|since| now.since(since) >= GOOD) {
+            self.reconnect.reset();
+        }
+        self.deadline = Some(now);
+    }
+}

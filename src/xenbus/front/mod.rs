@@ -1,0 +1,275 @@
+//! The frontend's end of a vif.
+//!
+//! ```text
+//!                 poll ──► Wait      nothing to do until an event or `next_deadline`
+//!                          Connect   make rings, then `publish` them
+//!                          Live      transmit and receive
+//!                          Release   end all use of the rings, then `released`
+//!                          Gone      the vif has been taken away
+//! ```
+//!
+//! What is decided, and why, is in `rules.rs`; how that is carried out, in `work.rs`; what the
+//! backend offers, in `offer.rs`.
+
+mod offer;
+mod rules;
+mod work;
+
+use alloc::format;
+use alloc::string::String;
+use core::time::Duration;
+
+use xen_grant::DomId;
+
+use super::attention::Attention;
+use super::backoff::Backoff;
+use super::link::Link;
+use super::state::BusState;
+use super::values::{join, remove_if_there};
+use crate::platform::Instant;
+use crate::store::{Store, StoreError};
+
+pub use offer::BackendOffer;
+use offer::is_connection_key;
+use rules::Phase;
+
+/// How often a backend that should move on is reminded, at first and at last.
+const REMIND: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(8));
+
+/// How long between tries to connect: the first at once, then 10 ms, ... 500 ms. A backend that
+/// behaves again has us back within a second, however long it did not.
+const RECONNECT: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
+
+/// What the device is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum FrontStep {
+    /// Nothing. If there are rings, leave them alone: don't transmit, don't take them down.
+    Wait,
+    /// Make rings and call [`FrontBus::publish`]. If that can't be done, call [`FrontBus::fail`].
+    Connect,
+    /// The backend is connected: transmit and receive.
+    Live,
+    /// End all use of the rings, then call [`FrontBus::released`].
+    Release,
+    /// The vif has been removed. (Should it come back, `Connect` follows.)
+    Gone,
+}
+
+/// The frontend's end of a vif. See the [module's picture](super).
+///
+/// Call [`poll`](FrontBus::poll) whenever xenstore has news, whenever
+/// [`next_deadline`](FrontBus::next_deadline) has come, and after each other call; do what it
+/// says. It never fails: a store that does not answer is asked again later.
+pub struct FrontBus<S: Store> {
+    link: Link<S>,
+    phase: Phase,
+    rings: bool,
+    /// The device has been told to let go of its rings, and has not said that it did.
+    releasing: bool,
+    wanted: bool,
+    faulted: bool,
+    /// The `state` that we left in our directory; `None` if nothing there is ours.
+    written: Option<BusState>,
+
+    // What xenstore said when we last looked.
+    /// Our `state`; `None`: our directory is gone.
+    mine: Option<BusState>,
+    peer: BusState,
+    online: bool,
+    offer: BackendOffer,
+    /// `backend-id` as of the last look.
+    domain: Option<DomId>,
+    /// The last backend that `backend` named.
+    backend: Option<String>,
+    /// `offer` holds what `Connect` promises.
+    offer_read: bool,
+
+    attention: Attention,
+    /// When this phase will have lasted too long.
+    patience: Option<Instant>,
+    /// No new connection before that.
+    held_until: Instant,
+    live_since: Option<Instant>,
+    deadline: Option<Instant>,
+    remind: Backoff,
+    reconnect: Backoff,
+}
+
+impl<S: Store> FrontBus<S> {
+    /// Watches vif `vif` of our domain. It need not exist yet.
+    pub fn open(store: S, vif: u32) -> Result<FrontBus<S>, StoreError> {
+        Ok(FrontBus {
+            link: Link::open(store, format!("device/vif/{vif}"), "")?,
+            phase: Phase::Stale,
+            rings: false,
+            releasing: false,
+            wanted: true,
+            faulted: false,
+            written: None,
+            mine: None,
+            peer: BusState::Unknown,
+            online: true,
+            offer: BackendOffer::default(),
+            domain: None,
+            backend: None,
+            offer_read: false,
+            attention: Attention::new(),
+            patience: None,
+            held_until: Instant(0),
+            live_since: None,
+            deadline: Some(Instant(0)),
+            remind: Backoff::new(REMIND.0, REMIND.1),
+            reconnect: Backoff::after_one_try(RECONNECT.0, RECONNECT.1),
+        })
+    }
+
+    /// Looks what has changed, does our part, and says what the device is to do.
+    ///
+    /// Bounded work; none in xenstore unless a watch has fired or a deadline has passed.
+    pub fn poll(&mut self, now: Instant) -> FrontStep {
+        if self.releasing {
+            return FrontStep::Release;
+        }
+        let step = self.advance(now);
+        self.deadline = match step {
+            FrontStep::Connect | FrontStep::Release => None,
+            FrontStep::Wait | FrontStep::Live | FrontStep::Gone => self.waits_until(now),
+        };
+        self.releasing = step == FrontStep::Release;
+        step
+    }
+
+    /// When to call [`poll`](FrontBus::poll) at the latest; `None` if only an event can matter.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// What the backend offers.
+    pub fn offer(&self) -> &BackendOffer {
+        &self.offer
+    }
+
+    /// Whether an orderly [`close`](FrontBus::close) is over: our state is `Closed`, and no rings
+    /// are left.
+    pub fn is_closed(&self) -> bool {
+        let closed = if self.mine.is_some() {
+            self.phase == Phase::Closed
+        } else {
+            !self.attention.is_asked()
+        };
+        !self.wanted && !self.rings && closed
+    }
+
+    /// The backend's state, as of the last look.
+    pub fn backend_state(&self) -> BusState {
+        self.peer
+    }
+
+    /// Publishes the rings that the device has made after [`FrontStep::Connect`]: in one
+    /// transaction, every node of an earlier connection goes, `keys` (paths below our directory,
+    /// and values) come, and our state becomes `Connected`.
+    ///
+    /// On an error nothing was published: the device takes its rings down again, and will be
+    /// asked once more a little later.
+    pub fn publish<K: AsRef<str>, V: AsRef<[u8]>>(
+        &mut self,
+        now: Instant,
+        keys: &[(K, V)],
+    ) -> Result<(), StoreError> {
+        self.deadline = Some(now);
+        let connectable = self.phase == Phase::Offering && !self.rings && self.intact();
+        let outcome = if connectable {
+            let (link, store) = (&self.link, self.link.store());
+            link.change_state(BusState::Initialising, BusState::Connected, |transaction| {
+                let within = Some(transaction);
+                for name in store.list(within, link.dir())? {
+                    if is_connection_key(&name) {
+                        remove_if_there(store, within, &join(link.dir(), &name))?;
+                    }
+                }
+                for (key, value) in keys {
+                    store.write(within, &join(link.dir(), key.as_ref()), value.as_ref())?;
+                }
+                Ok(())
+            })
+        } else {
+            Ok(false)
+        };
+        match outcome {
+            Ok(true) => {
+                self.rings = true;
+                self.left_state(BusState::Connected);
+                self.enter(Phase::Published, now);
+                Ok(())
+            }
+            Ok(false) => {
+                self.attention.ask();
+                Err(StoreError::Again)
+            }
+            Err(error) => {
+                self.hold(now);
+                Err(error)
+            }
+        }
+    }
+
+    /// The device has ended all use of its rings, after [`FrontStep::Release`].
+    pub fn released(&mut self, now: Instant) {
+        self.releasing = false;
+        self.rings = false;
+        self.deadline = Some(now);
+        match self.phase {
+            // Our directory was taken from under the connection.
+            Phase::Published | Phase::Live => {
+                self.lost(now);
+                self.faulted = false;
+                self.written = None;
+                self.enter(Phase::Stale, now);
+            }
+            Phase::Stale | Phase::Offering | Phase::Closing | Phase::Closed => {
+                self.enter(self.phase, now);
+            }
+        }
+    }
+
+    /// The device found the backend at fault, or could not make its rings. The connection is
+    /// closed ([`FrontStep::Release`] follows if there are rings) and tried anew.
+    pub fn fail(&mut self, now: Instant) {
+        match self.phase {
+            Phase::Published | Phase::Live => self.faulted = true,
+            Phase::Offering => self.hold(now),
+            Phase::Stale | Phase::Closing | Phase::Closed => {}
+        }
+        self.deadline = Some(now);
+    }
+
+    /// Disconnects in good order, and stays so until [`reopen`](FrontBus::reopen).
+    pub fn close(&mut self, now: Instant) {
+        self.wanted = false;
+        self.enter(self.phase, now);
+        self.deadline = Some(now);
+    }
+
+    /// Connects again after [`close`](FrontBus::close).
+    pub fn reopen(&mut self, now: Instant) {
+        self.wanted = true;
+        self.reconnect.reset();
+        self.held_until = now;
+        self.enter(self.phase, now);
+        self.deadline = Some(now);
+    }
+
+    /// Looks at xenstore at the next poll even if no watch has fired (the backend is silent).
+    pub fn recheck(&mut self, now: Instant) {
+        self.attention.ask();
+        self.deadline = Some(now);
+    }
+
+    /// The domain has been resumed, maybe on another machine: nothing of the old connection
+    /// holds. Start from what xenstore says now.
+    pub fn resumed(&mut self, now: Instant) {
+        self.written = None;
+        self.recheck(now);
+    }
+}
