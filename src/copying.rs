@@ -96,7 +96,7 @@ impl<Io: RawIo> Copying<Io> {
     /// can't send it.
     fn finish(&mut self, mut packet: TxPacket<HeapBlock>) -> Option<TxBuf<HeapBlock>> {
         let len = packet.len();
-        if packet.meta.gso.is_some() || len > self.max_frame() {
+        if packet.meta.gso.is_some() || !(ETHERNET_HEADER..=self.max_frame()).contains(&len) {
             return None;
         }
         checksum::fill_blank(&mut packet)?;

@@ -110,8 +110,8 @@ pub trait Netif {
     /// Sends a packet whose fragments come from [`alloc`](Netif::alloc) or were received, Ethernet
     /// header first; gives it back if there is no room now.
     ///
-    /// A packet that the device can never send (too long, too many fragments, GSO without the
-    /// capability) is dropped and counted. A blank checksum that the peer would not fill in is
+    /// A packet that the device can never send (shorter than an Ethernet header, too long, too many
+    /// fragments, GSO without the capability) is dropped and counted. A blank checksum that the peer would not fill in is
     /// filled in here, in software.
     #[inline]
     fn send(&mut self, packet: TxOf<Self>) -> Result<(), TxOf<Self>> {
