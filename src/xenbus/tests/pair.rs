@@ -180,16 +180,17 @@ fn disturb(world: &mut World, random: &mut Random) {
         15 => {
             let names = world.xen.names(dir);
             if !names.is_empty() {
-                let garbage: &[u8] = random.pick(&[
-                    b"".as_slice(),
+                let garbage: [&[u8]; 7] = [
+                    b"",
                     b"0",
                     b"99999999999",
                     b"-1",
                     b"\xff\xfe\x00",
                     b"/local/domain/0",
                     &[b'1'; 5000],
-                ]);
-                world.xen.set_bytes(&format!("{dir}/{}", random.pick(&names)), garbage);
+                ];
+                let (name, garbage) = (random.pick(&names), random.pick(&garbage));
+                world.xen.set_bytes(&format!("{dir}/{name}"), garbage);
             }
         }
         16 => {
