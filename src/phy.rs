@@ -387,3 +387,6 @@ impl<N: Netif> phy::TxToken for TxToken<'_, N> {
         result
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -180,8 +180,9 @@ proptest! {
 fn r6_ranges_near_the_largest_number_are_refused() {
     fn test<B: Block>(mut blocks: impl FnMut() -> Option<B>) {
         const MAX: usize = usize::MAX;
-        for range in [0..MAX, MAX..MAX, MAX - 1..MAX, MAX..0, 1..0, SIZE + 1..SIZE + 1, 0..SIZE + 1]
-        {
+        let bounds = [0, 1, SIZE, SIZE + 1, MAX - 1, MAX];
+        let ranges = bounds.iter().flat_map(|&start| bounds.map(|end| start..end));
+        for range in ranges.filter(|range| range.start > range.end || range.end > SIZE) {
             let mut block = blocks().unwrap();
             assert!(block.range_mut(range.clone()).is_none(), "{range:?}");
             assert!(TxBuf::with_range(block, range.clone()).is_none(), "{range:?}");
