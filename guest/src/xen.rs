@@ -28,6 +28,11 @@ impl Xen {
         Xen(())
     }
 
+    /// Our own number, if Xen says it. It is another one after a restore.
+    pub fn domain(self) -> Option<DomId> {
+        hypercall::own_domain()
+    }
+
     /// The kernel command line.
     pub fn command_line(self) -> &'static str {
         boot::command_line()
@@ -105,7 +110,12 @@ fn use_version_1() -> Result<(), GrantStatus> {
 // SAFETY: a mapped page lies in the window, in a place that is given back only after it has been
 // unmapped, and Xen keeps the peer from taking it away. A copy touches what its operations say.
 unsafe impl ForeignMemory for Xen {
+    /// Refuses grants of our own: a page has only one place in a domain, so Xen would take it
+    /// away from where it is.
     fn map_grant(&self, domain: DomId, gref: u32) -> Result<Mapping, GrantStatus> {
+        if domain.0 == DOMID_SELF || Some(domain) == self.domain() {
+            return Err(GrantStatus::BAD_DOMAIN);
+        }
         let place = memory::take_place().ok_or(GrantStatus::NO_SPACE)?;
         let words = memory::place_words(place);
         let mut map = [GnttabMapGrantRef {

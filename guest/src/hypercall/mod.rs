@@ -13,7 +13,7 @@ mod stubs;
 #[cfg(target_os = "none")]
 pub(crate) use calls::*;
 #[cfg(target_os = "none")]
-pub(crate) use stubs::detect;
+pub(crate) use stubs::{detect, own_domain};
 
 /// What a hypercall failed with (positive, xen/errno.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,11 +16,16 @@
 
 use core::arch::global_asm;
 use core::arch::x86_64::__cpuid;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use xen_grant::DomId;
 
 /// Whether this processor wants `vmmcall`. The stubs read it.
 #[unsafe(no_mangle)]
 static HYPERCALL_BY_VMMCALL: AtomicBool = AtomicBool::new(false);
+
+/// The first of Xen's CPUID leaves.
+static LEAVES: AtomicU32 = AtomicU32::new(0);
 
 global_asm!(
     r#"
@@ -51,10 +56,23 @@ pub fn detect() -> bool {
     let vendor = [cpu.ebx, cpu.edx, cpu.ecx];
     let by_vmmcall = [words(b"AuthenticAMD"), words(b"HygonGenuine")].contains(&vendor);
     HYPERCALL_BY_VMMCALL.store(by_vmmcall, Ordering::Relaxed);
-    (0x4000_0000u32..0x4001_0000).step_by(0x100).any(|leaf| {
+    let first = (0x4000_0000..0x4001_0000).step_by(0x100).find(|&leaf| {
         let answer = __cpuid(leaf);
         [answer.ebx, answer.ecx, answer.edx] == words(b"XenVMMXenVMM")
-    })
+    });
+    LEAVES.store(first.unwrap_or(0), Ordering::Relaxed);
+    first.is_some()
+}
+
+/// Our own number (leaf 4, `XEN_HVM_CPUID_DOMID_PRESENT`, xen/arch-x86/cpuid.h), if Xen says it.
+/// It is another one after a restore.
+pub fn own_domain() -> Option<DomId> {
+    const DOMID_PRESENT: u32 = 1 << 4;
+    let leaves = LEAVES.load(Ordering::Relaxed);
+    let last = __cpuid(leaves).eax;
+    let features = (leaves != 0 && last >= leaves + 4).then(|| __cpuid(leaves + 4))?;
+    let domain = (features.eax & DOMID_PRESENT != 0).then_some(features.ecx)?;
+    u16::try_from(domain).ok().map(DomId)
 }
 
 /// Twelve letters as CPUID gives them.
