@@ -18,28 +18,29 @@ const MOST: u32 = 400;
 /// For how long each request is paid: 500 a second. At 20 us each, that is 1 % of a processor.
 const EACH: Duration = Duration::from_millis(2);
 
-/// What is left of a client's allowance.
+/// What a client has had asked of xenstore, and not paid for by waiting.
 #[derive(Debug)]
 pub(super) struct Allowance {
-    /// The moment at which everything is paid for. It lies ahead while we are in debt.
-    paid: Instant,
+    owed: Duration,
+    /// As of then.
+    at: Instant,
 }
 
 impl Allowance {
     pub(super) fn full() -> Allowance {
-        Allowance { paid: Instant(0) }
+        Allowance { owed: Duration::ZERO, at: Instant(0) }
     }
 
-    /// When the next request is paid for; `None` if it is.
+    /// Until when the bus rests; `None` if it does not.
     pub(super) fn rests_until(&self, now: Instant) -> Option<Instant> {
-        (self.paid > now).then_some(self.paid)
+        let until = self.at + self.owed.checked_sub(EACH * MOST)?;
+        (until > now).then_some(until)
     }
 
     pub(super) fn spend(&mut self, requests: u32, now: Instant) {
         if requests > 0 {
-            let saved = u64::try_from((EACH * MOST).as_nanos()).unwrap_or(u64::MAX);
-            let oldest = Instant(now.0.saturating_sub(saved));
-            self.paid = self.paid.max(oldest) + EACH * requests;
+            self.owed = self.owed.saturating_sub(now.since(self.at)) + EACH * requests;
+            self.at = now;
         }
     }
 }
@@ -129,6 +130,9 @@ mod tests {
             sent += 10;
         }
         assert_eq!(sent, MOST + 10);
+        let mut at_boot = Allowance::full();
+        at_boot.spend(MOST, Instant(0));
+        assert_eq!(at_boot.rests_until(Instant(0)), None);
         let end = now + Duration::from_secs(10);
         let mut later = 0;
         while now < end {
