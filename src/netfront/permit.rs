@@ -95,8 +95,10 @@ impl<P: Platform, S: Store> Netif for Netfront<P, S> {
         MacAddr(self.backend().mac.unwrap_or_default())
     }
 
+    /// The vif's MTU, or what fits a page where a packet has only one.
     fn mtu(&self) -> usize {
-        usize::from(self.backend().mtu)
+        let mtu = usize::from(self.backend().mtu);
+        if self.max_fragments() > 1 { mtu } else { mtu.min(xen_grant::PAGE_SIZE - LINK_HEADER) }
     }
 
     fn capabilities(&self) -> Capabilities {
