@@ -86,13 +86,11 @@ pub const KINDS: [Kind; 20] = [
         let kind = rng.u8(..);
         format!("rx-response next 0 8 100; rx-extra {kind} 1 0 0; push rx; notify")
     }),
-    beside("noise all over a ring", |rng| {
-        format!("fill {} {}; notify", ring(rng), rng.u32(..))
-    }),
+    beside("noise all over a ring", |rng| format!("fill {} {}; notify", ring(rng), rng.u32(..))),
     beside("a storm of events", |_| "storm 255; storm 255".to_owned()),
     beside("states in any order", |rng| {
-        let states = (0..rng.usize(2..8)).map(|_| rng.u8(..10));
-        states.map(|state| format!("state {state}; silence {}; ", rng.u8(..3))).collect()
+        let states = 0..rng.usize(2..8);
+        states.map(|_| format!("state {}; silence {}; ", rng.u8(..10), rng.u8(..3))).collect()
     }),
     beside("garbage in xenstore", |rng| {
         let junk = ["99999999999", "-1", "\\xff\\x00\\x20", "4\\x004"];

@@ -45,7 +45,7 @@ impl Backend {
     ) -> Result<Backend, Error> {
         let pool = FramePool::new(domain, POOL_PAGES)?;
         let served = Served::new(open(domain, client, &pool)?, &pool, MAC, mtu);
-        let mut stack = Stack::new(served, MAC, SERVER, seed, domain.host().now());
+        let mut stack = Stack::new(domain, served, MAC, SERVER, seed);
         // Nothing is open yet: both ports are free.
         let _ = stack.listen();
         let uploaded = Rc::default();
@@ -96,7 +96,7 @@ impl Task for Backend {
         stack.poll(ctx.now);
         self.upload.drain(stack.upload());
         self.download.pump(stack.download(), ctx.now);
-        stack.poll(ctx.now);
+        stack.send(ctx.now);
         self.uploaded.set(self.upload.bytes());
 
         let served = stack.device.netif_mut();

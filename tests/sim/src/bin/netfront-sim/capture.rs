@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use pcap_file::pcap::{PcapHeader, PcapPacket, PcapWriter};
@@ -17,6 +17,7 @@ use xen_netfront::platform::{Instant, Platform};
 use xen_sim::Domain;
 
 use crate::alloc::{Charge, Owner};
+use crate::error::Error;
 
 /// The file. Clones write to the same.
 #[derive(Clone)]
@@ -26,6 +27,7 @@ pub struct Pcap {
 }
 
 struct Inner {
+    path: PathBuf,
     /// Gone after the first error, and at the end.
     writer: Option<PcapWriter<BufWriter<File>>>,
     packet: Vec<u8>,
@@ -34,20 +36,24 @@ struct Inner {
 
 impl Pcap {
     /// Creates the file and writes its header. The clock is that of `domain`.
-    pub fn create(path: &Path, domain: &Domain) -> Result<Pcap, PcapError> {
+    pub fn create(path: &Path, domain: &Domain) -> Result<Pcap, Error> {
         let header = PcapHeader {
             datalink: DataLink::ETHERNET,
             ts_resolution: TsResolution::NanoSecond,
             ..PcapHeader::default()
         };
-        let writer = PcapWriter::with_header(BufWriter::new(File::create(path)?), header)?;
-        let inner = Inner { writer: Some(writer), packet: Vec::new(), error: None };
+        let writer = File::create(path)
+            .map_err(PcapError::IoError)
+            .and_then(|file| PcapWriter::with_header(BufWriter::new(file), header))
+            .map_err(|error| Error::pcap(path, &error))?;
+        let (path, packet) = (path.to_owned(), Vec::new());
+        let inner = Inner { path, writer: Some(writer), packet, error: None };
         Ok(Pcap { inner: Rc::new(RefCell::new(inner)), clock: domain.clone() })
     }
 
     fn write<V: View>(&self, packet: &Packet<V>) {
         let _not_the_drivers = Charge::to(Owner::Nobody);
-        let Inner { writer, packet: bytes, error } = &mut *self.inner.borrow_mut();
+        let Inner { writer, packet: bytes, error, .. } = &mut *self.inner.borrow_mut();
         let Some(open) = writer else { return };
         bytes.clear();
         packet.fragments().iter().for_each(|fragment| bytes.extend_from_slice(fragment.bytes()));
@@ -60,13 +66,14 @@ impl Pcap {
     }
 
     /// Writes out the rest; the first error there was.
-    pub fn finish(&self) -> Result<(), PcapError> {
+    pub fn finish(&self) -> Result<(), Error> {
         let mut inner = self.inner.borrow_mut();
-        match (inner.error.take(), inner.writer.take()) {
+        let result = match (inner.error.take(), inner.writer.take()) {
             (Some(error), _) => Err(error),
-            (None, Some(writer)) => Ok(writer.into_writer().flush()?),
+            (None, Some(writer)) => writer.into_writer().flush().map_err(PcapError::IoError),
             (None, None) => Ok(()),
-        }
+        };
+        result.map_err(|error| Error::pcap(&inner.path, &error))
     }
 }
 

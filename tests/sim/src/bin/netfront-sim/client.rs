@@ -39,12 +39,13 @@ pub struct Board {
 
 /// The client domain.
 pub struct Client {
+    domain: Domain,
     pool: FramePool,
     state: State,
     upload: Source,
     download: Sink,
     seed: u64,
-    pcap: Option<(PathBuf, Pcap)>,
+    pcap: Option<Pcap>,
     board: Rc<Board>,
     closing: bool,
 }
@@ -69,7 +70,8 @@ impl Client {
         let table = GrantTable::new(domain);
         let net = Netfront::open(domain.clone(), domain.store(), &pool, &table, 0, config)?;
         let (state, board) = (State::Connecting(Some(net)), Rc::default());
-        Ok(Client { pool, state, upload, download, seed, pcap, board, closing: false })
+        let domain = domain.clone();
+        Ok(Client { domain, pool, state, upload, download, seed, pcap, board, closing: false })
     }
 
     /// What others may see.
@@ -111,7 +113,7 @@ impl Client {
     }
 
     /// Waits for the device to come up, then puts the stack on top.
-    fn start(&mut self, now: Instant) -> Option<Next> {
+    fn start(&mut self) -> Option<Next> {
         let State::Connecting(waiting) = &mut self.state else { return None };
         let mut net = waiting.take()?;
         net.service();
@@ -121,8 +123,8 @@ impl Client {
             return Some(next);
         }
         let mac = net.mac().0;
-        let mut stack =
-            Stack::new(Captured::new(net, self.pcap.take()), mac, CLIENT, self.seed, now);
+        let net = Captured::new(net, self.pcap.clone());
+        let mut stack = Stack::new(&self.domain, net, mac, CLIENT, self.seed);
         // Nothing is open yet, and the address is one: it connects.
         let _ = stack.connect();
         self.state = State::Running(Box::new(stack));
@@ -134,7 +136,7 @@ impl Task for Client {
     /// Once round the loop: what has come, what is to be sent, and when to come back.
     fn run(&mut self, ctx: &mut Ctx<'_>) -> Next {
         let _ours = Charge::to(Owner::Front);
-        if let Some(next) = self.start(ctx.now) {
+        if let Some(next) = self.start() {
             return next;
         }
         let State::Running(stack) = &mut self.state else { return Next::Done };
@@ -142,9 +144,9 @@ impl Task for Client {
         net.service();
         net.complete_tx();
         stack.poll(ctx.now);
-        self.upload.pump(stack.upload(), ctx.now);
         self.download.drain(stack.download());
-        stack.poll(ctx.now);
+        self.upload.pump(stack.upload(), ctx.now);
+        stack.send(ctx.now);
 
         let net = stack.device.netif_mut().below_mut();
         let again = net.rearm();

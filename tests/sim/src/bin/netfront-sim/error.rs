@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::time::Duration;
+use std::io;
 use std::path::Path;
 
 use pcap_file::PcapError;
@@ -55,5 +56,26 @@ impl From<StoreError> for Error {
 impl From<Outcome> for Error {
     fn from(outcome: Outcome) -> Error {
         Error(format!("the run came to no end: {outcome}"))
+    }
+}
+
+/// Why a run ended early.
+#[derive(Debug)]
+pub enum Stop {
+    /// It could not go on.
+    Run(Error),
+    /// What it has to say can't be written.
+    Output(io::Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Stop {
+        Stop::Run(error)
+    }
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Stop {
+        Stop::Output(error)
     }
 }

@@ -25,7 +25,7 @@ use crate::backend::Backend;
 use crate::client::Board;
 
 /// How often the director looks.
-const LOOK: Duration = Duration::from_micros(200);
+const LOOK: Duration = Duration::from_micros(20);
 /// An attack takes no longer than this.
 const REIGN: Duration = Duration::from_millis(300);
 /// How long pages stay mapped after an attack.
@@ -133,7 +133,13 @@ impl<'a> Director<'a> {
     }
 
     /// Nothing happens until enough has been transferred on a connection that holds.
-    fn calm(&mut self, until: u64, down: Option<Instant>, after: &'static str, now: Instant) -> Phase {
+    fn calm(
+        &mut self,
+        until: u64,
+        down: Option<Instant>,
+        after: &'static str,
+        now: Instant,
+    ) -> Phase {
         match (self.board.up_since.get(), down) {
             // An attack whose effect comes late.
             (None, since) => Phase::Calm { until, down: since.or(Some(now)), after },
@@ -143,7 +149,11 @@ impl<'a> Director<'a> {
             }
             (Some(_), None) => {
                 let (up, down) = self.transferred();
-                if up + down >= until { self.begin(now) } else { Phase::Calm { until, down: None, after } }
+                if up + down >= until {
+                    self.begin(now)
+                } else {
+                    Phase::Calm { until, down: None, after }
+                }
             }
         }
     }
@@ -153,7 +163,9 @@ impl<'a> Director<'a> {
             self.deck.extend(KINDS);
             self.rng.shuffle(&mut self.deck);
         }
-        let Some(kind) = self.deck.pop() else { return Phase::Calm { until: u64::MAX, down: None, after: "" } };
+        let Some(kind) = self.deck.pop() else {
+            return Phase::Calm { until: u64::MAX, down: None, after: "" };
+        };
         *self.record.kinds.entry(kind.name).or_default() += 1;
         // A test sees to it that all scripts can be read.
         let script = kind.script(&mut self.rng).unwrap_or_default();
@@ -218,7 +230,8 @@ impl<'a> Director<'a> {
 
 impl Task for Director<'_> {
     fn run(&mut self, ctx: &mut Ctx<'_>) -> Next {
-        let phase = core::mem::replace(&mut self.phase, Phase::Calm { until: 0, down: None, after: "" });
+        let phase =
+            core::mem::replace(&mut self.phase, Phase::Calm { until: 0, down: None, after: "" });
         let mut next = Next::Sleep(LOOK);
         self.phase = match phase {
             Phase::Calm { until, down, after } => self.calm(until, down, after, ctx.now),

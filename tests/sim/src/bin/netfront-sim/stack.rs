@@ -1,11 +1,14 @@
 //! The smoltcp stack of a domain: one interface, two TCP sockets, on any device.
 
-use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
+use core::time::Duration;
+
+use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::socket::tcp;
 use smoltcp::wire::{EthernetAddress, IpAddress, IpCidr, Ipv4Address};
 use xen_netfront::netif::Netif;
 use xen_netfront::phy::Device;
-use xen_netfront::platform::Instant;
+use xen_netfront::platform::{Instant, Platform};
+use xen_sim::Domain;
 
 /// The client's address.
 pub const CLIENT: Ipv4Address = Ipv4Address::new(10, 0, 0, 1);
@@ -15,6 +18,10 @@ pub const SERVER: Ipv4Address = Ipv4Address::new(10, 0, 0, 2);
 pub const UPLOAD_PORT: u16 = 9;
 /// Where the backend gives a download (the character generator's port).
 pub const DOWNLOAD_PORT: u16 = 19;
+
+/// Virtual time that the stack takes for a packet, in the order of what real ones take. It runs in
+/// no virtual time otherwise.
+const PER_PACKET: Duration = Duration::from_micros(1);
 
 /// Bytes that each socket buffers each way.
 const BUFFER: usize = 256 << 10;
@@ -28,24 +35,34 @@ pub struct Stack<N: Netif> {
     sockets: SocketSet<'static>,
     upload: SocketHandle,
     download: SocketHandle,
+    domain: Domain,
+    /// Packets that have been paid for in virtual time.
+    packets: u64,
 }
 
 impl<N: Netif> Stack<N> {
-    /// A stack with this address, the same seed for the same numbers. The device is up.
-    pub fn new(netif: N, mac: [u8; 6], address: Ipv4Address, seed: u64, now: Instant) -> Stack<N> {
+    /// A stack in this domain with these addresses; the same seed gives the same port and
+    /// sequence numbers. The device is up.
+    pub fn new(domain: &Domain, netif: N, mac: [u8; 6], ip: Ipv4Address, seed: u64) -> Stack<N> {
+        let now = to_smoltcp(domain.now());
         let mut device = Device::new(netif);
         let mut config = Config::new(EthernetAddress(mac).into());
         config.random_seed = seed;
-        let mut iface = Interface::new(config, &mut device, to_smoltcp(now));
+        let mut iface = Interface::new(config, &mut device, now);
         iface.update_ip_addrs(|addresses| {
             // A new interface has room for it.
-            let _ = addresses.push(IpCidr::new(IpAddress::Ipv4(address), 24));
+            let _ = addresses.push(IpCidr::new(IpAddress::Ipv4(ip), 24));
         });
         let mut sockets = SocketSet::new(Vec::with_capacity(2));
         let buffer = || tcp::SocketBuffer::new(vec![0; BUFFER]);
         let mut socket = || sockets.add(tcp::Socket::new(buffer(), buffer()));
         let (upload, download) = (socket(), socket());
-        Stack { device, iface, sockets, upload, download }
+        Stack { device, iface, sockets, upload, download, domain: domain.clone(), packets: 0 }
+    }
+
+    /// The largest IP packet.
+    pub fn mtu(&self) -> usize {
+        self.device.netif().mtu()
     }
 
     /// The upload's socket.
@@ -73,10 +90,20 @@ impl<N: Netif> Stack<N> {
         self.download().listen(DOWNLOAD_PORT)
     }
 
-    /// Has the stack handle what has come and send what it has. True if anything came of it.
-    pub fn poll(&mut self, now: Instant) -> bool {
-        let result = self.device.poll(&mut self.iface, &mut self.sockets, to_smoltcp(now));
-        result == PollResult::SocketStateChanged
+    /// Has the stack handle what has come, and answer.
+    pub fn poll(&mut self, now: Instant) {
+        self.iface.poll(to_smoltcp(now), &mut self.device, &mut self.sockets);
+    }
+
+    /// Has the stack send what the sockets have got since, and tells the peer of all of it.
+    pub fn send(&mut self, now: Instant) {
+        self.iface.poll_egress(to_smoltcp(now), &mut self.device, &mut self.sockets);
+        self.device.flush();
+        let stats = self.device.netif().stats();
+        let packets = stats.rx_packets + stats.tx_packets;
+        let new = u32::try_from(packets - self.packets).unwrap_or(u32::MAX);
+        self.domain.charge(PER_PACKET * new);
+        self.packets = packets;
     }
 
     /// When the stack wants to be polled though nothing has come. `None` if it only waits, maybe

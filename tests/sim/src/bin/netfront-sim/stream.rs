@@ -106,7 +106,12 @@ pub struct Sink {
 impl Sink {
     /// Expects the stream of the same seed.
     pub fn new(seed: u64) -> Sink {
-        Sink { pattern: Pattern { seed, at: 0 }, crc: Hasher::new(), first_wrong: None, ended: false }
+        Sink {
+            pattern: Pattern { seed, at: 0 },
+            crc: Hasher::new(),
+            first_wrong: None,
+            ended: false,
+        }
     }
 
     /// Takes and compares what has arrived; closes the socket when the other end has.

@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 use std::cell::RefCell;
+use std::io;
 
 use xen_grant::DomId;
 use xen_netfront::netfront::Config;
@@ -12,7 +13,7 @@ use crate::args::Args;
 use crate::backend::{self, Backend};
 use crate::capture::Pcap;
 use crate::client::{self, Client};
-use crate::error::Error;
+use crate::error::{Error, Stop};
 use crate::hostile::{Director, Record};
 use crate::measure::Snapshot;
 use crate::stream::{Digest, Sink, Source};
@@ -21,7 +22,7 @@ const FRONT: DomId = DomId(1);
 const BACK: DomId = DomId(2);
 
 /// Steps of the scheduler between two looks at how far things are.
-const SLICE: u64 = 2000;
+const SLICE: u64 = 4;
 /// Bytes both ways after which everything has found its pace, unless there are fewer in all.
 const WARM_UP: u64 = 4 << 20;
 /// Virtual time without a byte transferred, after which nothing more is expected.
@@ -61,7 +62,7 @@ pub struct Findings {
     pub warm: Snapshot,
     /// When the last byte was transferred.
     pub end: Snapshot,
-    /// The MTU that both ends used, and whether packets might have several slots.
+    /// The MTU of the client's device.
     pub mtu: usize,
     /// Attacks, if there were to be any.
     pub attacks: Option<Record>,
@@ -77,6 +78,7 @@ pub struct World {
     back: Domain,
     client: RefCell<Client>,
     backend: RefCell<Backend>,
+    pcap: Option<Pcap>,
 }
 
 impl World {
@@ -91,25 +93,26 @@ impl World {
                 .front_key("mtu", &args.mtu.to_string())
                 .back_key("mtu", &args.mtu.to_string()),
         );
-        let pcap = match &args.pcap {
-            Some(path) => Some(Pcap::create(path, &front).map_err(|e| Error::pcap(path, &e))?),
-            None => None,
-        };
+        let pcap = args.pcap.as_ref().map(|path| Pcap::create(path, &front)).transpose()?;
         let deadline = args.seconds.map(|time| host.now() + time);
         let source = |seed| Source::new(seed, args.bytes(), deadline);
         // Two seeds, so that neither stream can be taken for the other.
         let (up, down) = (args.seed.wrapping_mul(2), args.seed.wrapping_mul(2).wrapping_add(1));
         let config = Config { scatter_gather: !args.no_sg, ..Config::default() };
-        let client = Client::new(&front, config, source(up), Sink::new(down), args.seed, pcap)?;
+        let client =
+            Client::new(&front, config, source(up), Sink::new(down), args.seed, pcap.clone())?;
         let backend =
             Backend::new(&back, FRONT, args.mtu, Sink::new(up), source(down), !args.seed)?;
         let (client, backend) = (RefCell::new(client), RefCell::new(backend));
-        Ok(World { args: args.clone(), host, front, back, client, backend })
+        Ok(World { args: args.clone(), host, front, back, client, backend, pcap })
     }
 
     /// Runs until all is transferred and the client has disconnected. `progress` is called every
     /// so often with the bytes transferred each way and the time.
-    pub fn run(self, mut progress: impl FnMut(u64, Instant)) -> Result<Findings, Error> {
+    pub fn run(
+        self,
+        mut progress: impl FnMut(u64, Instant) -> io::Result<()>,
+    ) -> Result<Findings, Stop> {
         let board = self.client.borrow().board();
         let (warm, attacks) = self.transfer(&mut progress)?;
         let end = self.snapshot();
@@ -117,16 +120,16 @@ impl World {
         let time = finished.unwrap_or_default().since(started.unwrap_or_default());
         let mut complaints = self.disconnect();
 
-        let World { client, backend, host, front, .. } = self;
+        let World { client, backend, host, front, pcap, .. } = self;
         let (client, backend) = (client.into_inner(), backend.into_inner());
         let upload = Transfer::new(client.streams().0, backend.streams().1);
         let download = Transfer::new(backend.streams().0, client.streams().1);
         let mtu = client.stack().map_or(0, |stack| stack.mtu());
         let pool = client.pool().clone();
-        if let Err(error) = client.finish() {
-            complaints.push(error.to_string());
+        drop((client, backend));
+        if let Some(pcap) = pcap {
+            pcap.finish()?;
         }
-        drop(backend);
         if pool.free() != pool.size() {
             complaints.push(format!("{} pages of the client leaked", pool.size() - pool.free()));
         }
@@ -142,13 +145,20 @@ impl World {
     /// Runs until all is transferred. Gives the moment when it had warmed up.
     fn transfer(
         &self,
-        progress: &mut impl FnMut(u64, Instant),
-    ) -> Result<(Snapshot, Option<Record>), Error> {
+        progress: &mut impl FnMut(u64, Instant) -> io::Result<()>,
+    ) -> Result<(Snapshot, Option<Record>), Stop> {
         let board = self.client.borrow().board();
         let uploaded = self.backend.borrow().uploaded();
         let director = self.args.hostile.then(|| {
             let (bytes, seed) = (self.args.bytes(), self.args.seed);
-            RefCell::new(Director::new(&self.back, FRONT, &self.backend, board.clone(), bytes, seed))
+            RefCell::new(Director::new(
+                &self.back,
+                FRONT,
+                &self.backend,
+                board.clone(),
+                bytes,
+                seed,
+            ))
         });
         let mut scheduler = Scheduler::new(&self.host);
         scheduler.add("client", &self.front, |ctx: &mut Ctx<'_>| self.client.borrow_mut().run(ctx));
@@ -166,11 +176,11 @@ impl World {
             let limits = Limits { steps: SLICE, time: PATIENCE, ..Limits::default() };
             let outcome = scheduler.run(limits);
             let (bytes, now) = (uploaded.get() + board.downloaded.get(), self.host.now());
-            progress(bytes, now);
+            progress(bytes, now)?;
             match outcome {
                 Outcome::Done => break,
                 Outcome::Steps(_) => {}
-                Outcome::Stuck(_) | Outcome::Time(_) => return Err(outcome.into()),
+                Outcome::Stuck(_) | Outcome::Time(_) => return Err(Error::from(outcome).into()),
             }
             if bytes >= warm_up && warm.is_none() {
                 warm = Some(self.snapshot());
@@ -178,10 +188,10 @@ impl World {
             if bytes != last.0 {
                 last = (bytes, now);
             } else if now.since(last.1) > PATIENCE {
-                return Err(Error::stalled(PATIENCE, bytes));
+                return Err(Error::stalled(PATIENCE, bytes).into());
             }
         }
-        let record = director.map(|director| director.borrow().record().clone());
+        let record = director.as_ref().map(|director| director.borrow().record().clone());
         Ok((warm.unwrap_or_default(), record))
     }
 

@@ -1,0 +1,67 @@
+//! How far it is, while it runs.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+/// How often a terminal's line is written anew.
+const REFRESH: Duration = Duration::from_millis(100);
+
+/// Progress on stdout, or on stderr where stdout is for JSON. On a terminal it is one line that
+/// changes; elsewhere a line for each tenth.
+pub struct Progress {
+    out: Box<dyn Write>,
+    terminal: bool,
+    /// Bytes, or nanoseconds of virtual time, that make the whole.
+    total: u64,
+    counts_time: bool,
+    shown: Option<Instant>,
+    tenth: u64,
+}
+
+impl Progress {
+    /// Of so many bytes, or of so many virtual nanoseconds.
+    pub fn new(json: bool, bytes: Option<u64>, time: Option<Duration>) -> Progress {
+        let (out, terminal): (Box<dyn Write>, bool) = if json {
+            (Box::new(io::stderr()), io::stderr().is_terminal())
+        } else {
+            (Box::new(io::stdout()), io::stdout().is_terminal())
+        };
+        let nanos = time.and_then(|time| u64::try_from(time.as_nanos()).ok());
+        let total = bytes.or(nanos).unwrap_or(u64::MAX);
+        Progress { out, terminal, total, counts_time: bytes.is_none(), shown: None, tenth: 0 }
+    }
+
+    /// Shows the state of things, if it is time for that.
+    pub fn show(&mut self, bytes: u64, nanos: u64) -> io::Result<()> {
+        let done = if self.counts_time { nanos } else { bytes }.min(self.total);
+        let percent = (u128::from(done) * 100 / u128::from(self.total.max(1))) as u64;
+        let due = if self.terminal {
+            self.shown.is_none_or(|last| last.elapsed() >= REFRESH)
+        } else {
+            percent / 10 > self.tenth
+        };
+        if !due {
+            return Ok(());
+        }
+        self.shown = Some(Instant::now());
+        self.tenth = percent / 10;
+        let mebi = bytes as f64 / f64::from(1 << 20);
+        let seconds = nanos as f64 / 1e9;
+        let line = format!("{percent:>3} %  {mebi:>9.1} MiB  {seconds:>8.3} s virtual");
+        if self.terminal {
+            write!(self.out, "\r\x1b[K{line}")?;
+            self.out.flush()?;
+        } else {
+            writeln!(self.out, "{line}")?;
+        }
+        Ok(())
+    }
+
+    /// Takes the changing line away.
+    pub fn finish(&mut self) -> io::Result<()> {
+        if self.terminal && self.shown.is_some() {
+            write!(self.out, "\r\x1b[K")?;
+        }
+        self.out.flush()
+    }
+}

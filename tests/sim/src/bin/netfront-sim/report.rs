@@ -1,0 +1,273 @@
+//! What is printed in the end: a table, or one JSON object.
+
+use core::fmt::{self, Display, Formatter};
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::args::Args;
+use crate::hostile::LIMIT;
+use crate::measure;
+use crate::world::{Findings, Transfer};
+
+/// A run's results. Everything in the JSON object is the same for the same options, so the wall
+/// clock is not in there.
+///
+/// Figures per packet are of the time between warm-up and the last byte. The others are of the
+/// whole run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    ok: bool,
+    /// What is not as it should be, if anything.
+    problems: Vec<String>,
+    seed: u64,
+    mtu: usize,
+    scatter_gather: bool,
+    bytes: u64,
+    uploaded_bytes: u64,
+    downloaded_bytes: u64,
+    packets: u64,
+    virtual_seconds: f64,
+    mbit_per_s: f64,
+    /// Packets that the figures per packet are of.
+    measured_packets: u64,
+    front_slots_per_packet: f64,
+    front_copies_per_packet: f64,
+    front_allocations_per_packet: f64,
+    front_hypercalls_per_packet: f64,
+    front_events_per_packet: f64,
+    front_grants_per_packet: f64,
+    front_clears_per_packet: f64,
+    back_slots_per_packet: f64,
+    back_copies_per_packet: f64,
+    back_allocations_per_packet: f64,
+    back_hypercalls_per_packet: f64,
+    back_events_per_packet: f64,
+    back_grants_per_packet: f64,
+    back_clears_per_packet: f64,
+    linearised_bytes: u64,
+    back_linearised_bytes: u64,
+    drops: u64,
+    drops_by_reason: BTreeMap<&'static str, u64>,
+    quarantined_pages: usize,
+    /// Pages that were in quarantine at some time.
+    quarantined_ever: u64,
+    reconnects: u64,
+    attacks: u64,
+    attacks_by_kind: BTreeMap<&'static str, u64>,
+    attacks_with_reconnect: u64,
+    longest_outage_ms: f64,
+    longest_outage_kind: &'static str,
+    longest_stall_ms: f64,
+}
+
+impl Report {
+    /// The results of a run with these options.
+    pub fn new(args: &Args, found: &Findings) -> Report {
+        let problems = problems(args, found);
+        let (front, back) =
+            (measure::front(&found.warm, &found.end), measure::back(&found.warm, &found.end));
+        let (up, down) = (found.upload.received.bytes, found.download.received.bytes);
+        let end = &found.end;
+        let drops = measure::drops(end);
+        let attacks = found.attacks.clone().unwrap_or_default();
+        let seconds = found.time.as_secs_f64();
+        Report {
+            ok: problems.is_empty(),
+            problems,
+            seed: args.seed,
+            mtu: found.mtu,
+            scatter_gather: !args.no_sg,
+            bytes: up + down,
+            uploaded_bytes: up,
+            downloaded_bytes: down,
+            packets: end.front.rx_packets + end.front.tx_packets,
+            virtual_seconds: seconds,
+            mbit_per_s: megabits(up + down, seconds),
+            measured_packets: front.packets,
+            front_slots_per_packet: front.slots,
+            front_copies_per_packet: front.copies,
+            front_allocations_per_packet: front.allocations,
+            front_hypercalls_per_packet: front.hypercalls,
+            front_events_per_packet: front.events,
+            front_grants_per_packet: front.grants,
+            front_clears_per_packet: front.clears,
+            back_slots_per_packet: back.slots,
+            back_copies_per_packet: back.copies,
+            back_allocations_per_packet: back.allocations,
+            back_hypercalls_per_packet: back.hypercalls,
+            back_events_per_packet: back.events,
+            back_grants_per_packet: back.grants,
+            back_clears_per_packet: back.clears,
+            linearised_bytes: end.front_phy.linearised_bytes,
+            back_linearised_bytes: end.back_phy.linearised_bytes,
+            drops: drops.iter().map(|(_, count)| count).sum(),
+            drops_by_reason: drops.into_iter().collect(),
+            quarantined_pages: end.quarantined,
+            quarantined_ever: end.front.quarantined,
+            reconnects: end.front.connects.saturating_sub(1),
+            attacks: attacks.attacks(),
+            attacks_by_kind: attacks.kinds,
+            attacks_with_reconnect: attacks.reconnected,
+            longest_outage_ms: attacks.longest_outage.0.as_secs_f64() * 1e3,
+            longest_outage_kind: attacks.longest_outage.1,
+            longest_stall_ms: attacks.longest_stall.as_secs_f64() * 1e3,
+        }
+    }
+
+    /// Whether all is as it should be.
+    pub fn ok(&self) -> bool {
+        self.ok
+    }
+
+    /// The JSON object, on one line.
+    pub fn json(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string(self)
+    }
+
+    /// The table. `wall` is how long this machine took.
+    pub fn table(&self, wall: Duration) -> Table<'_> {
+        Table { report: self, wall }
+    }
+}
+
+/// What is not as it should be.
+fn problems(args: &Args, found: &Findings) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (name, transfer) in [("upload", &found.upload), ("download", &found.download)] {
+        problems.extend(wrong(name, transfer));
+        let wanted = args.bytes().filter(|_| args.seconds.is_none());
+        if wanted.is_some_and(|bytes| bytes != transfer.received.bytes) {
+            problems.push(format!("{name}: {} bytes arrived", transfer.received.bytes));
+        }
+    }
+    if let Some(attacks) = &found.attacks {
+        let (outage, kind) = attacks.longest_outage;
+        if outage > LIMIT {
+            problems.push(format!("cut off for {outage:?} (virtual) by {kind}"));
+        }
+    }
+    problems.extend(found.complaints.iter().cloned());
+    problems
+}
+
+fn wrong(name: &str, transfer: &Transfer) -> Option<String> {
+    let Transfer { sent, received, first_wrong } = transfer;
+    match first_wrong {
+        _ if transfer.is_right() => None,
+        Some(at) => Some(format!("{name}: byte {at} or one of the seven after it is wrong")),
+        None => Some(format!("{name}: sent {sent:?}, received {received:?}")),
+    }
+}
+
+fn megabits(bytes: u64, seconds: f64) -> f64 {
+    if seconds > 0.0 { bytes as f64 * 8.0 / seconds / 1e6 } else { 0.0 }
+}
+
+/// A report as a table.
+pub struct Table<'a> {
+    report: &'a Report,
+    wall: Duration,
+}
+
+impl Display for Table<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let r = self.report;
+        let (up, down) = (mebi(r.uploaded_bytes), mebi(r.downloaded_bytes));
+        let verdict = if r.ok { "every byte checked" } else { "NOT OK" };
+        writeln!(f, "transferred     {up} MiB up, {down} MiB down, {verdict}")?;
+        let sg = if r.scatter_gather { "on" } else { "off" };
+        writeln!(f, "options         seed {}, mtu {}, scatter-gather {sg}", r.seed, r.mtu)?;
+        let wall = self.wall.as_secs_f64();
+        writeln!(
+            f,
+            "throughput      {:.0} Mbit/s in virtual time ({:.3} s; a cost model, no measurement)",
+            r.mbit_per_s, r.virtual_seconds
+        )?;
+        writeln!(
+            f,
+            "                {:.0} Mbit/s by the wall clock ({wall:.2} s for both domains and the host)",
+            megabits(r.bytes, wall)
+        )?;
+        writeln!(f, "packets         {} through the ring, both ways", r.packets)?;
+        writeln!(f)?;
+        self.per_packet(f)?;
+        writeln!(f)?;
+        writeln!(
+            f,
+            "linearised      {} bytes at the front, {} at the back",
+            r.linearised_bytes, r.back_linearised_bytes
+        )?;
+        write!(f, "drops           {}", r.drops)?;
+        for (at, (reason, count)) in r.drops_by_reason.iter().enumerate() {
+            write!(f, "{}{reason} {count}", if at == 0 { ": " } else { ", " })?;
+        }
+        writeln!(f)?;
+        writeln!(
+            f,
+            "quarantine      {} pages now, {} at some time",
+            r.quarantined_pages, r.quarantined_ever
+        )?;
+        writeln!(f, "reconnects      {}", r.reconnects)?;
+        if r.attacks > 0 {
+            self.attacks(f)?;
+        }
+        r.problems.iter().try_for_each(|problem| writeln!(f, "PROBLEM         {problem}"))
+    }
+}
+
+impl Table<'_> {
+    fn per_packet(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let r = self.report;
+        let rows = [
+            ("slots", r.front_slots_per_packet, r.back_slots_per_packet),
+            ("payload copies", r.front_copies_per_packet, r.back_copies_per_packet),
+            ("allocations", r.front_allocations_per_packet, r.back_allocations_per_packet),
+            ("hypercalls", r.front_hypercalls_per_packet, r.back_hypercalls_per_packet),
+            ("events sent", r.front_events_per_packet, r.back_events_per_packet),
+            ("pages granted", r.front_grants_per_packet, r.back_grants_per_packet),
+            ("pages cleared", r.front_clears_per_packet, r.back_clears_per_packet),
+        ];
+        writeln!(
+            f,
+            "per packet         front      back   (of {} after warm-up)",
+            r.measured_packets
+        )?;
+        for (name, front, back) in rows {
+            writeln!(f, "  {name:<14}{:>8}  {:>8}", figure(front), figure(back))?;
+        }
+        Ok(())
+    }
+
+    fn attacks(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let r = self.report;
+        writeln!(
+            f,
+            "attacks         {}; {} ended in a reconnect, the others did no harm",
+            r.attacks, r.attacks_with_reconnect
+        )?;
+        for (kind, count) in &r.attacks_by_kind {
+            writeln!(f, "  {count:>4} x {kind}")?;
+        }
+        writeln!(
+            f,
+            "longest outage  {:.1} ms of virtual time: {}",
+            r.longest_outage_ms, r.longest_outage_kind
+        )?;
+        writeln!(f, "longest stall   {:.1} ms until both streams had gone on", r.longest_stall_ms)
+    }
+}
+
+/// Zero is shown as such, and nothing else is.
+fn figure(value: f64) -> String {
+    match value {
+        0.0 => "0".to_owned(),
+        small if small < 0.001 => format!("{small:.0e}"),
+        value => format!("{value:.3}"),
+    }
+}
+
+fn mebi(bytes: u64) -> String {
+    format!("{:.1}", bytes as f64 / f64::from(1 << 20))
+}
