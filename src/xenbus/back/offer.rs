@@ -1,6 +1,7 @@
 //! What a frontend has published: its rings, its event channels, and what it can take.
 
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::platform::Port;
@@ -98,9 +99,10 @@ impl FrontendOffer {
         let mut queues = Vec::new();
         for number in 0..count {
             // One queue keeps its nodes at the top, where frontends have always had them.
-            let dir = match count {
-                1 => alloc::string::String::from(peer.dir),
-                2.. | 0 => join(peer.dir, &format!("queue-{number}")),
+            let dir = if count == 1 {
+                String::from(peer.dir)
+            } else {
+                join(peer.dir, &format!("queue-{number}"))
             };
             match read_queue(Reader { dir: &dir, ..peer })? {
                 Ok(queue) => queues.push(queue),

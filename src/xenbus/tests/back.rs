@@ -1,1 +1,534 @@
-//! To be written.
+//! The backend's end against frontends that write what they like.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use xen_grant::DomId;
+
+use super::fake::{FakeStore, FakeXen};
+use super::world::{BACK_DIR, FRONT_DIR};
+use crate::platform::{Instant, Port};
+use crate::xenbus::{BackBus, BackStep, BusState, EventChannels, MAX_QUEUES, QueueOffer, Removal};
+
+const MS: Duration = Duration::from_millis(1);
+
+/// Nodes below a directory, and their values.
+type Nodes<'a> = &'a [(&'a str, &'a str)];
+
+/// A frontend's nodes of one queue.
+const KEYS: [(&str, &str); 5] = [
+    ("tx-ring-ref", "8"),
+    ("rx-ring-ref", "9"),
+    ("event-channel", "3"),
+    ("request-rx-copy", "1"),
+    ("feature-sg", "1"),
+];
+
+/// A backend whose device does as it is told, and a frontend that is a test.
+struct Lab {
+    xen: FakeXen,
+    bus: BackBus<FakeStore>,
+    mapped: bool,
+    releases: u32,
+    now: Instant,
+}
+
+impl Lab {
+    fn new() -> Lab {
+        Lab::with(&[("feature-sg", "1")], Removal::Ours)
+    }
+
+    fn with(features: Nodes<'_>, removal: Removal) -> Lab {
+        let xen = FakeXen::new();
+        for (key, value) in [("frontend", FRONT_DIR), ("frontend-id", "1"), ("online", "1")] {
+            xen.set(&format!("{BACK_DIR}/{key}"), value);
+        }
+        xen.set(&format!("{BACK_DIR}/state"), "1");
+        xen.set(&format!("{FRONT_DIR}/state"), "1");
+        let bus = BackBus::open(xen.domain(2), DomId(1), 0, features, removal).unwrap();
+        Lab { xen, bus, mapped: false, releases: 0, now: Instant(0) }
+    }
+
+    fn connected() -> Lab {
+        let mut lab = Lab::new();
+        lab.poll();
+        lab.publish(&KEYS);
+        lab.poll();
+        assert!(lab.mapped && lab.bus.is_connected() && lab.state() == "4");
+        lab
+    }
+
+    /// Polls until there is nothing left to do. Returns the states that were seen on the way.
+    fn poll(&mut self) -> String {
+        let mut seen = String::new();
+        for _ in 0..20 {
+            let step = self.bus.poll(self.now);
+            // Rings are never mapped where 5 or 6 tells the frontend that they are not.
+            let state = self.state();
+            assert!(!self.mapped || (state != "5" && state != "6") || step == BackStep::Release);
+            if !seen.ends_with(&state) {
+                seen.push_str(&state);
+            }
+            match step {
+                BackStep::Wait => {}
+                BackStep::Connect => {
+                    assert!(!self.mapped);
+                    self.mapped = true;
+                    self.bus.connected(self.now);
+                }
+                BackStep::Release => {
+                    assert!(self.mapped);
+                    self.mapped = false;
+                    self.releases += 1;
+                    self.bus.released(self.now);
+                }
+                BackStep::Remove => break,
+            }
+        }
+        seen
+    }
+
+    fn publish(&self, keys: Nodes<'_>) {
+        for (key, value) in keys {
+            self.xen.set(&format!("{FRONT_DIR}/{key}"), value);
+        }
+        self.frontend_says("4");
+    }
+
+    fn frontend_says(&self, state: &str) {
+        self.xen.set(&format!("{FRONT_DIR}/state"), state);
+    }
+
+    fn own(&self, key: &str) -> Option<String> {
+        self.xen.get(&format!("{BACK_DIR}/{key}"))
+    }
+
+    fn set_own(&self, key: &str, value: &str) {
+        self.xen.set(&format!("{BACK_DIR}/{key}"), value);
+    }
+
+    fn state(&self) -> String {
+        self.own("state").unwrap_or_default()
+    }
+}
+
+#[test]
+fn features_are_there_when_init_wait_is() {
+    let mut lab = Lab::with(&[("feature-sg", "1"), ("feature-rx-copy", "1")], Removal::Ours);
+    assert_eq!(lab.bus.poll(lab.now), BackStep::Wait);
+    assert_eq!(lab.state(), "2");
+    assert_eq!(lab.own("feature-sg").as_deref(), Some("1"));
+    assert_eq!(lab.own("feature-rx-copy").as_deref(), Some("1"));
+}
+
+#[test]
+fn a_close_cycle_like_that_of_windows_is_answered_before_any_connection() {
+    let mut lab = Lab::new();
+    lab.poll();
+    for _ in 0..3 {
+        lab.frontend_says("5");
+        lab.poll();
+        assert_eq!(lab.state(), "5");
+        lab.frontend_says("6");
+        lab.poll();
+        assert_eq!(lab.state(), "6");
+        lab.xen.remove(&format!("{BACK_DIR}/feature-sg"));
+        lab.frontend_says("1");
+        lab.poll();
+        assert_eq!((lab.state().as_str(), lab.own("feature-sg").as_deref()), ("2", Some("1")));
+    }
+    lab.publish(&KEYS);
+    lab.poll();
+    assert_eq!((lab.state().as_str(), lab.releases), ("4", 0));
+}
+
+#[test]
+fn initialised_alone_starts_nothing() {
+    let mut lab = Lab::new();
+    lab.poll();
+    lab.publish(&KEYS);
+    lab.frontend_says("3");
+    assert_eq!(lab.poll(), "2");
+    assert!(!lab.mapped);
+    lab.frontend_says("4");
+    lab.poll();
+    assert!(lab.mapped);
+}
+
+#[test]
+fn a_frontend_that_never_waited_for_us_is_connected_too() {
+    let mut lab = Lab::new();
+    lab.publish(&KEYS);
+    lab.poll();
+    assert_eq!(lab.state(), "4");
+}
+
+#[test]
+fn f11_every_way_out_of_a_connection() {
+    for (frontend, expected) in [
+        ("5", "5"),
+        ("6", "6"),
+        ("0", "6"),
+        ("", "6"),
+        ("x", "6"),
+        ("1", "2"),
+        ("2", "5"),
+        ("3", "5"),
+    ] {
+        let mut lab = Lab::connected();
+        lab.frontend_says(frontend);
+        lab.poll();
+        assert_eq!((lab.state().as_str(), lab.releases), (expected, 1), "frontend {frontend}");
+    }
+    for state in ["7", "8", "4"] {
+        let mut lab = Lab::connected();
+        lab.frontend_says(state);
+        lab.poll();
+        assert_eq!((lab.state().as_str(), lab.releases), ("4", 0), "frontend {state}");
+    }
+    // Vanished, or hidden from us.
+    let mut lab = Lab::connected();
+    lab.xen.remove("/local/domain/1");
+    lab.poll();
+    assert_eq!((lab.state().as_str(), lab.releases), ("6", 1));
+    let mut lab = Lab::connected();
+    lab.xen.forbid("/local/domain/1", true);
+    lab.frontend_says("4");
+    lab.poll();
+    assert_eq!((lab.state().as_str(), lab.releases), ("6", 1));
+}
+
+#[test]
+fn f11_any_three_states_in_a_row_are_survived() {
+    for code in 0..2 * 10 * 10 * 10u32 {
+        let mut lab = if code % 2 == 0 { Lab::connected() } else { Lab::new() };
+        let says = [code / 2 % 10, code / 20 % 10, code / 200];
+        for state in says {
+            match BusState::ALL.get(state as usize) {
+                Some(state) => lab.frontend_says(state.digit()),
+                None => lab.xen.remove(FRONT_DIR),
+            }
+            let before = lab.xen.operations();
+            if state != 7 {
+                lab.poll();
+            }
+            assert!(lab.xen.operations() - before < 300, "{says:?}");
+        }
+        // A frontend that does as it should is connected in the end.
+        for (frontend, expected) in [("5", "5"), ("6", "6"), ("1", "2")] {
+            lab.frontend_says(frontend);
+            lab.poll();
+            if let Some(held) = lab.bus.next_deadline() {
+                lab.now = held.max(lab.now);
+                lab.poll();
+            }
+            assert_eq!(lab.state(), expected, "{says:?}, {frontend}");
+        }
+        lab.publish(&KEYS);
+        lab.poll();
+        assert_eq!((lab.state().as_str(), lab.mapped), ("4", true), "{says:?}");
+    }
+}
+
+#[test]
+fn p3_what_a_frontend_publishes_is_read_with_care() {
+    let queue = |tx_ring, rx_ring, events| QueueOffer { tx_ring, rx_ring, events };
+    let single = |port| EventChannels::Single(Port::new(port).unwrap());
+    let split = EventChannels::Split { tx: Port::new(5).unwrap(), rx: Port::new(6).unwrap() };
+    let long = "1".repeat(100_000);
+    let one = queue(8, 9, single(3));
+    let good: [(Nodes<'_>, Vec<QueueOffer>); 6] = [
+        (&[], [one].to_vec()),
+        (&[("multi-queue-num-queues", "1")], [one].to_vec()),
+        (&[("event-channel-tx", "5"), ("event-channel-rx", "6")], [queue(8, 9, split)].to_vec()),
+        (&[("event-channel-tx", "5"), ("event-channel-rx", "x")], [one].to_vec()),
+        (&[("feature-gso-tcpv4", &long), ("request-rx-copy", "\u{fffd}")], [one].to_vec()),
+        (
+            &[
+                ("multi-queue-num-queues", "2"),
+                ("queue-0/tx-ring-ref", "0"),
+                ("queue-0/rx-ring-ref", "4294967295"),
+                ("queue-0/event-channel", "1"),
+                ("queue-1/tx-ring-ref", "22"),
+                ("queue-1/rx-ring-ref", "23"),
+                ("queue-1/event-channel-tx", "5"),
+                ("queue-1/event-channel-rx", "6"),
+            ],
+            [queue(0, u32::MAX, single(1)), queue(22, 23, split)].to_vec(),
+        ),
+    ];
+    for (keys, queues) in good {
+        let mut lab = Lab::with(&[("multi-queue-max-queues", "2")], Removal::Ours);
+        lab.publish(&KEYS);
+        lab.publish(keys);
+        lab.poll();
+        assert_eq!(lab.bus.frontend_offer().map(|offer| &offer.queues), Some(&queues), "{keys:?}");
+        let offer = lab.bus.frontend_offer().unwrap();
+        assert!(offer.sg && !offer.gso_tcpv4 && !offer.multicast_control);
+    }
+
+    let bad: [Nodes<'_>; 12] = [
+        &[("tx-ring-ref", "")],
+        &[("tx-ring-ref", "4294967296")],
+        &[("rx-ring-ref", "-1")],
+        &[("rx-ring-ref", &long)],
+        &[("event-channel", "0")],
+        &[("event-channel", "x")],
+        &[("multi-queue-num-queues", "0")],
+        &[("multi-queue-num-queues", "3")],
+        &[("multi-queue-num-queues", "4294967295")],
+        &[("multi-queue-num-queues", "")],
+        &[("multi-queue-num-queues", "two")],
+        &[("multi-queue-num-queues", "2"), ("queue-0/tx-ring-ref", "1")],
+    ];
+    for keys in bad {
+        let mut lab = Lab::with(&[("multi-queue-max-queues", "2")], Removal::Ours);
+        lab.publish(&KEYS);
+        lab.publish(keys);
+        lab.poll();
+        assert_eq!((lab.state().as_str(), lab.mapped), ("5", false), "{keys:?}");
+        assert!(lab.own("error").is_some());
+        // It may do better next time.
+        for (key, _) in keys {
+            lab.xen.remove(&format!("{FRONT_DIR}/{key}"));
+        }
+        lab.frontend_says("1");
+        lab.poll();
+        assert_eq!((lab.state().as_str(), lab.own("error")), ("2", None), "{keys:?}");
+        lab.publish(&KEYS);
+        lab.poll();
+        assert_eq!(lab.state(), "4", "{keys:?}");
+    }
+    for key in ["tx-ring-ref", "rx-ring-ref", "event-channel"] {
+        let mut lab = Lab::new();
+        lab.publish(&KEYS);
+        lab.xen.remove(&format!("{FRONT_DIR}/{key}"));
+        lab.poll();
+        assert_eq!(lab.state(), "5", "without {key}");
+    }
+}
+
+#[test]
+fn b11_no_frontend_has_more_queues_than_we_bear() {
+    let mut lab = Lab::with(&[("multi-queue-max-queues", "4000000000")], Removal::Ours);
+    let keys: Vec<(String, &str)> = (0..=MAX_QUEUES)
+        .flat_map(|queue| KEYS.map(move |(key, value)| (format!("queue-{queue}/{key}"), value)))
+        .collect();
+    for (key, value) in &keys {
+        lab.xen.set(&format!("{FRONT_DIR}/{key}"), value);
+    }
+    lab.publish(&[("multi-queue-num-queues", &format!("{}", MAX_QUEUES + 1))]);
+    lab.poll();
+    assert_eq!(lab.state(), "5");
+    lab.frontend_says("1");
+    lab.poll();
+    lab.publish(&[("multi-queue-num-queues", &format!("{MAX_QUEUES}"))]);
+    lab.poll();
+    assert_eq!(lab.bus.frontend_offer().unwrap().queues.len(), MAX_QUEUES as usize);
+}
+
+#[test]
+fn b2_a_fault_is_a_flag_and_one_teardown_later() {
+    let mut lab = Lab::connected();
+    for _ in 0..3 {
+        lab.bus.failed(lab.now, "it broke a rule");
+        lab.bus.failed(lab.now, "and another");
+        assert_eq!((lab.state().as_str(), lab.releases), ("4", 0));
+        assert!(!lab.bus.is_connected());
+    }
+    lab.poll();
+    assert_eq!((lab.state().as_str(), lab.releases), ("5", 1));
+    assert_eq!(lab.own("error").as_deref(), Some("it broke a rule"));
+    // What is found out too late is nothing new.
+    lab.bus.failed(lab.now, "late");
+    lab.poll();
+    assert_eq!((lab.own("error").as_deref(), lab.releases), (Some("it broke a rule"), 1));
+}
+
+#[test]
+fn b11_a_frontend_that_is_always_at_fault_is_put_off() {
+    let mut lab = Lab::new();
+    let mut connects = 0;
+    for _ in 0..1000 {
+        lab.poll();
+        match lab.state().as_str() {
+            "2" => lab.publish(&KEYS),
+            "4" => {
+                connects += 1;
+                lab.bus.failed(lab.now, "again");
+            }
+            "5" => lab.frontend_says("6"),
+            "6" => lab.frontend_says("1"),
+            other => panic!("{other}"),
+        }
+        lab.now = lab.now + 10 * MS;
+    }
+    assert!((10..40).contains(&connects), "{connects} in ten seconds");
+}
+
+#[test]
+fn a_frontend_that_does_not_close_is_not_waited_for() {
+    let mut lab = Lab::connected();
+    lab.bus.failed(lab.now, "for a test");
+    assert_eq!(lab.poll(), "45");
+    lab.now = lab.bus.next_deadline().unwrap();
+    assert_eq!(lab.poll(), "6");
+    assert_eq!(lab.now, Instant(0) + 1000 * MS);
+    lab.now = lab.now + 1000 * MS;
+    lab.poll();
+    assert_eq!((lab.bus.next_deadline(), lab.state().as_str()), (None, "6"));
+}
+
+#[test]
+fn rings_that_change_under_a_connection_end_it() {
+    for (key, value) in [("tx-ring-ref", "10"), ("rx-ring-ref", "x"), ("event-channel", "4")] {
+        let mut lab = Lab::connected();
+        lab.publish(&[(key, value)]);
+        assert!(lab.poll().ends_with('5'), "{key}");
+        assert_eq!((lab.releases, lab.mapped), (1, false), "{key}");
+    }
+}
+
+#[test]
+fn a_frontend_that_leaves_while_its_rings_are_being_mapped() {
+    for state in ["1", "5", "6"] {
+        for polled in [false, true] {
+            let mut lab = Lab::new();
+            lab.poll();
+            lab.publish(&KEYS);
+            assert_eq!(lab.bus.poll(lab.now), BackStep::Connect);
+            lab.frontend_says(state);
+            if polled {
+                assert_eq!(lab.bus.poll(lab.now), BackStep::Wait);
+            }
+            lab.mapped = true;
+            lab.bus.connected(lab.now);
+            assert_eq!(lab.bus.poll(lab.now), BackStep::Release);
+            lab.mapped = false;
+            lab.bus.released(lab.now);
+            let expected = if state == "1" { "2" } else { state };
+            lab.poll();
+            assert_eq!(lab.state(), expected);
+        }
+    }
+}
+
+#[test]
+fn a_detach_is_answered_and_the_directory_removed() {
+    let requests: [Nodes<'_>; 2] = [&[("online", "0"), ("state", "5")], &[("online", "0")]];
+    for request in requests {
+        for connected in [true, false] {
+            let mut lab = if connected { Lab::connected() } else { Lab::new() };
+            lab.poll();
+            for (key, value) in request {
+                lab.set_own(key, value);
+            }
+            lab.poll();
+            assert_eq!(lab.bus.poll(lab.now), BackStep::Remove);
+            assert_eq!(lab.releases, u32::from(connected));
+            assert_eq!(lab.xen.names("/local/domain/2/backend/vif"), [""; 0]);
+            assert_eq!(lab.xen.watches(), 0);
+        }
+    }
+
+    // Another vif of that client stays.
+    let mut lab = Lab::connected();
+    lab.set_own("online", "0");
+    lab.xen.set("/local/domain/2/backend/vif/1/1/state", "2");
+    lab.poll();
+    assert_eq!(lab.xen.names("/local/domain/2/backend/vif/1"), ["1"]);
+}
+
+#[test]
+fn a_directory_that_is_the_toolstacks_to_remove_is_left_to_it() {
+    for forbidden in [false, true] {
+        let removal = if forbidden { Removal::Ours } else { Removal::Toolstack };
+        let mut lab = Lab::with(&[("feature-sg", "1")], removal);
+        lab.poll();
+        lab.set_own("online", "0");
+        if forbidden {
+            lab.xen.deny_removal(true);
+        }
+        lab.poll();
+        assert_eq!((lab.state().as_str(), lab.bus.next_deadline()), ("6", None));
+        assert_eq!(lab.bus.poll(lab.now), BackStep::Wait);
+        lab.xen.remove(BACK_DIR);
+        assert_eq!(lab.bus.poll(lab.now), BackStep::Remove);
+    }
+}
+
+#[test]
+fn a_toolstack_may_ask_to_close_and_stay() {
+    let mut lab = Lab::connected();
+    lab.set_own("state", "5");
+    lab.poll();
+    assert_eq!((lab.state().as_str(), lab.releases), ("5", 1));
+    lab.frontend_says("6");
+    lab.poll();
+    lab.frontend_says("1");
+    lab.poll();
+    assert_eq!(lab.state(), "2");
+}
+
+#[test]
+fn a_directory_made_anew_is_a_new_vif() {
+    let mut lab = Lab::connected();
+    lab.xen.remove(BACK_DIR);
+    for (key, value) in [("frontend", FRONT_DIR), ("online", "1"), ("state", "1")] {
+        lab.set_own(key, value);
+    }
+    lab.frontend_says("1");
+    lab.poll();
+    assert_eq!((lab.state().as_str(), lab.releases), ("2", 1));
+    assert_eq!(lab.own("feature-sg").as_deref(), Some("1"));
+}
+
+#[test]
+fn an_earlier_backends_connection_is_closed_first() {
+    let mut lab = Lab::new();
+    lab.set_own("state", "4");
+    lab.publish(&KEYS);
+    lab.poll();
+    assert_eq!((lab.state().as_str(), lab.mapped), ("5", false));
+    for (frontend, expected) in [("6", "6"), ("1", "2")] {
+        lab.frontend_says(frontend);
+        lab.poll();
+        assert_eq!(lab.state(), expected);
+    }
+}
+
+#[test]
+fn f11_a_frontend_elsewhere_than_its_domain_is_not_followed() {
+    for path in ["/local/domain/2/backend/vif/1/0", "/local/domain/10/x", "device/vif/0", "", "/"] {
+        let mut lab = Lab::new();
+        lab.set_own("frontend", path);
+        lab.xen.set("/local/domain/10/x/state", "4");
+        lab.publish(&KEYS);
+        lab.poll();
+        assert_eq!((lab.state().as_str(), lab.mapped), ("2", false), "{path}");
+        // It may come late.
+        lab.set_own("frontend", FRONT_DIR);
+        lab.poll();
+        assert_eq!((lab.state().as_str(), lab.mapped), ("4", true), "{path}");
+    }
+}
+
+#[test]
+fn a_connection_survives_a_store_that_fails() {
+    let mut lab = Lab::connected();
+    lab.xen.fail_operations(5);
+    lab.frontend_says("4");
+    for _ in 0..5 {
+        assert_eq!(lab.bus.poll(lab.now), BackStep::Wait);
+        let deadline = lab.bus.next_deadline().unwrap();
+        assert!(deadline > lab.now);
+        lab.now = deadline;
+    }
+    lab.poll();
+    assert_eq!((lab.bus.is_connected(), lab.bus.next_deadline()), (true, None));
+    let before = lab.xen.operations();
+    lab.poll();
+    assert_eq!(lab.xen.operations(), before);
+}

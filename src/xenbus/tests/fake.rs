@@ -27,10 +27,10 @@ type Tree = BTreeMap<String, Vec<u8>>;
 
 #[derive(Default)]
 struct Inner {
-    tree: Tree,
+    tree: Rc<Tree>,
     watches: BTreeMap<u32, (String, bool)>,
     /// Working copies, what was written there, and the generation they began from.
-    transactions: BTreeMap<u32, (Tree, Vec<String>, u64)>,
+    transactions: BTreeMap<u32, (Rc<Tree>, Vec<String>, u64)>,
     generation: u64,
     last_id: u32,
     operations: u64,
@@ -39,6 +39,7 @@ struct Inner {
     /// One in this many operations fails, as chance decides.
     fail_one_in: Option<(u64, Random)>,
     forbidden: BTreeSet<String>,
+    deny_removal: bool,
 }
 
 impl FakeXen {
@@ -63,13 +64,13 @@ impl FakeXen {
     /// Puts a value of any length there, as a peer with other limits might.
     pub fn set_bytes(&self, path: &str, value: &[u8]) {
         let mut inner = self.0.borrow_mut();
-        put(&mut inner.tree, path, value);
+        put(Rc::make_mut(&mut inner.tree), path, value);
         inner.changed(path);
     }
 
     pub fn remove(&self, path: &str) {
         let mut inner = self.0.borrow_mut();
-        if cut(&mut inner.tree, path) {
+        if cut(Rc::make_mut(&mut inner.tree), path) {
             inner.changed(path);
         }
     }
@@ -106,6 +107,11 @@ impl FakeXen {
     /// One in `many` operations fails from now on; `None`: no more.
     pub fn fail_one_in(&self, many: Option<u64>, seed: u64) {
         self.0.borrow_mut().fail_one_in = many.map(|many| (many, Random::new(seed)));
+    }
+
+    /// No domain may remove anything, not even of its own.
+    pub fn deny_removal(&self, denied: bool) {
+        self.0.borrow_mut().deny_removal = denied;
     }
 
     /// Nobody may read what is below `path` any more, or may again.
@@ -181,7 +187,7 @@ impl FakeStore {
         inner.allowed(&path)?;
         let changed = match within {
             None => {
-                let changed = change(&mut inner.tree, &path);
+                let changed = change(Rc::make_mut(&mut inner.tree), &path);
                 if changed {
                     inner.changed(&path);
                 }
@@ -190,7 +196,7 @@ impl FakeStore {
             Some(Transaction(id)) => {
                 let (tree, paths, _) =
                     inner.transactions.get_mut(&id.get()).ok_or(StoreError::Other(2))?;
-                let changed = change(tree, &path);
+                let changed = change(Rc::make_mut(tree), &path);
                 paths.push(path);
                 changed
             }
@@ -231,6 +237,9 @@ impl Store for FakeStore {
     }
 
     fn remove(&self, within: Option<Transaction>, path: &str) -> Result<(), StoreError> {
+        if self.xen.0.borrow().deny_removal {
+            return Err(StoreError::Denied);
+        }
         self.change(within, path, cut)
     }
 
