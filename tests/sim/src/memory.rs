@@ -86,6 +86,8 @@ pub(crate) struct MemState {
     active: Vec<Active>,
     /// Uses that are going on, of all entries.
     uses: usize,
+    /// Where [`free_entry`](MemState::free_entry) looks first.
+    hint: u32,
 }
 
 impl MemState {
@@ -100,6 +102,7 @@ impl MemState {
             table: Vec::new(),
             active: Vec::new(),
             uses: 0,
+            hint: RESERVED_ENTRIES,
         }
     }
 
@@ -212,6 +215,15 @@ impl MemState {
         let first = entry.flags & 0xffff | u32::from(entry.peer.0) << 16;
         page.words()[word].store(first, Ordering::Release);
         true
+    }
+
+    /// An entry that is all zero, if there is one.
+    pub(crate) fn free_entry(&mut self) -> Option<u32> {
+        let free = |gref: &u32| self.entry(*gref).is_some_and(|entry| entry.flags == 0);
+        let later = self.hint..self.entries();
+        let found = later.chain(RESERVED_ENTRIES..self.hint).find(free)?;
+        self.hint = found + 1;
+        Some(found)
     }
 
     /// Whether anybody uses the entry.

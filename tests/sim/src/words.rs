@@ -155,8 +155,7 @@ impl Domain {
     pub fn grant(&self, peer: DomId, gfn: Gfn, readonly: bool) -> Option<u32> {
         let flags = GTF_PERMIT_ACCESS | if readonly { GTF_READONLY } else { 0 };
         let mut memory = lock(&self.me.memory);
-        let free = |gref: &u32| memory.entry(*gref).is_some_and(|e| e.flags == 0);
-        let gref = match (RESERVED_ENTRIES..memory.entries()).find(free) {
+        let gref = match memory.free_entry() {
             Some(gref) => gref,
             None => {
                 let first = memory.entries();

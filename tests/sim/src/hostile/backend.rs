@@ -307,10 +307,11 @@ impl HostileBackend {
 
 impl Task for HostileBackend {
     fn run(&mut self, ctx: &mut Ctx<'_>) -> Next {
+        self.peer.news |= ctx.store || self.watches.len() < 2;
         if let Some(next) = self.peer.silent(ctx.now) {
             return next;
         }
-        if self.peer.following {
+        if self.peer.following && std::mem::take(&mut self.peer.news) {
             self.follow();
         }
         match self.peer.turn(ctx.now, self.connected()) {

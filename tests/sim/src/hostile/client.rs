@@ -310,10 +310,11 @@ pub(super) fn tx_request(gref: u32, offset: u16, flags: u16, id: u16, size: u16)
 
 impl Task for HostileClient {
     fn run(&mut self, ctx: &mut Ctx<'_>) -> Next {
+        self.peer.news |= ctx.store || self.watches.len() < 2;
         if let Some(next) = self.peer.silent(ctx.now) {
             return next;
         }
-        if self.peer.following {
+        if self.peer.following && std::mem::take(&mut self.peer.news) {
             self.follow();
         }
         match self.peer.turn(ctx.now, self.connected()) {

@@ -49,6 +49,8 @@ pub(super) struct Peer {
     pub(super) victim_port: Option<Port>,
     /// Whether we follow the victim's state.
     pub(super) following: bool,
+    /// Whether xenstore may say something new.
+    pub(super) news: bool,
     pub(super) tx: Option<RawRing>,
     pub(super) rx: Option<RawRing>,
     pub(super) pages: Vec<GrantedPage>,
@@ -73,6 +75,7 @@ impl Peer {
             port: None,
             victim_port: None,
             following: true,
+            news: true,
             tx: None,
             rx: None,
             pages: Vec::new(),
@@ -110,6 +113,7 @@ impl Peer {
         if self.steps.is_empty() {
             match self.after {
                 After::Honest => {
+                    self.news |= !self.following;
                     self.following = true;
                     return Turn::Honest;
                 }
