@@ -3,6 +3,9 @@
 mod back;
 pub mod fake;
 mod front;
+mod frontend;
+mod netback;
 mod pair;
+mod published;
 mod watches;
 mod world;
