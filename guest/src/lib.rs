@@ -1,7 +1,7 @@
 //! A PVH guest runtime for Xen: what lies between the first instruction and a driver.
 //!
 //! It boots in a 64-bit PVH domain, sets up memory, interrupts, the clock, the console and
-//! xenstore, and then calls the kernel's own main with a [`Xen`] handle, which implements what
+//! xenstore, and then calls the kernel's own main with a `Xen` handle, which implements what
 //! `xen-netfront` asks of a machine ([`Memory`](xen_grant::Memory),
 //! [`Platform`](xen_netfront::platform::Platform), [`Store`](xen_netfront::store::Store), and the
 //! backend halves). Output of the `log` crate goes to the PV console and to Xen's log.

@@ -1,7 +1,7 @@
 //! Event channels: opening, firing, waiting.
 //!
 //! Interrupts stay off but while the processor sleeps, so the upcall only ever runs inside
-//! [`wait`](crate::Xen::wait). While there is work nobody pays for interrupts; what fires meanwhile
+//! `Xen::wait`. While there is work nobody pays for interrupts; what fires meanwhile
 //! is found when we are about to sleep.
 
 pub mod bits;

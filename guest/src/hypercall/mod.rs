@@ -7,7 +7,7 @@
 pub mod abi;
 #[cfg(target_os = "none")]
 mod calls;
-#[cfg(target_os = "none")]
+#[cfg(any(target_os = "none", test))]
 mod stubs;
 
 #[cfg(target_os = "none")]

@@ -83,3 +83,46 @@ fn words(letters: &[u8; 12]) -> [u32; 3] {
     }
     words
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    unsafe extern "C" {
+        static HYPERCALL_PAGE: [[u8; 32]; 128];
+    }
+
+    #[test]
+    fn p5_each_stub_is_its_number_and_both_instructions() {
+        // SAFETY: the stubs are constant bytes of the image, 128 times 32 of them.
+        let stubs = unsafe { &HYPERCALL_PAGE };
+        for (number, stub) in (0u32..).zip(stubs) {
+            assert_eq!(stub[..1], [0xb8], "mov eax");
+            assert_eq!(stub[1..5], number.to_le_bytes());
+            assert_eq!(stub[5..7], [0x80, 0x3d], "cmp byte ptr [rip + ...]");
+            assert_eq!(stub[11..14], [0x00, 0x75, 0x04], "0; jne over four bytes");
+            assert_eq!(stub[14..18], [0x0f, 0x01, 0xc1, 0xc3], "vmcall, ret");
+            assert_eq!(stub[18..22], [0x0f, 0x01, 0xd9, 0xc3], "vmmcall, ret");
+        }
+    }
+
+    #[test]
+    fn p5_the_stubs_are_code_and_nothing_else() {
+        let start = (&raw const HYPERCALL_PAGE).addr();
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let rights = maps.lines().find_map(|line| {
+            let (range, rest) = line.split_once(' ')?;
+            let (from, to) = range.split_once('-')?;
+            let bounds = [from, to].map(|number| usize::from_str_radix(number, 16).unwrap());
+            (bounds[0]..bounds[1]).contains(&start).then_some(&rest[..4])
+        });
+        assert_eq!(rights, Some("r-xp"));
+        assert!(start.is_multiple_of(4096));
+    }
+
+    #[test]
+    fn this_host_is_no_xen_guest_or_says_which() {
+        assert_eq!(detect(), LEAVES.load(Ordering::Relaxed) != 0);
+        assert!(detect() || own_domain().is_none());
+    }
+}

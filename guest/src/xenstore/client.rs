@@ -121,7 +121,9 @@ impl<'a, L: Line> Client<'a, L> {
         }
         self.next_token = self.next_token.wrapping_add(1);
         let token = self.next_token;
-        // It may fire before it is answered.
+        // It has fired as soon as it is set. xenstored fires it as well; that event is not taken
+        // for granted and passed over, because it stands for a change that follows closely, too:
+        // xenstored queues no second event for a watch whose first has not been fetched.
         self.watches.push(Watched { token, path: path.to_owned(), fired: true });
         let text = Decimal::new(token);
         let done = self.request(Type::Watch, None, &[path_bytes, b"\0", text.bytes(), b"\0"]);
