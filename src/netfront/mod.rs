@@ -181,8 +181,9 @@ impl<P: Platform, S: Store> Netfront<P, S> {
 
     /// When [`service`](Netfront::service) has something to do though nothing happens.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let stall = self.queue.as_ref().filter(|queue| queue.tx.outstanding() > 0);
-        let starved = self.queue.as_ref().filter(|queue| queue.rx.posted() == 0);
+        let queue = self.queue.as_ref();
+        let stall = queue.filter(|queue| queue.takes_packets() && queue.tx.outstanding() > 0);
+        let starved = queue.filter(|queue| !queue.is_broken() && queue.rx.posted() == 0);
         [
             self.bus.next_deadline(),
             self.quarantine.next_retry().map(|at| Instant(0) + at),

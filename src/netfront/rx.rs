@@ -254,8 +254,9 @@ impl RxQueue {
     ) -> Vec<Reference> {
         for index in 0..RING_SIZE {
             if self.posted[index].is_some() {
-                stats.rx_slots -= 1;
                 drop(self.take_back(index as u32, quarantine, stats));
+                // It was taken back, not received.
+                stats.rx_slots -= 1;
             }
         }
         super::connect::end_ring(self.ring.into_page().0, &mut self.references, quarantine, stats);
