@@ -130,8 +130,11 @@ pub struct Stats {
 impl<N: Netif> Device<N> {
     /// The device, with all the memory it will ever need. `netif` is up, so that its MTU is known.
     pub fn new(netif: N) -> Device<N> {
-        let (max, block) = (netif.max_frame(), netif.capabilities().block_size.max(1));
-        let per_frame = max.div_ceil(block).clamp(1, MAX_SLOTS);
+        let can = netif.capabilities();
+        let block = can.block_size.max(1);
+        let per_frame =
+            netif.max_frame().div_ceil(block).clamp(1, can.max_fragments.clamp(1, MAX_SLOTS));
+        let max = netif.max_frame().min(block.saturating_mul(per_frame));
         let linear = Linear::with_capacity(if per_frame > 1 { max } else { 0 });
         Device {
             rx: Receive {

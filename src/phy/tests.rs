@@ -19,6 +19,7 @@ use crate::netif::{Capabilities, slots};
 struct Mock {
     mtu: usize,
     block_size: usize,
+    max_fragments: usize,
     room: usize,
     blocks: usize,
     incoming: VecDeque<RxPacket<SharedHeapBlock>>,
@@ -53,7 +54,11 @@ impl Netif for Mock {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { block_size: self.block_size, max_fragments: 18, ..Capabilities::default() }
+        Capabilities {
+            block_size: self.block_size,
+            max_fragments: self.max_fragments,
+            ..Capabilities::default()
+        }
     }
 
     fn stats(&self) -> crate::netif::Stats {
@@ -94,6 +99,7 @@ fn mock() -> Mock {
     Mock {
         mtu: 1500,
         block_size: 2048,
+        max_fragments: 18,
         room: 256,
         blocks: 1000,
         incoming: VecDeque::new(),
@@ -317,6 +323,15 @@ fn frames_of_several_blocks_are_scattered_and_counted() {
     }
     assert_eq!(device.stats().linearised_packets, 2);
     assert_eq!(device.stats().linearised_bytes, 2049 + 9014);
+}
+
+/// A device that takes one fragment takes no frame that needs two, whatever its MTU.
+#[test]
+fn without_scatter_gather_a_frame_is_one_block() {
+    let mut device = Device::new(Mock { mtu: 9000, max_fragments: 1, room: 1, ..mock() });
+    assert_eq!(device.capabilities().max_transmission_unit, 2048);
+    device.transmit(Instant::ZERO).unwrap().consume(2048, |bytes| bytes.fill(1));
+    assert_eq!(device.netif().sent[0].fragments().len(), 1);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Headers and sums against other implementations: etherparse builds and reads the packets.
 
+mod ipv6;
 mod parse;
 mod sums;
 

@@ -141,6 +141,19 @@ fn what_is_not_a_whole_tcp_or_udp_packet_is_left_alone() {
     }
 }
 
+/// A datagram's checksum ends where the datagram does, not where IP's payload does.
+#[test]
+fn what_follows_a_datagram_is_not_summed() {
+    let sample = Sample::new(true, Kind::Udp, 0, vec![], vec![5; 11]);
+    let mut frame = sample.blank();
+    frame.extend([0x77; 6]);
+    frame[17] += 6;
+    let mut packet = cut(&frame, &[], Checksum::Blank);
+    assert_eq!(fill_blank(&mut packet), Some(()));
+    assert_eq!(joined(&packet)[40..42], sample.checksum());
+    assert_eq!(verify(&packet), Verdict::Right);
+}
+
 #[test]
 fn what_has_no_checksum_is_not_wrong() {
     let mut frame = Sample::new(true, Kind::Udp, 0, vec![], vec![5; 11]).frame;
