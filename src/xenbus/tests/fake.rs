@@ -40,6 +40,8 @@ struct Inner {
     fail_one_in: Option<(u64, Random)>,
     forbidden: BTreeSet<String>,
     deny_removal: bool,
+    /// What disappears, and after how many more operations.
+    vanishing: Option<(u64, String)>,
 }
 
 impl FakeXen {
@@ -114,6 +116,11 @@ impl FakeXen {
         self.0.borrow_mut().deny_removal = denied;
     }
 
+    /// The toolstack removes `path` before the operation after the next `operations`.
+    pub fn remove_after(&self, operations: u64, path: &str) {
+        self.0.borrow_mut().vanishing = Some((operations, path.to_string()));
+    }
+
     /// Nobody may read what is below `path` any more, or may again.
     pub fn forbid(&self, path: &str, forbidden: bool) {
         let mut inner = self.0.borrow_mut();
@@ -128,6 +135,13 @@ impl FakeXen {
 impl Inner {
     fn operation(&mut self) -> Result<(), StoreError> {
         self.operations += 1;
+        if let Some((left, path)) = self.vanishing.take() {
+            if left > 0 {
+                self.vanishing = Some((left - 1, path));
+            } else if cut(Rc::make_mut(&mut self.tree), &path) {
+                self.changed(&path);
+            }
+        }
         if self.fail_operations > 0 {
             self.fail_operations -= 1;
             return Err(StoreError::Other(5));

@@ -148,6 +148,24 @@ fn a_vif_without_a_frontend_directory_is_gone_until_it_comes() {
     world.connect();
 }
 
+#[test]
+fn f11_a_directory_that_goes_at_any_moment_does_not_come_back_as_a_ghost() {
+    for dir in [FRONT_DIR, BACK_DIR] {
+        // Far enough to connect, to close, and to close for ever.
+        for operations in 0..150 {
+            let mut world = World::new();
+            world.attach();
+            world.xen.remove_after(operations, dir);
+            let _ = world.run_until(20, World::connected);
+            world.front.bus.fail(world.now);
+            let _ = world.run_until(20, World::connected);
+            world.front.bus.close(world.now);
+            let _ = world.run_until(20, |world| world.front.bus.is_closed());
+            assert_eq!(world.xen.get(dir), None, "gone after {operations} operations");
+        }
+    }
+}
+
 /// One thing that goes wrong.
 fn disturb(world: &mut World, random: &mut Random) {
     let dir = *random.pick(&[FRONT_DIR, BACK_DIR]);
