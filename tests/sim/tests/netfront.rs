@@ -41,7 +41,12 @@ fn f1_an_impossible_index_on_either_ring_breaks_the_device_until_reconnected() {
             let mut bench =
                 Bench::with(Config { ring_start: start, ..Config::default() }, &[], &[]);
             let Rings { tx, rx } = bench.rings.take().unwrap();
-            let page = if ring == "rx" { rx.into_page() } else { tx.into_page() };
+            let (page, other) = if ring == "rx" {
+                (rx.into_page(), tx.into_page())
+            } else {
+                (tx.into_page(), rx.into_page())
+            };
+            drop(other);
             page.store(2, page.load(2).wrapping_add(by));
             assert_eq!(bench.received(), Vec::<Vec<u8>>::new());
             bench.front.complete_tx();
