@@ -34,12 +34,43 @@
 //! # }
 //! ```
 //!
+//! Which vifs there are, a watch on `backend/vif` says:
+//!
+//! ```no_run
+//! # extern crate alloc;
+//! # use alloc::vec::Vec;
+//! # use xen_grant::{FramePool, PoolError};
+//! # use xen_netfront::netback::{Config, Netback};
+//! # use xen_netfront::platform::BackendPlatform;
+//! # use xen_netfront::store::{Store, StoreError};
+//! # use xen_netfront::xenbus::Clients;
+//! # fn pool_of_one_client() -> FramePool { todo!() }
+//! fn serve<P: BackendPlatform, S: Store + Clone>(platform: P, store: S) -> Result<(), StoreError> {
+//!     let mut clients = Clients::open(store.clone())?;
+//!     let mut vifs: Vec<Netback<P, S>> = Vec::new();
+//!     loop {
+//!         for (client, vif) in clients.poll(platform.now()).appeared {
+//!             let (platform, store, pool) = (platform.clone(), store.clone(), pool_of_one_client());
+//!             vifs.push(Netback::open(platform, store, &pool, client, vif, Config::default())?);
+//!         }
+//!         vifs.retain(|vif| {
+//!             if vif.is_gone() {
+//!                 clients.forget(vif.id());
+//!             }
+//!             !vif.is_gone()
+//!         });
+//!         // ... a round of each, as above; wait if none has more to do ...
+//!     }
+//! }
+//! ```
+//!
 //! # What a client can't do
 //!
 //! * Make us map more than two pages, or hold more than [`Config`] says: what it is owed waits in a
 //!   queue with two bounds, and what comes from it takes frames of the pool given to it alone.
 //! * Take more than its turn: [`poll`](Netback::poll) counts work rather than packets, and what a
-//!   huge packet takes too much comes off the next turn.
+//!   huge packet takes too much comes off the next turn. Nor of xenstore's: a client that keeps
+//!   writing its `state` is looked at some 500 requests' worth a second.
 //! * Hold a packet up half-published: a frontend publishes whole packets, as Linux demands, so one
 //!   that ends in the middle is a broken rule ([`Fault::CutShort`]).
 //! * Have its faults cost others: a broken rule stops the rings at once and costs nothing more;
@@ -62,7 +93,7 @@ use xen_ring::Notify;
 use crate::buffer::{RxPacket, TxPacket};
 use crate::platform::{BackendPlatform, Instant, Port};
 use crate::store::{Store, StoreError};
-use crate::xenbus::{BackBus, BackStep, FrontendOffer, Removal};
+use crate::xenbus::{BackBus, BackStep, FrontendOffer, Removal, Vif};
 use connection::{ConnectError, Connection, Identity, Published};
 use pace::{Allowance, Metered};
 
@@ -119,6 +150,7 @@ pub struct Netback<P: BackendPlatform, S: Store> {
     allowance: Allowance,
     pool: FramePool,
     client: DomId,
+    vif: u32,
     config: Config,
     identity: Identity,
     connection: Option<Connection<P>>,
@@ -159,6 +191,7 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
             allowance: Allowance::full(),
             pool: pool.clone(),
             client,
+            vif,
             config,
             identity: Identity::default(),
             connection: None,
@@ -225,9 +258,9 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
         self.connection.as_ref().map(Connection::ports)
     }
 
-    /// The domain that we serve.
-    pub fn client(&self) -> DomId {
-        self.client
+    /// The domain that we serve, and the number of its vif.
+    pub fn id(&self) -> Vif {
+        (self.client, self.vif)
     }
 
     /// What the client published to be connected by, while it is connected.

@@ -222,7 +222,7 @@ impl Fifth {
                 client.receive();
                 while client.rx.free() > 0 {
                     let id = client.rx.next_index() as u16 % 256;
-                    client.post_as(id, if self.turn % 2 == 0 { 0xffff_0000 } else { 0 });
+                    client.post_as(id, if self.turn.is_multiple_of(2) { 0xffff_0000 } else { 0 });
                 }
                 client.show_posted();
             }

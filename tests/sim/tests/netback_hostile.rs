@@ -411,7 +411,7 @@ impl Drop for Stop<'_> {
 #[test]
 fn b3_each_word_is_read_once() {
     let mut kinds = [0; 2];
-    for round in 0..30 {
+    for round in 0..12 {
         let (mut bench, mut client) = {
             let host = Host::threaded(round);
             let mut bench = Bench::on(&host, CLIENT, Config::default(), 64);

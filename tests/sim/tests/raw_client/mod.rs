@@ -397,6 +397,11 @@ impl Client {
         packets
     }
 
+    /// Asks for an event at the next answer and the next packet; true if one is there already.
+    pub fn rearm(&mut self) -> bool {
+        self.tx.arm(1).unwrap() | self.rx.arm(1).unwrap()
+    }
+
     fn gather(&self, index: u32, slot: RxResponse, packet: &mut Received) -> Result<(), i16> {
         assert_eq!(u32::from(slot.id), index % 256, "a response reuses its request's slot");
         assert_eq!(slot.offset, 0);
