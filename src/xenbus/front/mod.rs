@@ -224,7 +224,6 @@ impl<S: Store> FrontBus<S> {
             Phase::Published | Phase::Live => {
                 self.lost(now);
                 self.faulted = false;
-                self.written = None;
                 self.enter(Phase::Stale, now);
             }
             Phase::Stale | Phase::Offering | Phase::Closing | Phase::Closed => {
