@@ -26,6 +26,10 @@ impl Kind {
     /// An attack of this kind. Numbers in it are up to chance.
     pub fn script(&self, rng: &mut Rng) -> Result<Script, BadScript> {
         let mut script: Script = (self.script)(rng).parse()?;
+        if self.how == How::Beside {
+            // It looks where the rings are.
+            script.0.insert(0, Step::Connect {});
+        }
         if self.name == ANYTHING {
             script.0.extend(anything(rng));
         }

@@ -1,6 +1,7 @@
 //! The client domain: netfront, a TCP/IP stack, an upload and a download.
 
 use core::cell::Cell;
+use core::time::Duration;
 use std::rc::Rc;
 
 use smoltcp::socket::tcp;
@@ -27,6 +28,12 @@ pub type Front = Netfront<Domain, StoreClient>;
 pub struct Board {
     /// When the link came up last; `None` while it is down.
     pub up_since: Cell<Option<Instant>>,
+    /// When it went down; `None` while it is up, or has not been up.
+    down_since: Cell<Option<Instant>>,
+    /// Whatever was down before this moment counts only from then on.
+    pub excused_until: Cell<Instant>,
+    /// The longest outage since this was last taken.
+    pub outage: Cell<Duration>,
     /// How often it has come up.
     pub connects: Cell<u64>,
     /// When it came up first.
@@ -167,14 +174,17 @@ impl Task for Client {
 
 impl Board {
     fn show(&self, net: &Front, download: &Sink, now: Instant) {
-        let connects = net.stats().connects;
-        if net.link() == Link::Down {
-            self.up_since.set(None);
-        } else if self.up_since.get().is_none() || self.connects.get() != connects {
-            self.up_since.set(Some(now));
+        self.connects.set(net.stats().connects);
+        if net.link() == Link::Up {
             self.first_up.set(self.first_up.get().or(Some(now)));
+            self.up_since.set(self.up_since.get().or(Some(now)));
+            if let Some(since) = self.down_since.take() {
+                let outage = now.since(since.max(self.excused_until.get()));
+                self.outage.set(self.outage.get().max(outage));
+            }
+        } else if self.up_since.take().is_some() {
+            self.down_since.set(Some(now));
         }
-        self.connects.set(connects);
         self.downloaded.set(download.bytes());
     }
 }

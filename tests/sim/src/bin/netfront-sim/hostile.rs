@@ -6,8 +6,9 @@
 //!                                   backend, or instead)       then let go)
 //! ```
 //!
-//! An attack that the client answers with a reconnect is an outage: from the attack's first step
-//! until the link is up for good. One that leaves the connection alone must be harmless.
+//! An outage lasts from the moment when the client's device finds its connection broken until it
+//! is connected again; time without an honest backend does not count. The stall is longer: TCP
+//! waits for a second or more before it sends again what was lost.
 
 use core::cell::{Cell, RefCell};
 use core::time::Duration;
@@ -29,7 +30,7 @@ const LOOK: Duration = Duration::from_micros(20);
 /// An attack takes no longer than this.
 const REIGN: Duration = Duration::from_millis(300);
 /// How long pages stay mapped after an attack.
-const HOLD: Duration = Duration::from_millis(50);
+const HOLD: Duration = Duration::from_millis(5);
 /// Both streams move by so much between an attack and the next.
 const BREATH: u64 = 64 << 10;
 /// The device has to be back within this.
@@ -42,9 +43,9 @@ pub struct Record {
     pub kinds: BTreeMap<&'static str, u64>,
     /// Those after which the device reconnected.
     pub reconnected: u64,
-    /// The longest time that an attack cut the client off for, and its kind.
+    /// The longest outage, and the kind of attack before it.
     pub longest_outage: (Duration, &'static str),
-    /// The longest time until both streams had gone on: TCP backs off when nothing comes back.
+    /// The longest time from an attack until both streams had gone on.
     pub longest_stall: Duration,
 }
 
@@ -52,10 +53,6 @@ impl Record {
     /// Attacks made.
     pub fn attacks(&self) -> u64 {
         self.kinds.values().sum()
-    }
-
-    fn outage(&mut self, time: Duration, kind: &'static str) {
-        self.longest_outage = self.longest_outage.max((time, kind));
     }
 }
 
@@ -71,15 +68,21 @@ pub struct Director<'a> {
     every: u64,
     /// Kinds that have not had their turn.
     deck: Vec<Kind>,
+    /// The kind of the last attack.
+    last: &'static str,
     beside: HostileBackend,
     instead: HostileBackend,
     phase: Phase,
     record: Record,
 }
 
+#[derive(Clone, Copy)]
 enum Phase {
-    Calm { until: u64, down: Option<Instant>, after: &'static str },
+    /// Nothing happens until so many bytes are transferred.
+    Calm { until: u64 },
+    /// A script is being played.
     Attacking(Attack),
+    /// It is over since then; so much had been transferred.
     Waiting { attack: Attack, ended: Instant, at: (u64, u64) },
 }
 
@@ -87,6 +90,7 @@ enum Phase {
 struct Attack {
     kind: Kind,
     started: Instant,
+    /// Connections there had been.
     connects: u64,
 }
 
@@ -100,7 +104,7 @@ impl<'a> Director<'a> {
         bytes: Option<u64>,
         seed: u64,
     ) -> Director<'a> {
-        let every = (bytes.unwrap_or(u64::MAX) / 10).clamp(32 << 10, 16 << 20);
+        let every = (bytes.unwrap_or(u64::MAX) / 40).clamp(16 << 10, 4 << 20);
         Director {
             backend,
             board,
@@ -109,9 +113,10 @@ impl<'a> Director<'a> {
             rng: Rng::with_seed(seed),
             every,
             deck: Vec::new(),
+            last: "",
             beside: HostileBackend::parasite(domain, client, 0),
             instead: HostileBackend::new(domain, client, 0),
-            phase: Phase::Calm { until: every, down: None, after: "" },
+            phase: Phase::Calm { until: every },
             record: Record::default(),
         }
     }
@@ -132,40 +137,13 @@ impl<'a> Director<'a> {
         }
     }
 
-    /// Nothing happens until enough has been transferred on a connection that holds.
-    fn calm(
-        &mut self,
-        until: u64,
-        down: Option<Instant>,
-        after: &'static str,
-        now: Instant,
-    ) -> Phase {
-        match (self.board.up_since.get(), down) {
-            // An attack whose effect comes late.
-            (None, since) => Phase::Calm { until, down: since.or(Some(now)), after },
-            (Some(up), Some(since)) => {
-                self.record.outage(up.since(since), after);
-                Phase::Calm { until, down: None, after }
-            }
-            (Some(_), None) => {
-                let (up, down) = self.transferred();
-                if up + down >= until {
-                    self.begin(now)
-                } else {
-                    Phase::Calm { until, down: None, after }
-                }
-            }
-        }
-    }
-
     fn begin(&mut self, now: Instant) -> Phase {
         if self.deck.is_empty() {
             self.deck.extend(KINDS);
             self.rng.shuffle(&mut self.deck);
         }
-        let Some(kind) = self.deck.pop() else {
-            return Phase::Calm { until: u64::MAX, down: None, after: "" };
-        };
+        let Some(kind) = self.deck.pop() else { return Phase::Calm { until: u64::MAX } };
+        self.last = kind.name;
         *self.record.kinds.entry(kind.name).or_default() += 1;
         // A test sees to it that all scripts can be read.
         let script = kind.script(&mut self.rng).unwrap_or_default();
@@ -178,13 +156,14 @@ impl<'a> Director<'a> {
 
     /// The script is over: the rings are let go, and an honest backend is there again.
     fn end(&mut self, attack: Attack, ctx: &mut Ctx<'_>) -> Phase {
-        let mut last = vec![Step::Drop {}];
-        if attack.kind.how == How::Instead {
-            last.push(Step::Unmap {});
-        }
-        self.play_out(attack.kind.how, last, ctx);
-        if attack.kind.how == How::Instead && self.backend.borrow_mut().restart().is_err() {
-            // Without a backend the run comes to no end, and says so.
+        match attack.kind.how {
+            How::Beside => self.play_out(How::Beside, vec![Step::Drop {}], ctx),
+            How::Instead => {
+                self.play_out(How::Instead, vec![Step::Drop {}, Step::Unmap {}], ctx);
+                self.board.excused_until.set(ctx.now);
+                // Without a backend the run comes to no end, and says so.
+                let _ = self.backend.borrow_mut().restart();
+            }
         }
         Phase::Waiting { attack, ended: ctx.now, at: self.transferred() }
     }
@@ -199,58 +178,54 @@ impl<'a> Director<'a> {
 
     /// Both streams have to go on, on a connection that is up.
     fn wait(&mut self, attack: Attack, ended: Instant, at: (u64, u64), ctx: &mut Ctx<'_>) -> Phase {
-        let waiting = Phase::Waiting { attack, ended, at };
-        if self.beside.kept() > 0 {
-            if ctx.now.since(ended) >= HOLD {
-                self.play_out(How::Beside, vec![Step::Unmap {}, Step::Drop {}], ctx);
-            }
-            return waiting;
+        if self.beside.kept() > 0 && ctx.now.since(ended) >= HOLD {
+            self.play_out(How::Beside, vec![Step::Unmap {}, Step::Drop {}], ctx);
         }
         let now_at = self.transferred();
         let moved = |before: u64, now: u64| now >= before + BREATH || Some(now) == self.bytes;
-        let (true, true, Some(up)) =
-            (moved(at.0, now_at.0), moved(at.1, now_at.1), self.board.up_since.get())
-        else {
-            return waiting;
-        };
+        let goes_on = moved(at.0, now_at.0) && moved(at.1, now_at.1);
+        if !goes_on || self.board.up_since.get().is_none() || self.beside.kept() > 0 {
+            return Phase::Waiting { attack, ended, at };
+        }
         if self.board.connects.get() != attack.connects {
             self.record.reconnected += 1;
-            let since = match attack.kind.how {
-                How::Beside => attack.started,
-                How::Instead => ended,
-            };
-            self.record.outage(up.since(since), attack.kind.name);
         }
-        let stall = ctx.now.since(ended);
-        self.record.longest_stall = self.record.longest_stall.max(stall);
+        self.record.longest_stall = self.record.longest_stall.max(ctx.now.since(ended));
         let pause = self.every / 2 + self.rng.u64(..self.every);
-        Phase::Calm { until: now_at.0 + now_at.1 + pause, down: None, after: attack.kind.name }
+        Phase::Calm { until: now_at.0 + now_at.1 + pause }
     }
 }
 
 impl Task for Director<'_> {
     fn run(&mut self, ctx: &mut Ctx<'_>) -> Next {
-        let phase =
-            core::mem::replace(&mut self.phase, Phase::Calm { until: 0, down: None, after: "" });
+        let outage = self.board.outage.take();
+        if outage > self.record.longest_outage.0 {
+            self.record.longest_outage = (outage, self.last);
+        }
         let mut next = Next::Sleep(LOOK);
-        self.phase = match phase {
-            Phase::Calm { until, down, after } => self.calm(until, down, after, ctx.now),
+        self.phase = match self.phase {
+            Phase::Calm { until } => {
+                let (up, down) = self.transferred();
+                let due = up + down >= until && self.board.up_since.get().is_some();
+                if due { self.begin(ctx.now) } else { Phase::Calm { until } }
+            }
             Phase::Attacking(attack) => {
                 let peer = self.peer(attack.kind.how);
                 if !peer.ended() {
-                    next = peer.run(ctx);
+                    next = match peer.run(ctx) {
+                        Next::Wait => Next::Sleep(LOOK),
+                        other => other,
+                    };
                 }
                 if peer.ended() || ctx.now.since(attack.started) >= REIGN {
+                    next = Next::Sleep(LOOK);
                     self.end(attack, ctx)
                 } else {
-                    if matches!(next, Next::Wait) {
-                        next = Next::Sleep(LOOK);
-                    }
                     Phase::Attacking(attack)
                 }
             }
             Phase::Waiting { attack, ended, at } => self.wait(attack, ended, at, ctx),
         };
-        if matches!(self.phase, Phase::Attacking(_)) { next } else { Next::Sleep(LOOK) }
+        next
     }
 }

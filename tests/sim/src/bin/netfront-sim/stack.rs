@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
+use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
 use smoltcp::socket::tcp;
 use smoltcp::wire::{EthernetAddress, IpAddress, IpCidr, Ipv4Address};
 use xen_netfront::netif::Netif;
@@ -97,7 +97,9 @@ impl<N: Netif> Stack<N> {
 
     /// Has the stack send what the sockets have got since, and tells the peer of all of it.
     pub fn send(&mut self, now: Instant) {
-        self.iface.poll_egress(to_smoltcp(now), &mut self.device, &mut self.sockets);
+        // Each pass sends one packet of each socket's.
+        let (now, sockets) = (to_smoltcp(now), &mut self.sockets);
+        while self.iface.poll_egress(now, &mut self.device, sockets) != PollResult::None {}
         self.device.flush();
         let stats = self.device.netif().stats();
         let packets = stats.rx_packets + stats.tx_packets;
