@@ -123,9 +123,9 @@ class Context:
             self.fail(f"{' '.join(words)}: exit status {status}", max(failed, 1))
 
     def output_of(self, *words, env=None):
-        """What a command prints to stdout; the step fails without it."""
+        """What a command prints to stdout; the step fails without it. Only stderr is shown."""
         with tempfile.TemporaryFile("w+", errors="replace") as errors:
-            status, output = self._run(words, env, stderr=errors)
+            status, output = self._run(words, env, stderr=errors, show=False)
             errors.seek(0)
             for line in errors:
                 self._say(line.rstrip("\n"))
@@ -143,7 +143,7 @@ class Context:
         if status:
             raise StepError(f"{' '.join(words)}: exit status {status}")
 
-    def _run(self, words, env, stderr=subprocess.STDOUT):
+    def _run(self, words, env, stderr=subprocess.STDOUT, show=True):
         environment = {**os.environ, **{key: str(value) for key, value in (env or {}).items()}}
         self._say(f"$ {' '.join([*(f'{key}={value}' for key, value in (env or {}).items()), *words])}")
         try:
@@ -169,7 +169,8 @@ class Context:
         try:
             for line in child.stdout:
                 lines.append(line)
-                self._say(line.rstrip("\n"))
+                if show:
+                    self._say(line.rstrip("\n"))
             status = child.wait()
         except BaseException:
             end_group(child)
