@@ -36,7 +36,7 @@ impl core::error::Error for StoreError {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transaction(pub core::num::NonZeroU32);
 
-/// A watch that has been set.
+/// A watch that has been set. It means something only to the store that set it.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct Watch(pub u32);
 
@@ -44,7 +44,8 @@ pub struct Watch(pub u32);
 ///
 /// A path that does not start with `/` is below our own domain's directory. Calls may block until
 /// xenstored has answered; the packet path makes none. Values come from peers: treat them as
-/// hostile bytes. No value is longer than 4096 bytes ([`StoreError::Quota`] otherwise).
+/// hostile bytes. A value longer than 4096 bytes does not fit xenstore's protocol, and one above
+/// some 2000 is more than xenstored keeps: [`StoreError::Quota`].
 pub trait Store {
     /// The value of a node.
     fn read(&self, within: Option<Transaction>, path: &str) -> Result<Vec<u8>, StoreError>;
@@ -72,7 +73,8 @@ pub trait Store {
     /// Ends a transaction and forgets what it did.
     fn abort(&self, transaction: Transaction);
 
-    /// Sets a watch on a node and everything below it. It has fired once as soon as it is set.
+    /// Sets a watch on a node and everything below it. It has fired as soon as it is set, maybe
+    /// twice: once by this contract, and once by an event of xenstored's own.
     ///
     /// The implementation keeps it alive over suspend, and remembers at most one event for it:
     /// however often a peer writes, a watch costs a bit.

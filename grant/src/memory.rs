@@ -91,7 +91,9 @@ pub unsafe trait Memory: Clone + Send + Sync + 'static {
     unsafe fn free_page(&self, page: NonNull<Page>, gfn: Gfn);
 
     /// Maps frame `index` of the version 1 grant table, 512 entries each
-    /// (`XENMAPSPACE_grant_table`). Asked for in order 0, 1, 2, ..., each once.
+    /// (`XENMAPSPACE_grant_table`). Asked for in order 0, 1, 2, ..., each once, by the one
+    /// [`GrantTable`](crate::GrantTable) that a domain has. The hypercall fails with an errno;
+    /// any status that is not okay will do for it.
     fn grant_frame(&self, index: u32) -> Result<NonNull<Words>, GrantStatus>;
 
     /// The most grant frames that the hypervisor allows this domain (`GNTTABOP_query_size`).
@@ -152,7 +154,8 @@ pub struct Mapping {
 /// * of [`grant_copy`](ForeignMemory::grant_copy): it touches no byte of our own domain but the
 ///   ranges named by the operations.
 pub unsafe trait ForeignMemory: Memory {
-    /// Maps a granted page for reading and writing (`GNTTABOP_map_grant_ref`).
+    /// Maps a granted page for reading and writing (`GNTTABOP_map_grant_ref`). A grant of our own
+    /// domain may be refused: mapping it would move the page away from its frame number.
     fn map_grant(&self, domain: DomId, gref: u32) -> Result<Mapping, GrantStatus>;
 
     /// Unmaps it (`GNTTABOP_unmap_grant_ref`).
