@@ -252,6 +252,8 @@ impl RxQueue {
         quarantine: &mut Quarantine,
         stats: &mut Stats,
     ) -> Vec<Reference> {
+        // Of a broken ring nobody knows what is on it.
+        stats.rx_drops.disconnected += u64::from(self.ring.refresh().unwrap_or(0));
         for index in 0..RING_SIZE {
             if self.posted[index].is_some() {
                 drop(self.take_back(index as u32, quarantine, stats));

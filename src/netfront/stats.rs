@@ -17,6 +17,8 @@ pub struct RxDrops {
     pub runt: u64,
     /// The backend still used a page that it had announced as filled.
     pub still_in_use: u64,
+    /// Filled and not looked at when the device was disconnected (slots).
+    pub disconnected: u64,
 }
 
 impl RxDrops {
@@ -30,8 +32,10 @@ impl RxDrops {
             bad_extra,
             runt,
             still_in_use,
+            disconnected,
         } = *self;
-        backend_error + bad_extent + too_many_slots + truncated + bad_extra + runt + still_in_use
+        let malformed = bad_extent + too_many_slots + truncated + bad_extra + runt;
+        backend_error + malformed + still_in_use + disconnected
     }
 }
 
