@@ -40,27 +40,21 @@ pub struct Board {
     pub first_up: Cell<Option<Instant>>,
     /// Bytes of the download received.
     pub downloaded: Cell<u64>,
-    /// When all was transferred and both connections closed.
-    pub finished: Cell<Option<Instant>>,
 }
 
 /// The client domain.
 pub struct Client {
     domain: Domain,
     pool: FramePool,
-    state: State,
+    /// The device until it is up: the stack wants to know its MTU.
+    waiting: Option<Front>,
+    stack: Option<Stack<Captured<Front>>>,
     upload: Source,
     download: Sink,
     seed: u64,
     pcap: Option<Pcap>,
     board: Rc<Board>,
     closing: bool,
-}
-
-enum State {
-    /// The stack wants to know the MTU, so it waits for the device.
-    Connecting(Option<Front>),
-    Running(Box<Stack<Captured<Front>>>),
 }
 
 impl Client {
@@ -76,9 +70,19 @@ impl Client {
         let pool = FramePool::new(domain, POOL_PAGES)?;
         let table = GrantTable::new(domain);
         let net = Netfront::open(domain.clone(), domain.store(), &pool, &table, 0, config)?;
-        let (state, board) = (State::Connecting(Some(net)), Rc::default());
         let domain = domain.clone();
-        Ok(Client { domain, pool, state, upload, download, seed, pcap, board, closing: false })
+        Ok(Client {
+            domain,
+            pool,
+            waiting: Some(net),
+            stack: None,
+            upload,
+            download,
+            seed,
+            pcap,
+            board: Rc::default(),
+            closing: false,
+        })
     }
 
     /// What others may see.
@@ -88,10 +92,7 @@ impl Client {
 
     /// The stack, once the device has been up.
     pub fn stack(&self) -> Option<&Stack<Captured<Front>>> {
-        match &self.state {
-            State::Running(stack) => Some(stack),
-            State::Connecting(_) => None,
-        }
+        self.stack.as_ref()
     }
 
     /// Both ends of the streams that are here.
@@ -106,27 +107,23 @@ impl Client {
 
     /// Disconnects in good order; done when the backend has let go.
     pub fn close(&mut self) -> Next {
-        let State::Running(stack) = &mut self.state else { return Next::Done };
+        let Some(stack) = &mut self.stack else { return Next::Done };
         let net = stack.device.netif_mut().below_mut();
         if !self.closing {
             net.disconnect();
             self.closing = true;
         }
         net.service();
-        if net.closed() {
-            return Next::Done;
-        }
-        if net.rearm() { Next::Now } else { wait(net.next_deadline()) }
+        if net.closed() { Next::Done } else { wait(net.next_deadline()) }
     }
 
     /// Waits for the device to come up, then puts the stack on top.
     fn start(&mut self) -> Option<Next> {
-        let State::Connecting(waiting) = &mut self.state else { return None };
-        let mut net = waiting.take()?;
+        let mut net = self.waiting.take()?;
         net.service();
         if net.link() == Link::Down {
-            let next = if net.rearm() { Next::Now } else { wait(net.next_deadline()) };
-            *waiting = Some(net);
+            let next = wait(net.next_deadline());
+            self.waiting = Some(net);
             return Some(next);
         }
         let mac = net.mac().0;
@@ -134,7 +131,7 @@ impl Client {
         let mut stack = Stack::new(&self.domain, net, mac, CLIENT, self.seed);
         // Nothing is open yet, and the address is one: it connects.
         let _ = stack.connect();
-        self.state = State::Running(Box::new(stack));
+        self.stack = Some(stack);
         None
     }
 }
@@ -146,7 +143,7 @@ impl Task for Client {
         if let Some(next) = self.start() {
             return next;
         }
-        let State::Running(stack) = &mut self.state else { return Next::Done };
+        let Some(stack) = &mut self.stack else { return Next::Done };
         let net = stack.device.netif_mut().below_mut();
         net.service();
         net.complete_tx();
@@ -161,7 +158,6 @@ impl Task for Client {
         self.board.show(net, &self.download, ctx.now);
         let sent = matches!(stack.upload().state(), tcp::State::TimeWait | tcp::State::Closed);
         if sent && self.download.ended() && stack.download().state() == tcp::State::Closed {
-            self.board.finished.set(Some(ctx.now));
             return Next::Done;
         }
         if again {

@@ -25,8 +25,10 @@ use crate::attacks::{How, KINDS, Kind};
 use crate::backend::Backend;
 use crate::client::Board;
 
-/// How often the director looks.
+/// How often the director looks whether it is time for an attack, or for its next step.
 const LOOK: Duration = Duration::from_micros(20);
+/// How often it looks whether both streams have gone on, which may take seconds.
+const LOOK_AGAIN: Duration = Duration::from_micros(500);
 /// An attack takes no longer than this.
 const REIGN: Duration = Duration::from_millis(300);
 /// How long pages stay mapped after an attack.
@@ -122,8 +124,16 @@ impl<'a> Director<'a> {
     }
 
     /// What happened so far.
-    pub fn record(&self) -> &Record {
-        &self.record
+    pub fn record(&self) -> Record {
+        let mut record = self.record.clone();
+        match self.phase {
+            // The last attack, whose end the run did not wait for.
+            Phase::Attacking(attack) | Phase::Waiting { attack, .. } => {
+                record.reconnected += u64::from(self.board.connects.get() != attack.connects);
+            }
+            Phase::Calm { .. } => {}
+        }
+        record
     }
 
     fn transferred(&self) -> (u64, u64) {
@@ -224,7 +234,10 @@ impl Task for Director<'_> {
                     Phase::Attacking(attack)
                 }
             }
-            Phase::Waiting { attack, ended, at } => self.wait(attack, ended, at, ctx),
+            Phase::Waiting { attack, ended, at } => {
+                next = Next::Sleep(LOOK_AGAIN);
+                self.wait(attack, ended, at, ctx)
+            }
         };
         next
     }

@@ -26,6 +26,9 @@ const PER_PACKET: Duration = Duration::from_micros(1);
 /// Bytes that each socket buffers each way.
 const BUFFER: usize = 256 << 10;
 
+/// How long a peer may be silent before a connection is given up.
+const GIVE_UP: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(20);
+
 /// A device and the stack on top of it.
 pub struct Stack<N: Netif> {
     /// The device: of any kind.
@@ -55,7 +58,12 @@ impl<N: Netif> Stack<N> {
         });
         let mut sockets = SocketSet::new(Vec::with_capacity(2));
         let buffer = || tcp::SocketBuffer::new(vec![0; BUFFER]);
-        let mut socket = || sockets.add(tcp::Socket::new(buffer(), buffer()));
+        let mut socket = || {
+            let mut socket = tcp::Socket::new(buffer(), buffer());
+            socket.set_timeout(Some(GIVE_UP));
+            socket.set_keep_alive(Some(GIVE_UP / 4));
+            sockets.add(socket)
+        };
         let (upload, download) = (socket(), socket());
         Stack { device, iface, sockets, upload, download, domain: domain.clone(), packets: 0 }
     }

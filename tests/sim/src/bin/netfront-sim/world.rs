@@ -114,10 +114,9 @@ impl World {
         mut progress: impl FnMut(u64, Instant) -> io::Result<()>,
     ) -> Result<Findings, Stop> {
         let board = self.client.borrow().board();
-        let (warm, attacks) = self.transfer(&mut progress)?;
+        let (warm, last_byte, attacks) = self.transfer(&mut progress)?;
         let end = self.snapshot();
-        let (started, finished) = (board.first_up.get(), board.finished.get());
-        let time = finished.unwrap_or_default().since(started.unwrap_or_default());
+        let time = last_byte.since(board.first_up.get().unwrap_or_default());
         let mut complaints = self.disconnect();
 
         let World { client, backend, host, front, pcap, .. } = self;
@@ -142,11 +141,11 @@ impl World {
         Snapshot::take(&self.client, &self.backend, (&self.front, &self.back))
     }
 
-    /// Runs until all is transferred. Gives the moment when it had warmed up.
+    /// Runs until all is transferred. Gives the counters after warm-up and the time of the last byte.
     fn transfer(
         &self,
         progress: &mut impl FnMut(u64, Instant) -> io::Result<()>,
-    ) -> Result<(Snapshot, Option<Record>), Stop> {
+    ) -> Result<(Snapshot, Instant, Option<Record>), Stop> {
         let board = self.client.borrow().board();
         let uploaded = self.backend.borrow().uploaded();
         let director = self.args.hostile.then(|| {
@@ -177,22 +176,23 @@ impl World {
             let outcome = scheduler.run(limits);
             let (bytes, now) = (uploaded.get() + board.downloaded.get(), self.host.now());
             progress(bytes, now)?;
-            match outcome {
-                Outcome::Done => break,
-                Outcome::Steps(_) => {}
-                Outcome::Stuck(_) | Outcome::Time(_) => return Err(Error::from(outcome).into()),
-            }
             if bytes >= warm_up && warm.is_none() {
                 warm = Some(self.snapshot());
             }
             if bytes != last.0 {
                 last = (bytes, now);
-            } else if now.since(last.1) > PATIENCE {
+            }
+            match outcome {
+                Outcome::Done => break,
+                Outcome::Steps(_) => {}
+                Outcome::Stuck(_) | Outcome::Time(_) => return Err(Error::from(outcome).into()),
+            }
+            if now.since(last.1) > PATIENCE {
                 return Err(Error::stalled(PATIENCE, bytes).into());
             }
         }
-        let record = director.as_ref().map(|director| director.borrow().record().clone());
-        Ok((warm.unwrap_or_default(), record))
+        let record = director.as_ref().map(|director| director.borrow().record());
+        Ok((warm.unwrap_or_default(), last.1, record))
     }
 
     /// Has the client leave; what went wrong with that.

@@ -1,0 +1,286 @@
+//! The main job as its users run it: the built program, its options, its output.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use pcap_file::pcap::PcapReader;
+use pcap_file::{DataLink, TsResolution};
+use serde_json::Value;
+
+fn program(options: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_netfront-sim"));
+    command.args(options.split_whitespace());
+    command
+}
+
+fn run(options: &str) -> Output {
+    program(options).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// Runs with `--json`, and checks what is true of any good run.
+fn json(options: &str) -> Value {
+    let output = run(&format!("--json {options}"));
+    let (text, errors) = (stdout(&output), stderr(&output));
+    assert_eq!(output.status.code(), Some(0), "{options}: {text}{errors}");
+    assert_eq!(text.lines().count(), 1, "{options}: one object and nothing else: {text}");
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["ok"], Value::Bool(true), "{options}: {text}");
+    report
+}
+
+fn number(report: &Value, key: &str) -> f64 {
+    report[key].as_f64().unwrap_or_else(|| panic!("{key} is no number: {report}"))
+}
+
+/// What no steady traffic costs.
+fn assert_costs_nothing(report: &Value, options: &str) {
+    for key in [
+        "front_copies_per_packet",
+        "front_allocations_per_packet",
+        "front_hypercalls_per_packet",
+        "front_clears_per_packet",
+        "back_copies_per_packet",
+        "back_allocations_per_packet",
+        "back_grants_per_packet",
+        "back_clears_per_packet",
+        "drops",
+        "quarantined_pages",
+        "reconnects",
+    ] {
+        assert_eq!(number(report, key), 0.0, "{options}: {key}: {report}");
+    }
+}
+
+/// A file of this test's own, removed in the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Scratch {
+        let name = format!("netfront-sim-{}-{name}", std::process::id());
+        Scratch(std::env::temp_dir().join(name))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn a_plain_run_prints_progress_and_a_table() {
+    let output = run("--bytes 1M");
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("100 %"), "{text}");
+    assert!(!text.contains('\r') && !text.contains('\x1b'), "no terminal, plain lines: {text}");
+    for part in [
+        "1.0 MiB up, 1.0 MiB down, every byte checked",
+        "virtual time",
+        "wall clock",
+        "slots",
+        "payload copies",
+        "allocations",
+        "hypercalls",
+        "events sent",
+        "pages granted",
+        "pages cleared",
+        "linearised",
+        "drops           0",
+        "quarantine",
+        "reconnects      0",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn r10_r11_steady_traffic_copies_allocates_and_clears_nothing() {
+    for options in ["", "--no-sg", "--mtu 1280", "--mtu 576", "--mtu 9000", "--mtu 65521"] {
+        let options = format!("--bytes 4M {options}");
+        let report = json(&options);
+        assert_costs_nothing(&report, &options);
+        assert_eq!(number(&report, "bytes"), f64::from(8 << 20), "{options}");
+        assert!(number(&report, "measured_packets") > 100.0, "{options}: {report}");
+        assert!(number(&report, "mbit_per_s") > 0.0);
+    }
+}
+
+#[test]
+fn every_required_key_is_there() {
+    let report = json("--bytes 1M");
+    for key in ["bytes", "packets", "mbit_per_s", "linearised_bytes", "drops"] {
+        number(&report, key);
+    }
+    for key in ["quarantined_pages", "reconnects"] {
+        number(&report, key);
+    }
+    for end in ["front", "back"] {
+        for what in ["copies", "allocations", "hypercalls", "events", "grants", "clears"] {
+            number(&report, &format!("{end}_{what}_per_packet"));
+        }
+    }
+}
+
+#[test]
+fn packets_of_one_page_are_not_linearised_and_larger_ones_are() {
+    let plain = json("--bytes 2M");
+    assert_eq!(number(&plain, "linearised_bytes"), 0.0);
+    assert_eq!(number(&plain, "front_slots_per_packet"), 1.0);
+    assert_eq!(number(&plain, "front_grants_per_packet"), 1.0);
+
+    let jumbo = json("--bytes 2M --mtu 9000");
+    assert_eq!(number(&jumbo, "mtu"), 9000.0);
+    assert!(number(&jumbo, "front_slots_per_packet") > 2.0, "{jumbo}");
+    assert!(number(&jumbo, "linearised_bytes") >= f64::from(4 << 20), "both ways: {jumbo}");
+
+    let one_page = json("--bytes 2M --mtu 9000 --no-sg");
+    assert!(number(&one_page, "mtu") < 4096.0, "{one_page}");
+    assert_eq!(number(&one_page, "front_slots_per_packet"), 1.0);
+    assert_eq!(number(&one_page, "linearised_bytes"), 0.0, "{one_page}");
+}
+
+#[test]
+fn events_and_hypercalls_are_batched() {
+    let report = json("--bytes 8M");
+    assert!(number(&report, "front_events_per_packet") < 1.0 / 16.0, "{report}");
+    assert!(number(&report, "back_events_per_packet") < 1.0 / 16.0, "{report}");
+    assert!(number(&report, "back_hypercalls_per_packet") < 1.0 / 16.0, "{report}");
+}
+
+#[test]
+fn virtual_time_ends_a_run() {
+    let report = json("--seconds 0.02");
+    let seconds = number(&report, "virtual_seconds");
+    assert!((0.019..0.05).contains(&seconds), "{report}");
+    assert!(number(&report, "uploaded_bytes") > 1e6 && number(&report, "downloaded_bytes") > 1e6);
+
+    let bounded = json("--seconds 100 --bytes 1M");
+    assert_eq!(number(&bounded, "bytes"), f64::from(2 << 20));
+}
+
+#[test]
+fn a_seed_decides_everything() {
+    for options in ["--bytes 2M --seed 7", "--bytes 2M --seed 7 --hostile"] {
+        let run = || stdout(&run(&format!("--json {options}")));
+        assert_eq!(run(), run(), "{options}");
+    }
+    assert_ne!(json("--bytes 2M --seed 7"), json("--bytes 2M --seed 8"));
+}
+
+#[test]
+fn a_hostile_backend_costs_time_and_nothing_else() {
+    let mut attacks = 0.0;
+    for seed in 1..=6 {
+        let options = format!("--hostile --bytes 4M --seed {seed}");
+        let report = json(&options);
+        assert_eq!(number(&report, "bytes"), f64::from(8 << 20), "{options}");
+        assert!(number(&report, "reconnects") > 0.0, "{options}: {report}");
+        assert!(number(&report, "longest_outage_ms") <= 1000.0, "{options}: {report}");
+        attacks += number(&report, "attacks");
+    }
+    assert!(attacks > 12.0, "{attacks}");
+    for options in ["--hostile --bytes 4M --mtu 9000", "--hostile --bytes 4M --no-sg --seed 3"] {
+        assert!(number(&json(options), "attacks") > 0.0, "{options}");
+    }
+}
+
+#[test]
+fn a_capture_holds_what_crossed_the_ring() {
+    let file = Scratch::new("capture.pcap");
+    let report = json(&format!("--bytes 1M --mtu 9000 --pcap {}", file.0.display()));
+    let mut reader = PcapReader::new(File::open(&file.0).unwrap()).unwrap();
+    assert_eq!(reader.header().datalink, DataLink::ETHERNET);
+    assert_eq!(reader.header().ts_resolution, TsResolution::NanoSecond);
+    let (mut packets, mut bytes, mut last) = (0.0, 0, core::time::Duration::ZERO);
+    let (mut from_client, mut from_backend) = (0, 0);
+    while let Some(packet) = reader.next_packet() {
+        let packet = packet.unwrap();
+        assert!(packet.timestamp >= last, "time goes on");
+        assert_eq!(packet.data.len(), packet.orig_len as usize, "none is cut");
+        last = packet.timestamp;
+        packets += 1.0;
+        bytes += packet.data.len();
+        match packet.data[6] {
+            0x00 => from_client += 1,
+            _ => from_backend += 1,
+        }
+    }
+    assert_eq!(packets, number(&report, "packets"), "{report}");
+    assert!(bytes > 2 << 20 && from_client > 100 && from_backend > 100);
+    assert!(number(&report, "front_allocations_per_packet") == 0.0, "capturing is not counted");
+}
+
+#[test]
+fn nonsense_is_named() {
+    for (options, named) in [
+        ("--frobnicate", "--frobnicate"),
+        ("extra", "extra"),
+        ("--bytes", "--bytes"),
+        ("--bytes -1", "-1"),
+        ("--bytes 0", "--bytes"),
+        ("--bytes 12Q", "12Q"),
+        ("--bytes 99999999999999999999", "99999999999999999999"),
+        ("--seconds -3", "-3"),
+        ("--seconds soon", "soon"),
+        ("--mtu 10", "10"),
+        ("--mtu 65522", "65522"),
+        ("--mtu 1500x", "1500x"),
+        ("--seed x", "x"),
+        ("--seed -1", "-1"),
+        ("--no-sg=yes", "yes"),
+        ("--pcap /no/such/folder/x.pcap", "/no/such/folder/x.pcap"),
+        ("--pcap /", "--pcap"),
+    ] {
+        let output = run(options);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{options}: {text}");
+        assert!(text.contains(named), "{options}: {text}");
+        assert!(output.stdout.is_empty(), "{options}: nothing on stdout");
+    }
+}
+
+#[test]
+fn help_explains_every_option() {
+    let output = run("--help");
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0));
+    for option in
+        ["--bytes", "--seconds", "--mtu", "--seed", "--no-sg", "--hostile", "--pcap", "--json"]
+    {
+        assert!(text.contains(option), "{option}: {text}");
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_error() {
+    for options in ["--bytes 1M", "--bytes 1M --json", "--help"] {
+        let mut child =
+            program(options).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let mut text = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        let status = child.wait().unwrap();
+        assert!(!text.contains("panicked"), "{options}: {text}");
+        assert!(status.code().is_some_and(|code| code != 101), "{options}: {status}");
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_is_reported() {
+    let output = run("--bytes 1M --pcap /dev/full");
+    assert_ne!(output.status.code(), Some(0));
+    assert!(stderr(&output).contains("/dev/full"), "{}", stderr(&output));
+}
