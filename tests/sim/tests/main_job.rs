@@ -157,6 +157,7 @@ fn events_and_hypercalls_are_batched() {
     assert!(number(&report, "front_events_per_packet") < 1.0 / 16.0, "{report}");
     assert!(number(&report, "back_events_per_packet") < 1.0 / 16.0, "{report}");
     assert!(number(&report, "back_hypercalls_per_packet") < 1.0 / 16.0, "{report}");
+    assert_eq!(number(&report, "back_grant_copies_per_packet"), 1.0, "one each: {report}");
 }
 
 #[test]

@@ -68,8 +68,10 @@ pub struct PerPacket {
     pub slots: f64,
     /// Payload copies by this project's code.
     pub copies: f64,
-    /// Heap allocations, stack included.
+    /// Heap allocations in the driver, its adaptor and the stack.
     pub allocations: f64,
+    /// Grant copies by the hypervisor (operations, not hypercalls).
+    pub grant_copies: f64,
     /// Hypercalls that are not events.
     pub hypercalls: f64,
     /// Events sent.
@@ -91,6 +93,7 @@ pub fn front(from: &Snapshot, to: &Snapshot) -> PerPacket {
         slots: per(b.rx_slots + b.tx_slots - a.rx_slots - a.tx_slots),
         copies: per(to.front_copies - from.front_copies),
         allocations: per(to.allocations.0 - from.allocations.0),
+        grant_copies: per(domain.copies),
         hypercalls: per(domain.hypercalls()),
         events: per(domain.notifies),
         grants: per(b.grants - a.grants),
@@ -98,7 +101,8 @@ pub fn front(from: &Snapshot, to: &Snapshot) -> PerPacket {
     }
 }
 
-/// The backend's figures between two moments. It grants nothing, so it clears nothing.
+/// The backend's figures between two moments. It grants nothing, so it clears nothing. What a
+/// hostile backend in the same domain does counts as well.
 pub fn back(from: &Snapshot, to: &Snapshot) -> PerPacket {
     let (a, b) = (&from.back, &to.back);
     let packets = b.from_packets + b.to_packets - a.from_packets - a.to_packets;
@@ -109,6 +113,7 @@ pub fn back(from: &Snapshot, to: &Snapshot) -> PerPacket {
         slots: per(b.from_slots + b.to_slots - a.from_slots - a.to_slots),
         copies: per(to.back_copies - from.back_copies),
         allocations: per(to.allocations.1 - from.allocations.1),
+        grant_copies: per(domain.copies),
         hypercalls: per(domain.hypercalls()),
         events: per(domain.notifies),
         grants: 0.0,
