@@ -1,0 +1,168 @@
+//! The frontend's end, and the loop around it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use xen_grant::{Frame, FramePool, GrantTable};
+use xen_netfront::buffer::{RxPacket, TxPacket};
+use xen_netfront::netfront::{Config, Link, Netfront, Stats};
+use xen_netfront::platform::Platform;
+use xen_sim::{Domain, Next};
+
+use super::{Ledger, Plan, Shape};
+
+/// Packets that the layer above takes in one go.
+const BUDGET: usize = 64;
+
+pub struct Front {
+    pub domain: Domain,
+    pub pool: FramePool,
+    pub table: GrantTable,
+    pub config: Config,
+    pub net: Option<Netfront<Domain, Domain>>,
+    /// What is to be sent.
+    pub outbox: VecDeque<Shape>,
+    /// Frames that somebody else has taken.
+    pub hogged: Vec<Frame>,
+    /// Received packets stay with the layer above until so many more have come.
+    pub held: VecDeque<RxPacket>,
+    pub holds: usize,
+    /// What frontends that are gone dropped: on the way up, and down.
+    past: (u64, u64),
+    pub connects: u64,
+}
+
+impl Front {
+    pub(super) fn new(domain: Domain, plan: &Plan) -> Front {
+        Front {
+            pool: FramePool::new(&domain, plan.front_frames).unwrap(),
+            table: GrantTable::new(&domain),
+            config: plan.front,
+            net: None,
+            outbox: VecDeque::new(),
+            hogged: Vec::new(),
+            held: VecDeque::new(),
+            holds: 0,
+            past: (0, 0),
+            connects: 0,
+            domain,
+        }
+    }
+
+    pub fn open(&mut self) {
+        let (platform, store) = (self.domain.clone(), self.domain.clone());
+        let (pool, table) = (&self.pool, &self.table);
+        self.net = Some(Netfront::open(platform, store, pool, table, 0, self.config).unwrap());
+    }
+
+    /// Ends the frontend without a word, as a crash of its driver would.
+    pub fn close(&mut self) {
+        if let Some(mut net) = self.net.take() {
+            // What lies on the receive ring goes with it.
+            let mut unread = 0;
+            while net.poll_rx(BUDGET, |_| unread += 1) > 0 {}
+            let (up, down) = lost(net.stats());
+            self.past.0 += up + outstanding(net.stats());
+            self.past.1 += down + unread;
+            self.connects += net.stats().connects;
+        }
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.net.as_ref().is_some_and(|net| net.link() == Link::Up)
+    }
+
+    /// Slots that the backend has not answered.
+    pub fn outstanding(&self) -> u64 {
+        self.net.as_ref().map_or(0, |net| outstanding(net.stats()))
+    }
+
+    /// Packets, or slots, that were dropped on the way up, and down.
+    pub fn dropped(&self) -> (u64, u64) {
+        let (up, down) = self.net.as_ref().map_or((0, 0), |net| lost(net.stats()));
+        (self.past.0 + up, self.past.1 + down)
+    }
+
+    pub(super) fn step(&mut self, up: &mut Ledger, down: &mut Ledger) -> Next {
+        let Some(net) = &mut self.net else { return Next::Wait };
+        net.service();
+        net.complete_tx();
+        let (held, holds) = (&mut self.held, self.holds);
+        net.poll_rx(BUDGET, |packet| {
+            down.arrive(&packet);
+            held.push_back(packet);
+            if held.len() > holds {
+                held.pop_front();
+            }
+        });
+        let mut starved = false;
+        while let Some(shape) = self.outbox.front() {
+            if net.reserve(shape.0.len()).is_none() {
+                break;
+            }
+            let Some(packet) = build(net, shape, &up.next_packet(shape.len())) else {
+                starved = true;
+                break;
+            };
+            let before = net.stats().tx_packets;
+            if let Some(permit) = net.reserve(shape.0.len()) {
+                permit.send(packet);
+            }
+            if net.stats().tx_packets > before {
+                up.accepted(shape.len());
+            }
+            self.outbox.pop_front();
+        }
+        let again = net.rearm();
+        let soon = starved.then(|| self.domain.now() + Duration::from_millis(1));
+        match (again, net.next_deadline().into_iter().chain(soon).min()) {
+            (true, _) => Next::Now,
+            (false, Some(deadline)) => Next::WaitUntil(deadline),
+            (false, None) => Next::Wait,
+        }
+    }
+
+    /// After the device is gone: pages and references are home, or in quarantine.
+    pub fn assert_nothing_left(mut self) {
+        self.hogged.clear();
+        self.held.clear();
+        self.table.sweep();
+        let Front { domain, pool, table, net, .. } = self;
+        assert!(net.is_none());
+        let usage = table.usage();
+        assert_eq!(usage.claimed, usage.quarantined, "references leaked");
+        assert_eq!(pool.free() + usage.quarantined, pool.size(), "frames leaked");
+        assert_eq!(domain.open_ports(), [], "ports leaked");
+        assert_eq!(domain.store().watches(), 0, "watches leaked");
+        assert_eq!(domain.store().transactions(), 0, "transactions leaked");
+        assert_eq!(domain.grants().len(), usage.quarantined, "grants leaked");
+        drop(pool);
+        if usage.quarantined == 0 {
+            assert_eq!(domain.pages_in_use(), 0, "pages leaked");
+        }
+    }
+}
+
+/// `None` without frames.
+fn build(net: &mut Netfront<Domain, Domain>, shape: &Shape, bytes: &[u8]) -> Option<TxPacket> {
+    let (mut packet, mut at) = (TxPacket::new(), 0);
+    for &(room, len) in &shape.0 {
+        let len = usize::from(len);
+        let mut buf = net.buffer(room.into())?;
+        buf.append(len).unwrap().copy_from_slice(&bytes[at..at + len]);
+        packet.push(buf).unwrap();
+        at += len;
+    }
+    Some(packet)
+}
+
+fn outstanding(stats: &Stats) -> u64 {
+    stats.tx_slots.saturating_sub(stats.tx_completed + stats.tx_drops.disconnected)
+}
+
+/// What a frontend says it dropped, on the way up and down.
+fn lost(stats: &Stats) -> (u64, u64) {
+    let drops = &stats.tx_drops;
+    let up = drops.backend_error + drops.backend_dropped + drops.disconnected;
+    (up, stats.rx_drops.total())
+}
