@@ -3,9 +3,10 @@
 import argparse
 import signal
 import sys
+import threading
 import time
 
-from runner import Context, Outcome
+from runner import Context, Outcome, end_all
 from steps import STEPS
 
 ABOUT = """\
@@ -35,9 +36,12 @@ def main():
     started = time.monotonic()
     outcomes = []
     try:
+        # With all output shown, two steps at a time would be hard to read.
+        beside = {step.name: Beside(step, args) for step in chosen if step.beside and not args.verbose}
         for step in chosen:
-            outcomes.append(run(step, args))
+            outcomes.append(run(step, args, beside.get(step.name)))
     except KeyboardInterrupt:
+        end_all()
         print("\ninterrupted", file=sys.stderr)
         return 130
     summarise(outcomes, time.monotonic() - started)
@@ -65,10 +69,31 @@ def step_name(text):
     return text
 
 
-def run(step, args):
-    print(f"{step.name:14} {step.about} ...", end="\n" if args.verbose else " ", flush=True)
+def attempt(step, args):
     context = Context(step.name, verbose=args.verbose, long=args.long, seconds=step.seconds)
-    outcome = context.attempt(step.run)
+    return context.attempt(step.run)
+
+
+class Beside(threading.Thread):
+    """A step that keeps one core busy, started ahead of its turn."""
+
+    def __init__(self, step, args):
+        super().__init__(daemon=True)
+        self.work = lambda: attempt(step, args)
+        self.outcome = None
+        self.start()
+
+    def run(self):
+        self.outcome = self.work()
+
+    def result(self):
+        self.join()
+        return self.outcome
+
+
+def run(step, args, beside):
+    print(f"{step.name:14} {step.about} ...", end="\n" if args.verbose else " ", flush=True)
+    outcome = beside.result() if beside else attempt(step, args)
     if args.verbose:
         print(step.name, end=" ")
     print(f"{outcome.word()}, {outcome.seconds:.0f} s", flush=True)

@@ -22,6 +22,12 @@ CARGO_RESULT = re.compile(
 )
 
 
+# Two steps at a time install one after the other.
+INSTALLING = threading.Lock()
+# Commands that run now.
+CHILDREN = set()
+
+
 class StepError(Exception):
     """A step that can't go on."""
 
@@ -139,7 +145,8 @@ class Context:
 
     def setup(self, *words):
         """A command that gets something ready: no check, but the step fails without it."""
-        status, _ = self._run(words, None)
+        with INSTALLING:
+            status, _ = self._run(words, None)
         if status:
             raise StepError(f"{' '.join(words)}: exit status {status}")
 
@@ -155,6 +162,7 @@ class Context:
         except OSError as error:
             self._say(str(error))
             return 127, ""
+        CHILDREN.add(child)
         # Children of the command hold the pipe open as well: all of them are ended.
         left = max(self.deadline - time.monotonic(), 1)
         overdue = threading.Event()
@@ -176,6 +184,7 @@ class Context:
             end_group(child)
             raise
         finally:
+            CHILDREN.discard(child)
             timer.cancel()
         if overdue.is_set():
             self._say(f"ended after {left:.0f} s: the step's time is over")
@@ -187,6 +196,11 @@ class Context:
             print(line, flush=True)
         elif not NOISE.fullmatch(line):
             self.outcome.output += line + "\n"
+
+
+def end_all():
+    for child in list(CHILDREN):
+        end_group(child)
 
 
 def end_group(child):

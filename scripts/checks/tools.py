@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from runner import ROOT, StepError
+from runner import INSTALLING, ROOT, StepError
 
 APT = str(ROOT / "scripts/lab/apt.sh")
 BARE_METAL = "x86_64-unknown-none"
@@ -54,7 +54,8 @@ def miri(context):
     if context.status_and_output("cargo", "+nightly", "--version")[0]:
         steps.insert(0, toolchain)
     for words in steps:
-        status, output = context.status_and_output(*words)
+        with INSTALLING:
+            status, output = context.status_and_output(*words)
         if status:
             said = output.strip().splitlines()[-1:] or ["nothing"]
             context.skip(f"Miri does not run here: {' '.join(words)} said: {said[0]}")
