@@ -127,6 +127,7 @@ pub mod header;
 pub mod netback;
 pub mod netfront;
 pub mod netif;
+pub mod offload;
 #[cfg(feature = "smoltcp")]
 pub mod phy;
 pub mod platform;
