@@ -16,92 +16,98 @@
 //!
 //! A page that goes to another domain than before is cleared outside the announced range.
 
+use core::cell::Cell;
 use core::ops::Range;
 
 use crate::memory::{DomId, PAGE_SIZE};
-use crate::sync::{AtomicU64, Ordering};
 
 /// Nobody has seen the page: its clean part is zero.
-const ZERO: u64 = 1 << 16;
+const ZERO: u32 = 1 << 16;
 /// The dirty range `PAGE_SIZE..0`, which is empty and grows rightly by minimum and maximum.
-const CLEAN: Range<usize> = Range { start: PAGE_SIZE, end: 0 };
+const CLEAN: (u16, u16) = (PAGE_SIZE as u16, 0);
 
-/// `known`, and the dirty range above it, in one word.
-const fn pack(known: u64, dirty: Range<usize>) -> u64 {
-    known | (dirty.start as u64) << 32 | (dirty.end as u64) << 48
+/// One page's record. Only who holds the page as a [`Frame`](crate::Frame), which is exclusive,
+/// reads or changes it.
+pub(crate) struct Exposure {
+    /// A domain's number, or [`ZERO`].
+    known: Cell<u32>,
+    /// Start and end of the dirty range.
+    dirty: Cell<(u16, u16)>,
 }
-
-/// One page's record. Only the page's owner changes it, so no two accesses race; it is atomic for
-/// want of a cheaper safe cell.
-pub(crate) struct Exposure(AtomicU64);
 
 /// Which bytes must be cleared before a grant: two ranges, either may be empty.
 pub(crate) type Stale = [Range<usize>; 2];
 
 impl Exposure {
     pub(crate) fn zeroed() -> Exposure {
-        Exposure(AtomicU64::new(pack(ZERO, CLEAN)))
+        Exposure { known: Cell::new(ZERO), dirty: Cell::new(CLEAN) }
     }
 
+    /// What has been written since the page was last shown.
     #[inline]
-    fn get(&self) -> (u64, Range<usize>) {
-        let word = self.0.load(Ordering::Relaxed);
-        (word & 0xffff_ffff, (word >> 32) as usize & 0xffff..(word >> 48) as usize)
+    fn dirty(&self) -> Range<usize> {
+        let (start, end) = self.dirty.get();
+        usize::from(start)..usize::from(end)
     }
 
-    /// Bytes `range` are about to be written.
+    /// Bytes `range`, which lie within the page, are about to be written.
     #[inline]
     pub(crate) fn mark(&self, range: Range<usize>) {
-        let (known, dirty) = self.get();
-        let dirty = dirty.start.min(range.start)..dirty.end.max(range.end);
-        self.0.store(pack(known, dirty), Ordering::Relaxed);
+        let (start, end) = self.dirty.get();
+        self.dirty.set((start.min(range.start as u16), end.max(range.end as u16)));
+    }
+
+    /// Steady traffic: whether a peer who is told of the bytes `announced` may see the page as it
+    /// is, because this peer has seen all the rest of it. If so, the page counts as shown.
+    #[inline]
+    pub(crate) fn show_as_is(&self, to: &Grantee, announced: &Range<usize>) -> bool {
+        let dirty = self.dirty();
+        // A peer without trust is trusted with no page.
+        let as_is = self.known.get() == to.trusted_with
+            && announced.start <= dirty.start
+            && dirty.end <= announced.end;
+        if as_is {
+            self.dirty.set(CLEAN);
+        }
+        as_is
     }
 
     /// The page is about to become visible to a peer, who is told of the bytes `announced`.
-    /// Returns what has to be cleared first; none in steady traffic.
-    #[inline]
-    pub(crate) fn show(&self, to: &Grantee, announced: Range<usize>) -> Option<Stale> {
-        let (known, dirty) = self.get();
-        self.0.store(to.shown, Ordering::Relaxed);
-        if known == to.trusted_with && announced.start <= dirty.start && dirty.end <= announced.end
-        {
-            return None;
-        }
-        stale(known == to.trusted_with || (known == ZERO && to.trusted()), dirty, announced)
+    /// Returns what has to be cleared first: around the announced range, all of the page or what
+    /// is dirty in it.
+    #[cold]
+    pub(crate) fn show(&self, to: &Grantee, announced: Range<usize>) -> Stale {
+        let known = self.known.get();
+        let clean = known == to.trusted_with || (known == ZERO && to.trusted());
+        let stale = if clean { self.dirty() } else { 0..PAGE_SIZE };
+        self.known.set(u32::from(to.domain.0));
+        self.dirty.set(CLEAN);
+        [
+            stale.start..stale.end.min(announced.start).max(stale.start),
+            stale.start.max(announced.end).min(stale.end)..stale.end,
+        ]
     }
 }
 
-/// What is to be cleared: around the announced range, all of the page or what is dirty in it.
-#[cold]
-fn stale(clean: bool, dirty: Range<usize>, announced: Range<usize>) -> Option<Stale> {
-    let stale = if clean { dirty } else { 0..PAGE_SIZE };
-    let ranges = [
-        stale.start..stale.end.min(announced.start).max(stale.start),
-        stale.start.max(announced.end).min(stale.end)..stale.end,
-    ];
-    ranges.iter().any(|range| !range.is_empty()).then_some(ranges)
-}
-
 /// Nobody's number: a domid has 16 bits.
-const NOBODY: u64 = u32::MAX as u64;
+const NOBODY: u32 = u32::MAX;
 
 /// Who is granted a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grantee {
     domain: DomId,
-    /// What a page is after it has been shown to the peer.
-    shown: u64,
     /// Whose bytes the peer may see besides those that are meant.
-    trusted_with: u64,
+    trusted_with: u32,
+    /// The domain as it stands in a grant entry.
+    pub(crate) permit: u32,
 }
 
 impl Grantee {
     /// A peer. Not `trusted` means that everything outside the announced range is cleared at every
     /// grant, also what this peer has seen before (xenstore's `trusted=0`).
     pub fn new(domain: DomId, trusted: bool) -> Grantee {
-        let known = u64::from(domain.0);
-        let trusted_with = if trusted { known } else { NOBODY };
-        Grantee { domain, shown: pack(known, CLEAN), trusted_with }
+        let trusted_with = if trusted { u32::from(domain.0) } else { NOBODY };
+        Grantee { domain, trusted_with, permit: u32::from(domain.0) << 16 }
     }
 
     /// Its domain.
@@ -127,6 +133,15 @@ mod tests {
         Grantee::new(DomId(2), true)
     }
 
+    /// As a grant does it: what it would clear, if anything.
+    fn show(page: &Exposure, to: &Grantee, announced: Range<usize>) -> Option<Stale> {
+        if page.show_as_is(to, &announced) {
+            return None;
+        }
+        let stale = page.show(to, announced);
+        stale.iter().any(|range| !range.is_empty()).then_some(stale)
+    }
+
     fn bytes(stale: Option<Stale>) -> usize {
         stale.map_or(0, |ranges| ranges.iter().map(|range| range.len()).sum())
     }
@@ -136,7 +151,7 @@ mod tests {
         let page = Exposure::zeroed();
         for len in [60, 1514, 60, 4096, 1] {
             page.mark(0..len);
-            assert_eq!(bytes(page.show(&a(), 0..len)), 0);
+            assert_eq!(bytes(show(&page, &a(), 0..len)), 0);
         }
     }
 
@@ -144,24 +159,24 @@ mod tests {
     fn f7_bytes_written_but_not_announced_are_cleared() {
         let page = Exposure::zeroed();
         page.mark(10..200);
-        assert_eq!(page.show(&a(), 50..100), Some([10..50, 100..200]));
+        assert_eq!(show(&page, &a(), 50..100), Some([10..50, 100..200]));
         page.mark(10..200);
-        assert_eq!(page.show(&a(), 300..400), Some([10..200, 200..200]));
+        assert_eq!(show(&page, &a(), 300..400), Some([10..200, 200..200]));
         page.mark(10..200);
-        assert_eq!(page.show(&a(), 0..5), Some([10..10, 10..200]));
+        assert_eq!(show(&page, &a(), 0..5), Some([10..10, 10..200]));
     }
 
     #[test]
     fn f7_another_peer_sees_only_what_is_announced() {
         let page = Exposure::zeroed();
         page.mark(0..60);
-        assert_eq!(page.show(&a(), 0..60), None);
+        assert_eq!(show(&page, &a(), 0..60), None);
         page.mark(0..60);
-        assert_eq!(page.show(&b(), 0..60), Some([0..0, 60..4096]));
+        assert_eq!(show(&page, &b(), 0..60), Some([0..0, 60..4096]));
         // From here on the page is B's; A is the stranger.
         page.mark(0..60);
-        assert_eq!(page.show(&b(), 0..60), None);
-        assert_eq!(bytes(page.show(&a(), 0..0)), PAGE_SIZE);
+        assert_eq!(show(&page, &b(), 0..60), None);
+        assert_eq!(bytes(show(&page, &a(), 0..0)), PAGE_SIZE);
     }
 
     #[test]
@@ -169,7 +184,7 @@ mod tests {
         let page = Exposure::zeroed();
         let stranger = Grantee::new(DomId(1), false);
         page.mark(0..60);
-        assert_eq!(page.show(&stranger, 0..60), Some([0..0, 60..4096]));
-        assert_eq!(page.show(&stranger, 0..60), Some([0..0, 60..4096]));
+        assert_eq!(show(&page, &stranger, 0..60), Some([0..0, 60..4096]));
+        assert_eq!(show(&page, &stranger, 0..60), Some([0..0, 60..4096]));
     }
 }

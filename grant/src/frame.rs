@@ -18,9 +18,10 @@ pub struct Frame {
     record: NonNull<Record>,
 }
 
-// SAFETY: a frame is the only way to its page, and the record's fields that change are atomics.
+// SAFETY: a frame is the only way to its page and to the record of its exposure; the record's
+// other fields that change are atomics.
 unsafe impl Send for Frame {}
-// SAFETY: a shared frame only reads the page.
+// SAFETY: with `&Frame` the page is only read, and the exposure is not touched.
 unsafe impl Sync for Frame {}
 
 impl Frame {
@@ -77,17 +78,17 @@ impl Frame {
         self.record().exposure.mark(range);
     }
 
-    /// Makes the page fit to be seen by a peer; returns how many bytes were cleared for it.
+    /// Whether the page is fit to be seen by a peer as it is; if so, it counts as shown.
     #[inline]
-    pub(crate) fn show(&mut self, to: &Grantee, announced: Range<usize>) -> usize {
-        match self.record().exposure.show(to, announced) {
-            None => 0,
-            Some(stale) => self.clear(stale),
-        }
+    pub(crate) fn show_as_is(&mut self, to: &Grantee, announced: &Range<usize>) -> bool {
+        self.record().exposure.show_as_is(to, announced)
     }
 
+    /// Makes the page fit to be seen by a peer; returns how many bytes were cleared for it.
     #[cold]
-    fn clear(&mut self, stale: [Range<usize>; 2]) -> usize {
+    #[inline(never)]
+    pub(crate) fn show(&mut self, to: &Grantee, announced: Range<usize>) -> usize {
+        let stale = self.record().exposure.show(to, announced);
         let page = self.page_mut();
         let mut cleared = 0;
         for range in stale {

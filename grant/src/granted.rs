@@ -58,15 +58,36 @@ impl Reference {
         to: &Grantee,
         announced: Range<usize>,
     ) -> (Granted<A>, usize) {
+        if frame.show_as_is(to, &announced) {
+            return (self.permit(frame, to), 0);
+        }
+        self.grant_cleared(frame, to, announced)
+    }
+
+    /// [`grant`](Reference::grant), after clearing what the peer must not see.
+    #[cold]
+    #[inline(never)]
+    fn grant_cleared<A: Access>(
+        self,
+        mut frame: Frame,
+        to: &Grantee,
+        announced: Range<usize>,
+    ) -> (Granted<A>, usize) {
         let cleared = frame.show(to, announced);
+        (self.permit(frame, to), cleared)
+    }
+
+    /// Writes the grant entry, for a frame that is fit to be seen.
+    #[inline]
+    fn permit<A: Access>(self, frame: Frame, to: &Grantee) -> Granted<A> {
         let gfn = frame.gfn().0 as u32;
         let held = Held { entry: self.into_entry(), record: frame.into_record() };
         let flags = if A::READ_ONLY { PERMIT_ACCESS | READONLY } else { PERMIT_ACCESS };
         let [permit, frame] = held.entry().words();
         frame.store(gfn, Ordering::Relaxed);
         // Release: whoever sees the permit sees the frame number and the page's bytes.
-        permit.store(flags | u32::from(to.domain().0) << 16, Ordering::Release);
-        (Granted { held, access: PhantomData }, cleared)
+        permit.store(flags | to.permit, Ordering::Release);
+        Granted { held, access: PhantomData }
     }
 }
 
@@ -163,6 +184,9 @@ impl<A: Access> Granted<A> {
 }
 
 impl<A: Access> Drop for Granted<A> {
+    // Out of line: a driver revokes, and drops only when it goes away.
+    #[cold]
+    #[inline(never)]
     fn drop(&mut self) {
         if !self.held.retry() {
             quarantine(self.held);

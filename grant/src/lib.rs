@@ -51,7 +51,7 @@ pub use memory::{
     CopyEnd, CopyOp, DomId, ForeignMemory, Gfn, GrantStatus, Mapping, Memory, PAGE_SIZE, Page,
     Words,
 };
-pub use pool::{FramePool, PoolError};
+pub use pool::{FramePool, Frames, PoolError};
 pub use quarantine::Quarantine;
 #[cfg(not(loom))]
 pub use shared_page::{ForeignPage, GrantedPage, SharedPage};

@@ -44,6 +44,8 @@ struct Head(u64);
 /// Bits for an index and for a count: 2 million pages, 8 GB.
 const BITS: u32 = 21;
 const MASK: u64 = (1 << BITS) - 1;
+/// One frame in the count.
+const ONE: u64 = 1 << BITS;
 const CLOSED: u64 = 1 << (2 * BITS);
 const TAG: u64 = CLOSED << 1;
 
@@ -60,10 +62,14 @@ impl Head {
         self.0 & CLOSED != 0
     }
 
-    /// The head after a frame was taken (`free` one less) or returned (one more).
-    fn then(self, first: u32, free: u64) -> Head {
-        let kept = self.0 & !(MASK << BITS | MASK);
-        Head(kept.wrapping_add(TAG) | free << BITS | u64::from(first))
+    /// The head when a frame has been returned.
+    fn returned(self, first: u32) -> Head {
+        Head((self.0 & !MASK).wrapping_add(TAG + ONE) | u64::from(first))
+    }
+
+    /// The head when `count` frames have been taken, of so many at least.
+    fn taken(self, count: u64, first: u32) -> Head {
+        Head((self.0 & !MASK).wrapping_add(TAG - count * ONE) | u64::from(first))
     }
 }
 
@@ -77,13 +83,24 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    fn take(&self) -> Option<Frame> {
+    /// Takes up to `most` frames with one exchange: the index of the first, and how many.
+    #[inline(never)]
+    fn take(&self, most: usize) -> Frames<'_> {
         let mut head = Head(self.head.load(Ordering::Acquire));
         loop {
-            let record = self.records.get(head.first()).filter(|_| head.free() > 0)?;
-            // Another thread may take this record meanwhile and change `next`; the tag in the
-            // head has moved on then, and the exchange fails.
-            let next = head.then(record.next.load(Ordering::Relaxed), head.free() - 1);
+            let (mut after, mut count) = (head.first(), 0);
+            // Other threads may take these records meanwhile and change `next`; the tag in the
+            // head has moved on then, and the exchange fails. The last one names no record.
+            while count < most
+                && let Some(record) = self.records.get(after)
+            {
+                after = record.next.load(Ordering::Relaxed) as usize;
+                count += 1;
+            }
+            if count == 0 {
+                return Frames { pool: self, next: 0, left: 0 };
+            }
+            let next = head.taken(count as u64, after as u32);
             match self.head.compare_exchange_weak(
                 head.0,
                 next.0,
@@ -95,11 +112,46 @@ impl Pool {
                     if free < self.least_free.load(Ordering::Relaxed) {
                         self.least_free.store(free, Ordering::Relaxed);
                     }
-                    return Some(Frame::from_record(NonNull::from(record)));
+                    return Frames { pool: self, next: head.first() as u32, left: count };
                 }
                 Err(now) => head = Head(now),
             }
         }
+    }
+}
+
+/// Frames taken together; see [`FramePool::take_many`]. Those not asked for go home when it is
+/// dropped.
+pub struct Frames<'a> {
+    pool: &'a Pool,
+    /// They are ours, and still linked as they were in the pool.
+    next: u32,
+    left: usize,
+}
+
+impl Iterator for Frames<'_> {
+    type Item = Frame;
+
+    #[inline]
+    fn next(&mut self) -> Option<Frame> {
+        self.left = self.left.checked_sub(1)?;
+        let record = self.pool.records.get(self.next as usize)?;
+        self.next = record.next.load(Ordering::Relaxed);
+        Some(Frame::from_record(NonNull::from(record)))
+    }
+
+    #[inline]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl ExactSizeIterator for Frames<'_> {}
+
+impl Drop for Frames<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.for_each(drop);
     }
 }
 
@@ -115,7 +167,7 @@ impl Drop for Pool {
 ///
 /// # Safety
 ///
-/// The record is one that [`Pool::take`] gave out, and its last user gives it back.
+/// The record is one that [`Frames`] gave out, and its last user gives it back.
 #[inline(never)]
 pub(crate) unsafe fn put_back(record: NonNull<Record>) {
     // SAFETY: a pool and its records live until all of them are home; this one is not.
@@ -126,7 +178,7 @@ pub(crate) unsafe fn put_back(record: NonNull<Record>) {
     let mut head = Head(pool.head.load(Ordering::Relaxed));
     let head = loop {
         entry.next.store(head.first() as u32, Ordering::Relaxed);
-        let next = head.then(entry.index, head.free() + 1);
+        let next = head.returned(entry.index);
         match pool.head.compare_exchange_weak(head.0, next.0, Ordering::AcqRel, Ordering::Relaxed) {
             Ok(_) => break next,
             Err(now) => head = Head(now),
@@ -135,14 +187,27 @@ pub(crate) unsafe fn put_back(record: NonNull<Record>) {
     // From here on another thread may free the pool, unless this was the exchange that brought
     // the last frame home: then only we see it so.
     if head.closed() && head.free() == size {
-        // SAFETY: the box was leaked in `FramePool::new`, and nobody else has the pool any more.
-        drop(unsafe { Box::from_raw(at.as_ptr()) });
+        // SAFETY: nobody else has the pool any more.
+        unsafe { free(at) }
     }
+}
+
+/// Frees a pool, out of line: it happens once.
+///
+/// # Safety
+///
+/// All frames are home, its owner has closed it, and nobody uses it from here on.
+#[cold]
+#[inline(never)]
+unsafe fn free(pool: NonNull<Pool>) {
+    // SAFETY: the box was leaked in `FramePool::new`.
+    drop(unsafe { Box::from_raw(pool.as_ptr()) });
 }
 
 struct Owner(NonNull<Pool>);
 
-// SAFETY: a pool is atomics, immutable records and a `Send + Sync` closure.
+// SAFETY: a pool is atomics, a `Send + Sync` closure, and records that are immutable but for atomics
+// and what belongs to whoever holds the frame.
 unsafe impl Send for Owner {}
 // SAFETY: as above.
 unsafe impl Sync for Owner {}
@@ -159,8 +224,8 @@ impl Drop for Owner {
         let size = self.pool().records.len() as u64;
         let head = Head(self.pool().head.fetch_or(CLOSED, Ordering::AcqRel));
         if head.free() == size {
-            // SAFETY: leaked in `FramePool::new`; all frames are home and the owner goes now.
-            drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+            // SAFETY: all frames are home and the owner goes now.
+            unsafe { free(self.0) }
         }
     }
 }
@@ -255,7 +320,13 @@ impl FramePool {
     /// it must say which bytes are meant (see [`Frame`]).
     #[inline]
     pub fn take(&self) -> Option<Frame> {
-        self.0.pool().take()
+        self.take_many(1).next()
+    }
+
+    /// Takes up to `most` frames, with one exchange for all of them.
+    #[inline]
+    pub fn take_many(&self, most: usize) -> Frames<'_> {
+        self.0.pool().take(most)
     }
 
     /// Pages in the pool.

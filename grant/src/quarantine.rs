@@ -43,6 +43,8 @@ impl Quarantine {
     }
 
     /// Takes in a grant whose revoke failed.
+    #[cold]
+    #[inline(never)]
     pub fn admit<A: Access>(&mut self, grant: StillInUse<A>) {
         if self.held.is_empty() {
             self.wait = SHORTEST;

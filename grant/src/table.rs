@@ -248,6 +248,9 @@ pub(crate) fn quarantine(held: Held) {
 }
 
 impl Drop for Reference {
+    // Out of line: a driver keeps its references until it goes away.
+    #[cold]
+    #[inline(never)]
     fn drop(&mut self) {
         let (number, table) = (self.entry().number as usize, self.entry().table);
         // SAFETY: `Reference::new` left this clone of the `Arc` to us.

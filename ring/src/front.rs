@@ -17,6 +17,8 @@ use crate::{Full, Notify, PeerFault, notify};
 pub struct FrontRing<P: Protocol, M: RingPage> {
     page: M,
     req_prod: u32,
+    /// Where `push` has to look anew whether there is room: at most `rsp_cons` and a round.
+    req_limit: u32,
     published: u32,
     rsp_seen: u32,
     rsp_cons: u32,
@@ -52,6 +54,7 @@ impl<P: Protocol, M: RingPage> FrontRing<P, M> {
         FrontRing {
             page,
             req_prod: start,
+            req_limit: start.wrapping_add(P::SIZE),
             published: start,
             rsp_seen: start,
             rsp_cons: start,
@@ -90,17 +93,36 @@ impl<P: Protocol, M: RingPage> FrontRing<P, M> {
         self.published
     }
 
+    /// The index up to which (exclusive) responses have been popped.
+    #[inline]
+    pub fn consumed(&self) -> u32 {
+        self.rsp_cons
+    }
+
     /// Writes a request into the next slot. The peer sees it with the next
     /// [`publish`](FrontRing::publish).
     #[inline]
     pub fn push(&mut self, request: P::Request) -> Result<u32, Full> {
+        Ok(self.slot()?.push(request))
+    }
+
+    /// The next slot, for whoever must know that there is one before making the request.
+    #[inline]
+    pub fn slot(&mut self) -> Result<Slot<'_, P, M>, Full> {
+        if self.req_prod == self.req_limit {
+            self.move_limit()?;
+        }
+        Ok(Slot { page: &self.page, req_prod: &mut self.req_prod, protocol: PhantomData })
+    }
+
+    /// Responses popped since the last time have made room.
+    #[cold]
+    fn move_limit(&mut self) -> Result<(), Full> {
         if self.free() == 0 {
             return Err(Full);
         }
-        let index = self.req_prod;
-        write::<P, _>(&self.page, index, request);
-        self.req_prod = index.wrapping_add(1);
-        Ok(index)
+        self.req_limit = self.rsp_cons.wrapping_add(P::SIZE);
+        Ok(())
     }
 
     /// Shows the peer all requests pushed so far.
@@ -150,6 +172,19 @@ impl<P: Protocol, M: RingPage> FrontRing<P, M> {
         Some((index, read::<P, _>(&self.page, index)))
     }
 
+    /// Takes all the responses that [`refresh`](FrontRing::refresh) found, one after another. Those
+    /// not asked for stay for the next time.
+    #[inline]
+    pub fn pop_all(&mut self) -> Responses<'_, P, M> {
+        Responses {
+            page: &self.page,
+            next: self.rsp_cons,
+            seen: self.rsp_seen,
+            rsp_cons: &mut self.rsp_cons,
+            protocol: PhantomData,
+        }
+    }
+
     /// Asks for an event `ahead` responses from now (at least 1), and says whether one is there
     /// already: then poll again, for that event may never come (`RING_FINAL_CHECK_FOR_RESPONSES`).
     pub fn arm(&mut self, ahead: u32) -> Result<bool, PeerFault> {
@@ -173,5 +208,60 @@ impl<P: Protocol, M: RingPage> FrontRing<P, M> {
     /// The page, for whoever ends the peer's access to it.
     pub fn into_page(self) -> M {
         self.page
+    }
+}
+
+/// A free slot of the ring; see [`FrontRing::slot`].
+pub struct Slot<'a, P: Protocol, M: RingPage> {
+    page: &'a M,
+    req_prod: &'a mut u32,
+    protocol: PhantomData<P>,
+}
+
+impl<P: Protocol, M: RingPage> Slot<'_, P, M> {
+    /// The ring index that [`push`](Slot::push) writes.
+    #[inline]
+    pub fn index(&self) -> u32 {
+        *self.req_prod
+    }
+
+    /// Writes a request. The peer sees it with the next [`publish`](FrontRing::publish).
+    #[inline]
+    pub fn push(self, request: P::Request) -> u32 {
+        let index = self.index();
+        write::<P, _>(self.page, index, request);
+        *self.req_prod = index.wrapping_add(1);
+        index
+    }
+}
+
+/// The responses of one look at the ring; see [`FrontRing::pop_all`].
+pub struct Responses<'a, P: Protocol, M: RingPage> {
+    page: &'a M,
+    next: u32,
+    seen: u32,
+    /// Where the ring learns how many were taken.
+    rsp_cons: &'a mut u32,
+    protocol: PhantomData<P>,
+}
+
+impl<P: Protocol, M: RingPage> Iterator for Responses<'_, P, M> {
+    type Item = (u32, P::Response);
+
+    #[inline]
+    fn next(&mut self) -> Option<(u32, P::Response)> {
+        if self.next == self.seen {
+            return None;
+        }
+        let index = self.next;
+        self.next = index.wrapping_add(1);
+        Some((index, read::<P, _>(self.page, index)))
+    }
+}
+
+impl<P: Protocol, M: RingPage> Drop for Responses<'_, P, M> {
+    #[inline]
+    fn drop(&mut self) {
+        *self.rsp_cons = self.next;
     }
 }

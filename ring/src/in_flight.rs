@@ -72,19 +72,16 @@ impl<F, B, const N: usize> InFlight<F, B, N> {
         usize::from(self.free)
     }
 
-    /// Takes a free id for the request at ring index `index`, and makes what it owned into what
-    /// the response will bring back. `None`, and nothing is called, when no id is free.
+    /// The next free id, if there is one.
     #[inline]
-    pub fn start<R>(&mut self, index: u32, make: impl FnOnce(F) -> (B, R)) -> Option<(u16, R)> {
-        let id = self.first_free;
-        let entry = self.entries.get_mut(usize::from(id))?;
-        let (busy, rest) = make(entry.free.take()?);
-        // A free id has nothing busy: no need to look whether there is something to drop.
-        core::mem::forget(entry.busy.replace(busy));
-        entry.index = index;
-        self.first_free = entry.next;
-        self.free -= 1;
-        Some((id, rest))
+    pub fn vacant(&mut self) -> Option<Vacant<'_, F, B>> {
+        // Without a free id this is some entry that owns nothing.
+        let entry = &mut self.entries[usize::from(self.first_free) % N];
+        entry.free.is_some().then_some(Vacant {
+            entry,
+            first_free: &mut self.first_free,
+            free: &mut self.free,
+        })
     }
 
     /// Ends the request `id` that the peer has answered. `published` is the ring's
@@ -97,15 +94,14 @@ impl<F, B, const N: usize> InFlight<F, B, N> {
         published: u32,
         end: impl FnOnce(B) -> Option<F>,
     ) -> Result<(), PeerFault> {
-        let Some(entry) = self.entries.get_mut(usize::from(id)) else {
-            return Err(PeerFault::UnknownId(id));
-        };
         // At most N requests lie between what was popped and what is staged, so a published one
         // is 1 to N behind, and a staged one is not.
-        let staged = published.wrapping_sub(entry.index).wrapping_sub(1) >= N as u32;
-        let Some(busy) = entry.busy.take_if(|_| !staged) else {
-            return Err(PeerFault::NotOutstanding(id));
-        };
+        let busy = self.entries.get_mut(usize::from(id)).and_then(|entry| {
+            let behind = published.wrapping_sub(entry.index);
+            let busy = entry.busy.take_if(|_| behind.wrapping_sub(1) < N as u32)?;
+            Some((entry, busy))
+        });
+        let Some((entry, busy)) = busy else { return Err(refuse::<N>(id)) };
         match end(busy) {
             Some(owned) => {
                 core::mem::forget(entry.free.replace(owned));
@@ -124,4 +120,33 @@ impl<F, B, const N: usize> InFlight<F, B, N> {
         let entries = (*self.entries).into_iter();
         entries.filter_map(move |entry| entry.free.or_else(|| entry.busy.and_then(&mut end)))
     }
+}
+
+/// A free id, about to be used; see [`InFlight::vacant`].
+pub struct Vacant<'a, F, B> {
+    entry: &'a mut Entry<F, B>,
+    first_free: &'a mut u16,
+    free: &'a mut u16,
+}
+
+impl<F, B> Vacant<'_, F, B> {
+    /// Starts the request at ring index `index`: makes what the id owned into what the response
+    /// will bring back. Returns the id, and what else `make` returns.
+    #[inline]
+    pub fn start<R>(self, index: u32, make: impl FnOnce(F) -> (B, R)) -> Option<(u16, R)> {
+        let (busy, rest) = make(self.entry.free.take()?);
+        // A free id has nothing busy: no need to look whether there is something to drop.
+        core::mem::forget(self.entry.busy.replace(busy));
+        self.entry.index = index;
+        *self.free -= 1;
+        let id = core::mem::replace(self.first_free, self.entry.next);
+        Some((id, rest))
+    }
+}
+
+/// What is wrong with a response that is not to a published request.
+#[cold]
+#[inline(never)]
+fn refuse<const N: usize>(id: u16) -> PeerFault {
+    if usize::from(id) < N { PeerFault::NotOutstanding(id) } else { PeerFault::UnknownId(id) }
 }

@@ -74,8 +74,8 @@ mod protocol;
 
 pub use back::BackRing;
 pub use fault::PeerFault;
-pub use front::FrontRing;
-pub use in_flight::InFlight;
+pub use front::{FrontRing, Responses, Slot};
+pub use in_flight::{InFlight, Vacant};
 pub use page::RingPage;
 pub use protocol::{Protocol, Wire, WordArray};
 

@@ -196,7 +196,7 @@ fn ids() -> Ids {
 }
 
 fn start(ids: &mut Ids, index: u32, value: u32) -> Option<u16> {
-    ids.start(index, |()| (value, ())).map(|(id, ())| id)
+    ids.vacant()?.start(index, |()| (value, ())).map(|(id, ())| id)
 }
 
 fn complete(ids: &mut Ids, id: u16, published: u32) -> Result<u32, PeerFault> {
@@ -239,12 +239,15 @@ fn f4_each_id_is_out_once() {
 fn f6_an_id_that_lost_what_it_owned_is_retired() {
     let mut ids = InFlight::<&str, &str, 4>::new(["a", "b", "c"]);
     assert_eq!(ids.free(), 3, "the fourth id owns nothing");
-    let (id, ()) = ids.start(0, |owned| (owned, ())).unwrap();
+    let start = |ids: &mut InFlight<_, _, 4>, index| {
+        Some(ids.vacant()?.start(index, |owned| (owned, ()))?.0)
+    };
+    let id = start(&mut ids, 0).unwrap();
     ids.complete(id, 1, |_| None).unwrap();
     assert_eq!((ids.free(), ids.len()), (2, 0));
-    assert!(ids.start(1, |owned| (owned, ())).is_some());
-    assert!(ids.start(2, |owned| (owned, ())).is_some());
-    assert!(ids.start(3, |owned| (owned, ())).is_none());
+    assert!(start(&mut ids, 1).is_some());
+    assert!(start(&mut ids, 2).is_some());
+    assert!(start(&mut ids, 3).is_none());
     assert_eq!(ids.complete(id, 9, Some), Err(PeerFault::NotOutstanding(id)));
     assert_eq!(ids.dissolve(Some).count(), 2);
 }

@@ -23,7 +23,8 @@ pub(super) struct Queue {
     completed_then: u64,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// In the order in which things go wrong.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd)]
 enum State {
     /// Published; the backend is not there yet.
     Waiting,
@@ -33,7 +34,7 @@ enum State {
     /// closed the connection.
     Stalled,
     /// The backend broke a rule, and `service` does not know yet.
-    Broken(Fault),
+    Broken,
     /// As before, and xenbus is closing the connection.
     Closing,
 }
@@ -58,19 +59,21 @@ impl Queue {
     /// Whether the rings must be left alone.
     #[inline]
     pub(super) fn is_broken(&self) -> bool {
-        matches!(self.state, State::Broken(_) | State::Closing)
+        self.state >= State::Broken
     }
 
     /// Whether `service` has something to learn.
     pub(super) fn has_news(&self) -> bool {
-        matches!(self.state, State::Broken(_))
+        self.state == State::Broken
     }
 
     /// The backend broke a rule.
     #[cold]
+    #[inline(never)]
     pub(super) fn break_down(&mut self, fault: Fault) {
         if !self.is_broken() {
-            self.state = State::Broken(fault);
+            log::warn!("vif: the backend broke a rule: {fault}");
+            self.state = State::Broken;
         }
     }
 }
@@ -156,8 +159,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     pub(super) fn watch_queue(&mut self, now: Instant) {
         let Some(queue) = &mut self.queue else { return };
         match queue.state {
-            State::Broken(fault) => {
-                log::warn!("vif: the backend broke a rule, reconnecting: {fault}");
+            State::Broken => {
                 self.stats.faults += 1;
                 queue.state = State::Closing;
                 self.bus.fail(now);

@@ -53,7 +53,7 @@ use crate::xenbus::{BackendOffer, FrontBus, FrontStep};
 use connect::Queue;
 
 pub use fault::Fault;
-pub use permit::TxPermit;
+pub use permit::{TxBatch, TxPermit};
 pub use stats::{RxDrops, Stats, TxDrops};
 
 /// Grants of a device: both rings full, and the two ring pages.
@@ -298,6 +298,15 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         ))
     }
 
+    /// Begins a burst of packets of one fragment each: the leanest way to send many. `None` while
+    /// the link is down.
+    #[inline]
+    pub fn batch(&mut self) -> Option<TxBatch<'_, P>> {
+        let queue = self.queue.as_mut().filter(|queue| queue.takes_packets())?;
+        let (stats, offer) = (&mut self.stats, self.bus.offer());
+        Some(TxBatch::new(queue, stats, offer, &self.pool, &self.platform))
+    }
+
     /// How many fragments a packet may have now.
     #[inline]
     pub fn room(&self) -> usize {
@@ -312,11 +321,8 @@ impl<P: Platform, S: Store> Netfront<P, S> {
 
     /// Shows the backend everything sent since the last time: one event at most.
     pub fn flush(&mut self) {
-        if let Some(queue) = self.queue.as_mut().filter(|queue| !queue.is_broken())
-            && queue.tx.publish(&mut self.stats) == Notify::Needed
-        {
-            self.stats.events_sent += 1;
-            self.platform.notify(queue.port);
+        if let Some(queue) = self.queue.as_mut().filter(|queue| !queue.is_broken()) {
+            queue.tx.flush(&mut self.stats, &self.platform, queue.port);
         }
     }
 

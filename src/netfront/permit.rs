@@ -1,14 +1,15 @@
 //! Room on the transmit ring, reserved; and the frontend as a [`Netif`].
 
-use xen_grant::Frame;
+use xen_grant::{Frame, FramePool};
 
+use super::connect::Queue;
 use super::stats::Stats;
 use super::tx::TxQueue;
 use super::{Link, Netfront};
 use crate::buffer::{TxBuf, TxPacket};
 use crate::header::MacAddr;
 use crate::netif::{self, Capabilities, Linear, Netif, Permit, RxOf};
-use crate::platform::Platform;
+use crate::platform::{Platform, Port};
 use crate::store::Store;
 use crate::wire::MAX_PACKET;
 use crate::xenbus::BackendOffer;
@@ -33,8 +34,7 @@ impl<'a> TxPermit<'a> {
         offer: &BackendOffer,
         slots: usize,
     ) -> TxPermit<'a> {
-        let largest = (usize::from(offer.mtu) + LINK_HEADER).min(MAX_PACKET);
-        TxPermit { tx, stats, slots, largest }
+        TxPermit { tx, stats, slots, largest: largest(offer) }
     }
 
     /// Puts the packet on the ring. The backend learns of it with the next
@@ -65,8 +65,81 @@ impl<'a> TxPermit<'a> {
         if size == 0 || size > self.largest || self.slots == 0 {
             self.stats.tx_drops.bad_length += 1;
         } else {
-            self.tx.send_single(buf, size as u16, self.stats);
+            // Room was reserved.
+            let _sent = self.tx.send_single(buf, size as u16, self.stats);
         }
+    }
+}
+
+/// The most bytes of a packet, Ethernet header included.
+#[inline]
+fn largest(offer: &BackendOffer) -> usize {
+    (usize::from(offer.mtu) + LINK_HEADER).min(MAX_PACKET)
+}
+
+/// A burst of packets of one fragment each. What is the same for all of them is looked up once;
+/// the backend learns of them when the batch is dropped.
+///
+/// ```no_run
+/// # use xen_netfront::{netfront::Netfront, platform::Platform, store::Store};
+/// # fn example<P: Platform, S: Store>(net: &mut Netfront<P, S>, frames: &[&[u8]]) -> Option<()> {
+/// let mut batch = net.batch()?;
+/// for frame in frames {
+///     let mut buf = batch.buffer(0)?;
+///     buf.append(frame.len())?.copy_from_slice(frame);
+///     batch.send(buf).ok()?; // full: try again after `complete_tx`
+/// }
+/// # Some(())
+/// # }
+/// ```
+pub struct TxBatch<'a, P: Platform> {
+    tx: &'a mut TxQueue,
+    stats: &'a mut Stats,
+    largest: usize,
+    pool: &'a FramePool,
+    platform: &'a P,
+    port: Port,
+}
+
+impl<'a, P: Platform> TxBatch<'a, P> {
+    #[inline]
+    pub(super) fn new(
+        queue: &'a mut Queue,
+        stats: &'a mut Stats,
+        offer: &BackendOffer,
+        pool: &'a FramePool,
+        platform: &'a P,
+    ) -> TxBatch<'a, P> {
+        let (tx, port) = (&mut queue.tx, queue.port);
+        TxBatch { tx, stats, largest: largest(offer), pool, platform, port }
+    }
+
+    /// An empty buffer with `headroom` bytes reserved in front. `None` when the pool has no frame
+    /// left.
+    #[inline]
+    pub fn buffer(&mut self, headroom: usize) -> Option<TxBuf> {
+        Some(TxBuf::new(self.tx.frame(self.pool)?, headroom))
+    }
+
+    /// Puts a packet on the ring; gives it back if the ring is full.
+    ///
+    /// One that can't be sent (no bytes, too many) is dropped and counted.
+    #[inline]
+    pub fn send(&mut self, buf: TxBuf) -> Result<(), TxBuf> {
+        let size = buf.len();
+        if size == 0 || size > self.largest {
+            self.stats.tx_drops.bad_length += 1;
+            Ok(())
+        } else {
+            self.tx.send_single(buf, size as u16, self.stats)
+        }
+    }
+}
+
+impl<P: Platform> Drop for TxBatch<'_, P> {
+    #[inline]
+    fn drop(&mut self) {
+        self.tx.flush(self.stats, self.platform, self.port);
     }
 }
 

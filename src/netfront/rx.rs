@@ -1,6 +1,6 @@
 //! The receive queue: posts empty pages, takes back filled ones, puts packets together.
 //!
-//! The page for ring index `i` is kept at `posted[i % 256]`, and that number is also the request's
+//! The page for ring index `i` is kept at `slots[i % 256]`, and that number is also the request's
 //! id. A backend answers in the order of the ring and in the same slot, so the slot says which
 //! page is meant even where a response has no id (an extra); where it has one, it must agree.
 
@@ -8,28 +8,46 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use xen_grant::{
-    Frame, FramePool, Granted, GrantedPage, Grantee, PAGE_SIZE, Quarantine, ReadWrite, Reference,
+    Frame, FramePool, Granted, GrantedPage, Grantee, Quarantine, ReadWrite, Reference,
 };
 use xen_ring::{FrontRing, Notify};
 
 use super::fault::Fault;
 use super::stats::{RxDrops, Stats};
-use crate::buffer::{Checksum, Meta, RxBuf, RxPacket};
+use crate::buffer::{Checksum, RxBuf, RxPacket};
 use crate::ring_page::Shared;
 use crate::wire::{Extra, Gso, RING_SIZE, RxRequest, RxResponse, RxRing, rx_flags};
 
 /// An Ethernet header.
 const SHORTEST: usize = 14;
 
+/// A slot of the ring. It owns the reference that grants the pages posted in it, so that nothing is
+/// searched for.
+#[derive(Default)]
+struct Slot {
+    /// While no page is posted.
+    reference: Option<Reference>,
+    posted: Option<Granted<ReadWrite>>,
+}
+
 pub(super) struct RxQueue {
     ring: FrontRing<RxRing, Shared<GrantedPage>>,
-    posted: Box<[Option<Granted<ReadWrite>>; RING_SIZE]>,
-    references: Vec<Reference>,
+    slots: Box<[Slot; RING_SIZE]>,
+    /// Slots that own nothing: their references are in quarantine, or there never were so many.
+    bare: usize,
     grantee: Grantee,
 }
 
 /// What is wrong with a packet: the counter to raise.
 type Wrong = fn(&mut RxDrops) -> &mut u64;
+
+/// Why there is no packet.
+enum Bad {
+    /// It is dropped.
+    Packet(Wrong),
+    /// So is the backend.
+    Peer(Fault),
+}
 
 impl RxQueue {
     /// `references` are the queue's to grant with, at most 256.
@@ -39,36 +57,47 @@ impl RxQueue {
         references: Vec<Reference>,
         grantee: Grantee,
     ) -> RxQueue {
-        let posted = Box::new([const { None }; RING_SIZE]);
-        RxQueue { ring: FrontRing::starting_at(Shared(page), start), posted, references, grantee }
+        let mut slots = Box::new([const { Slot { reference: None, posted: None } }; RING_SIZE]);
+        let bare = RING_SIZE.saturating_sub(references.len());
+        for (slot, reference) in slots.iter_mut().zip(references) {
+            slot.reference = Some(reference);
+        }
+        RxQueue { ring: FrontRing::starting_at(Shared(page), start), slots, bare, grantee }
     }
 
     /// Posts pages until the ring is full, and shows them to the backend.
     pub(super) fn refill(&mut self, pool: &FramePool, stats: &mut Stats) -> Notify {
-        let room = (self.ring.free() as usize).min(self.references.len());
-        for _ in 0..room {
-            let Some(frame) = pool.take() else {
-                stats.no_frame += 1;
-                break;
-            };
-            let Some(reference) = self.references.pop() else { break };
-            self.post(frame, reference, stats);
+        let room = (self.ring.free() as usize).saturating_sub(self.bare);
+        let frames = pool.take_many(room);
+        if frames.len() < room {
+            stats.no_frame += 1;
         }
+        let before = self.ring.next_index();
+        for frame in frames {
+            self.post(frame, stats);
+        }
+        stats.grants += u64::from(self.ring.next_index().wrapping_sub(before));
         self.ring.publish()
     }
 
     #[inline]
-    fn post(&mut self, frame: Frame, reference: Reference, stats: &mut Stats) {
+    fn post(&mut self, frame: Frame, stats: &mut Stats) {
+        let Ok(next) = self.ring.slot() else { return };
+        let id = next.index() as usize % RING_SIZE;
+        let owned = match self.slots[id].reference.take() {
+            Some(reference) => Some(reference),
+            None => borrow_reference(&mut self.slots, id),
+        };
+        let Some(reference) = owned else { return };
         // The backend may read the page before it writes it, so nothing of it is announced.
         let (granted, cleared) = reference.grant(frame, &self.grantee, 0..0);
-        stats.grants += 1;
         if cleared > 0 {
             stats.cleared(cleared);
         }
-        let slot = self.ring.next_index() as usize % RING_SIZE;
-        let request = RxRequest { id: slot as u16, gref: granted.number() };
-        self.posted[slot] = Some(granted);
-        let _pushed = self.ring.push(request);
+        let request = RxRequest { id: id as u16, gref: granted.number() };
+        // No page is posted in a free slot: no need to look whether there is one to drop.
+        core::mem::forget(self.slots[id].posted.replace(granted));
+        next.push(request);
     }
 
     /// Pages posted and not filled.
@@ -85,106 +114,129 @@ impl RxQueue {
         mut sink: impl FnMut(RxPacket),
     ) -> Result<usize, Fault> {
         self.ring.refresh()?;
-        let mut packets = 0;
-        while packets < budget
+        let first = self.ring.consumed();
+        let (mut looked, mut packets, mut bytes) = (0, 0, 0);
+        let mut fault = None;
+        while looked < budget
             && let Some((index, slot)) = self.ring.pop()
         {
-            packets += 1;
-            let mut packet = RxPacket::new();
-            match self.receive(index, slot.response(), &mut packet, quarantine, stats) {
-                Ok(Ok(bytes)) => {
-                    stats.rx_packets += 1;
-                    stats.rx_bytes += bytes as u64;
-                    sink(packet);
-                }
-                Ok(Err(wrong)) => *wrong(&mut stats.rx_drops) += 1,
-                Err(fault) => {
-                    if let Fault::Ring(fault) = fault {
-                        self.ring.poison(fault);
+            looked += 1;
+            let response = slot.response();
+            let received = if response.flags & (rx_flags::MORE_DATA | rx_flags::EXTRA_INFO) == 0 {
+                // The usual packet: one slot.
+                self.fragment(index, response, quarantine, stats).and_then(|(buf, len)| {
+                    if len < SHORTEST {
+                        return Err(bad(|drops| &mut drops.runt));
                     }
-                    return Err(fault);
+                    let mut packet = RxPacket::from(buf);
+                    packet.meta.checksum = checksum(response.flags);
+                    sink(packet);
+                    Ok(len)
+                })
+            } else {
+                self.chain(index, response, quarantine, stats).map(|(mut packet, len)| {
+                    packet.meta.checksum = checksum(response.flags);
+                    sink(packet);
+                    len
+                })
+            };
+            match received {
+                Ok(len) => {
+                    packets += 1;
+                    bytes += len as u64;
+                }
+                Err(Bad::Packet(wrong)) => *wrong(&mut stats.rx_drops) += 1,
+                Err(Bad::Peer(found)) => {
+                    fault = Some(found);
+                    break;
                 }
             }
         }
-        Ok(packets)
+        stats.rx_packets += packets;
+        stats.rx_bytes += bytes;
+        stats.rx_slots += u64::from(self.ring.consumed().wrapping_sub(first));
+        match fault {
+            None => Ok(looked),
+            Some(fault) => {
+                if let Fault::Ring(fault) = fault {
+                    self.ring.poison(fault);
+                }
+                Err(fault)
+            }
+        }
     }
 
-    /// Puts one packet together, and consumes all of its slots even if it is bad.
-    #[inline]
-    fn receive(
+    /// Puts a packet of several slots together, and consumes all of them even if it is bad.
+    #[inline(never)]
+    fn chain(
         &mut self,
         first: u32,
         response: RxResponse,
-        packet: &mut RxPacket,
         quarantine: &mut Quarantine,
         stats: &mut Stats,
-    ) -> Result<Result<usize, Wrong>, Fault> {
+    ) -> Result<(RxPacket, usize), Bad> {
+        let (mut packet, mut bytes) = (RxPacket::new(), 0);
         let mut wrong: Option<Wrong> = None;
-        let mut bytes =
-            self.fragment(first, response, packet, quarantine, stats)?.unwrap_or_else(|why| {
-                wrong = Some(why);
-                0
+        let (mut index, mut response, mut extra) = (first, response, true);
+        loop {
+            let added = self.fragment(index, response, quarantine, stats).and_then(|(buf, len)| {
+                bytes += len;
+                packet.push(buf).map_err(|_| bad(|drops| &mut drops.too_many_slots))
             });
-        let mut more = response.flags & rx_flags::MORE_DATA != 0;
-        let mut gso = None;
-        if response.flags & rx_flags::EXTRA_INFO != 0 {
-            match self.extras(quarantine, stats) {
-                Ok(found) => gso = found,
-                Err(why) => wrong = wrong.or(Some(why)),
+            match added {
+                Ok(()) => {}
+                Err(Bad::Packet(why)) => wrong = wrong.or(Some(why)),
+                Err(fault) => return Err(fault),
             }
-        }
-        while more {
-            let Some((index, slot)) = self.ring.pop() else {
+            // Extras stand behind the first slot.
+            if core::mem::take(&mut extra) && response.flags & rx_flags::EXTRA_INFO != 0 {
+                match self.extras(quarantine, stats) {
+                    Ok(gso) => packet.meta.gso = gso,
+                    Err(why) => wrong = wrong.or(Some(why)),
+                }
+            }
+            if response.flags & rx_flags::MORE_DATA == 0 {
+                break;
+            }
+            let Some((next, slot)) = self.ring.pop() else {
                 wrong = wrong.or(Some(|drops| &mut drops.truncated));
                 break;
             };
-            let response = slot.response();
-            match self.fragment(index, response, packet, quarantine, stats)? {
-                Ok(len) => bytes += len,
-                Err(why) => wrong = wrong.or(Some(why)),
-            }
-            more = response.flags & rx_flags::MORE_DATA != 0;
+            (index, response) = (next, slot.response());
         }
-        packet.meta = Meta { checksum: checksum(response.flags), gso };
-        Ok(match wrong {
-            Some(why) => Err(why),
-            None if bytes < SHORTEST => Err(|drops| &mut drops.runt),
-            None => Ok(bytes),
-        })
+        match wrong {
+            Some(why) => Err(bad(why)),
+            None if bytes < SHORTEST => Err(bad(|drops| &mut drops.runt)),
+            None => Ok((packet, bytes)),
+        }
     }
 
-    /// Takes one filled page and adds its bytes to the packet.
-    #[inline]
+    /// Takes one filled page: its bytes, and how many.
+    #[inline(always)] // a packet of one slot is the usual case, and has no loop
     fn fragment(
         &mut self,
         index: u32,
         response: RxResponse,
-        packet: &mut RxPacket,
         quarantine: &mut Quarantine,
         stats: &mut Stats,
-    ) -> Result<Result<usize, Wrong>, Fault> {
+    ) -> Result<(RxBuf, usize), Bad> {
         let expected = (index as usize % RING_SIZE) as u16;
         if response.id != expected {
-            return Err(Fault::WrongRxId { expected, got: response.id });
+            return Err(wrong_id(expected, response.id));
         }
         let Some(frame) = self.take_back(index, quarantine, stats) else {
-            return Ok(Err(|drops| &mut drops.still_in_use));
+            return Err(bad(|drops| &mut drops.still_in_use));
         };
         let Ok(len) = usize::try_from(response.status) else {
-            return Ok(Err(|drops| &mut drops.backend_error));
+            return Err(bad(|drops| &mut drops.backend_error));
         };
         let offset = usize::from(response.offset);
-        if offset + len > PAGE_SIZE {
-            return Ok(Err(|drops| &mut drops.bad_extent));
+        // The access has ended, so what is read from here on nobody changes. That the bytes lie
+        // within the page is what the view checks.
+        match RxBuf::new(frame.share(), offset..offset + len) {
+            Some(buf) => Ok((buf, len)),
+            None => Err(bad(|drops| &mut drops.bad_extent)),
         }
-        // The access has ended, so what is read from here on nobody changes.
-        let Some(buf) = RxBuf::new(frame.share(), offset..offset + len) else {
-            return Ok(Err(|drops| &mut drops.bad_extent));
-        };
-        Ok(packet
-            .push(buf)
-            .map(|()| len)
-            .map_err(|_| -> Wrong { |drops| &mut drops.too_many_slots }))
     }
 
     /// Ends the backend's access to the page that was posted at `index`. `None` if it still uses
@@ -196,14 +248,16 @@ impl RxQueue {
         quarantine: &mut Quarantine,
         stats: &mut Stats,
     ) -> Option<Frame> {
-        stats.rx_slots += 1;
-        match self.posted[index as usize % RING_SIZE].take()?.revoke() {
+        let slot = &mut self.slots[index as usize % RING_SIZE];
+        match slot.posted.take()?.revoke() {
             Ok((frame, reference)) => {
                 stats.revokes += 1;
-                self.references.push(reference);
+                // A slot with a page posted has lent its reference.
+                core::mem::forget(slot.reference.replace(reference));
                 Some(frame)
             }
             Err(still) => {
+                self.bare += 1;
                 stats.quarantined += 1;
                 quarantine.admit(still);
                 None
@@ -213,7 +267,6 @@ impl RxQueue {
 
     /// Consumes the extras behind a packet's first slot. Each has taken the place of a response,
     /// whose page is empty.
-    #[cold]
     fn extras(
         &mut self,
         quarantine: &mut Quarantine,
@@ -254,16 +307,36 @@ impl RxQueue {
     ) -> Vec<Reference> {
         // Of a broken ring nobody knows what is on it.
         stats.rx_drops.disconnected += u64::from(self.ring.refresh().unwrap_or(0));
-        for index in 0..RING_SIZE {
-            if self.posted[index].is_some() {
-                drop(self.take_back(index as u32, quarantine, stats));
-                // It was taken back, not received.
-                stats.rx_slots -= 1;
+        for index in 0..RING_SIZE as u32 {
+            if self.slots[index as usize].posted.is_some() {
+                drop(self.take_back(index, quarantine, stats));
             }
         }
-        super::connect::end_ring(self.ring.into_page().0, &mut self.references, quarantine, stats);
-        self.references
+        let owned = self.slots.iter_mut().filter_map(|slot| slot.reference.take());
+        let mut references: Vec<Reference> = owned.collect();
+        super::connect::end_ring(self.ring.into_page().0, &mut references, quarantine, stats);
+        references
     }
+}
+
+/// A reference for a slot that owns none: another free slot's, in the order in which their turn
+/// comes.
+#[cold]
+#[inline(never)]
+fn borrow_reference(slots: &mut [Slot; RING_SIZE], id: usize) -> Option<Reference> {
+    (1..RING_SIZE).find_map(|ahead| slots[(id + ahead) % RING_SIZE].reference.take())
+}
+
+// What the packet path does not do is kept off it.
+
+#[cold]
+fn bad(wrong: Wrong) -> Bad {
+    Bad::Packet(wrong)
+}
+
+#[cold]
+fn wrong_id(expected: u16, got: u16) -> Bad {
+    Bad::Peer(Fault::WrongRxId { expected, got })
 }
 
 #[inline]

@@ -2,14 +2,16 @@
 
 use alloc::vec::Vec;
 
+use arrayvec::ArrayVec;
 use xen_grant::{Frame, FramePool, Granted, GrantedPage, Grantee, Quarantine, ReadOnly, Reference};
 use xen_ring::{FrontRing, InFlight, Notify};
 
 use super::fault::Fault;
 use super::stats::Stats;
 use crate::buffer::{Checksum, TxBuf, TxPacket};
+use crate::platform::{Platform, Port};
 use crate::ring_page::Shared;
-use crate::wire::{Extra, Gso, RING_SIZE, Status, TxRequest, TxRing, tx_flags};
+use crate::wire::{Extra, Gso, RING_SIZE, Status, TxRequest, TxResponse, TxRing, tx_flags};
 
 /// Frames that are kept at hand for the next packets, rather than returned to the pool. They
 /// went to this backend before, so granting them again clears nothing.
@@ -19,10 +21,8 @@ pub(super) struct TxQueue {
     ring: FrontRing<TxRing, Shared<GrantedPage>>,
     /// A free id owns a reference; one in flight, the page that it grants.
     in_flight: InFlight<Reference, Granted<ReadOnly>, RING_SIZE>,
-    spare: Vec<Frame>,
+    spare: ArrayVec<Frame, SPARE>,
     grantee: Grantee,
-    /// Slots that are sure to be free: what `reserve` has looked up and `send` not used.
-    credit: usize,
     /// Extras pushed and not published yet.
     staged_extras: u32,
     /// Extras published and not answered yet: so many NULL responses may come, no more.
@@ -40,9 +40,8 @@ impl TxQueue {
         TxQueue {
             ring: FrontRing::starting_at(Shared(page), start),
             in_flight: InFlight::new(references),
-            spare: Vec::with_capacity(SPARE),
+            spare: ArrayVec::new(),
             grantee,
-            credit: 0,
             staged_extras: 0,
             published_extras: 0,
         }
@@ -51,7 +50,10 @@ impl TxQueue {
     /// A frame to write a packet into.
     #[inline]
     pub(super) fn frame(&mut self, pool: &FramePool) -> Option<Frame> {
-        self.spare.pop().or_else(|| pool.take())
+        match self.spare.pop() {
+            Some(frame) => Some(frame),
+            None => take(pool),
+        }
     }
 
     /// How many fragments a packet may have now, an extra besides them included.
@@ -61,11 +63,8 @@ impl TxQueue {
 
     /// Whether a packet of `slots` fragments, and an extra, has room now.
     #[inline]
-    pub(super) fn has_room(&mut self, slots: usize) -> bool {
-        if self.credit < slots {
-            self.credit = self.room();
-        }
-        self.credit >= slots
+    pub(super) fn has_room(&self, slots: usize) -> bool {
+        self.ring.free() as usize > slots && self.in_flight.free() >= slots
     }
 
     /// Slots that the backend has not answered.
@@ -85,13 +84,13 @@ impl TxQueue {
         let mut left = fragments.len();
         stats.tx_packets += 1;
         stats.tx_bytes += u64::from(size);
-        self.credit = self.credit.saturating_sub(left + usize::from(meta.gso.is_some()));
         let mut size = Some(size);
         for buf in fragments {
             left -= 1;
             let more = if left > 0 { tx_flags::MORE_DATA } else { 0 };
             let first = size.is_some();
-            self.push(buf, size.take(), flags | more, stats);
+            // Room was reserved.
+            let _sent = self.push(buf, size.take(), flags | more, stats);
             if let Some(gso) = meta.gso.filter(|_| first) {
                 self.push_gso(gso);
             }
@@ -99,34 +98,49 @@ impl TxQueue {
         }
     }
 
-    /// As [`send`](TxQueue::send), for a packet of one fragment and nothing known about it.
+    /// As [`send`](TxQueue::send), for a packet of one fragment and nothing known about it. Gives
+    /// it back if there is no room.
     #[inline]
-    pub(super) fn send_single(&mut self, buf: TxBuf, size: u16, stats: &mut Stats) {
+    pub(super) fn send_single(
+        &mut self,
+        buf: TxBuf,
+        size: u16,
+        stats: &mut Stats,
+    ) -> Result<(), TxBuf> {
+        self.push(buf, Some(size), checksum_flags(Checksum::Unknown), stats)?;
         stats.tx_packets += 1;
         stats.tx_bytes += u64::from(size);
-        self.credit = self.credit.saturating_sub(1);
-        self.push(buf, Some(size), checksum_flags(Checksum::Unknown), stats);
+        Ok(())
     }
 
     /// `size` is the whole packet's in its first slot.
-    #[inline]
-    fn push(&mut self, buf: TxBuf, size: Option<u16>, flags: u16, stats: &mut Stats) {
+    #[inline(always)] // a packet of one fragment is the usual case, and has no loop
+    fn push(
+        &mut self,
+        buf: TxBuf,
+        size: Option<u16>,
+        flags: u16,
+        stats: &mut Stats,
+    ) -> Result<(), TxBuf> {
+        let (Ok(slot), Some(vacant)) = (self.ring.slot(), self.in_flight.vacant()) else {
+            return Err(buf);
+        };
         let (frame, range) = buf.into_parts();
         // A range in a page: both fit.
         let (offset, len) = (range.start as u16, range.len() as u16);
-        let grantee = &self.grantee;
-        let started = self.in_flight.start(self.ring.next_index(), |reference| {
-            let (granted, cleared) = reference.grant(frame, grantee, range);
+        let started = vacant.start(slot.index(), |reference| {
+            let (granted, cleared) = reference.grant(frame, &self.grantee, range);
+            if cleared > 0 {
+                stats.cleared(cleared);
+            }
             let gref = granted.number();
-            (granted, (gref, cleared))
+            (granted, gref)
         });
-        // Room was reserved, so there is an id and a slot.
-        let Some((id, (gref, cleared))) = started else { return };
-        if cleared > 0 {
-            stats.cleared(cleared);
+        if let Some((id, gref)) = started {
+            let request = TxRequest { gref, offset, flags, id, size: size.unwrap_or(len) };
+            slot.push(request.into());
         }
-        let request = TxRequest { gref, offset, flags, id, size: size.unwrap_or(len) };
-        let _pushed = self.ring.push(request.into());
+        Ok(())
     }
 
     #[cold]
@@ -136,15 +150,18 @@ impl TxQueue {
         }
     }
 
-    /// Shows the backend what has been sent.
+    /// Shows the backend what has been sent, with at most one event.
     #[inline]
-    pub(super) fn publish(&mut self, stats: &mut Stats) -> Notify {
+    pub(super) fn flush(&mut self, stats: &mut Stats, platform: &impl Platform, port: Port) {
         let extras = core::mem::take(&mut self.staged_extras);
         let slots = self.ring.staged() - extras;
         stats.tx_slots += u64::from(slots);
         stats.grants += u64::from(slots);
         self.published_extras += extras;
-        self.ring.publish()
+        if self.ring.publish() == Notify::Needed {
+            stats.events_sent += 1;
+            platform.notify(port);
+        }
     }
 
     /// Takes back the pages that the backend is done with; returns how many slots it answered.
@@ -155,46 +172,41 @@ impl TxQueue {
     ) -> Result<usize, Fault> {
         let answered = self.ring.refresh()?;
         let published = self.ring.published();
-        let (mut completed, mut kept) = (0, 0);
-        while let Some((_, response)) = self.ring.pop() {
+        let (mut completed, kept_before) = (0, stats.quarantined);
+        let mut fault = None;
+        for (_, response) in self.ring.pop_all() {
             // Status first: of a NULL response nothing else means anything.
-            let status = Status::from_number(response.status);
-            if status != Status::Okay && !self.complete_unusual(status, stats)? {
-                continue;
+            if response.status != Status::Okay.number() {
+                match unusual(response, &mut self.published_extras, stats) {
+                    Ok(true) => {}
+                    Ok(false) => continue,
+                    Err(found) => {
+                        fault = Some(found);
+                        break;
+                    }
+                }
             }
             let spare = &mut self.spare;
             let ended = self.in_flight.complete(response.id, published, |granted| {
-                take_back(granted, spare, quarantine, &mut kept)
+                take_back(granted, spare, quarantine, stats)
             });
-            if let Err(fault) = ended {
-                self.ring.poison(fault);
+            if let Err(found) = ended {
+                fault = Some(found.into());
                 break;
             }
             completed += 1;
         }
         stats.tx_completed += completed;
-        stats.revokes += completed - kept;
-        stats.quarantined += kept;
-        match self.ring.fault() {
+        stats.revokes += completed - (stats.quarantined - kept_before);
+        match fault {
             None => Ok(answered as usize),
-            Some(fault) => Err(fault.into()),
-        }
-    }
-
-    /// Whether the response is to a request of its own.
-    #[cold]
-    fn complete_unusual(&mut self, status: Status, stats: &mut Stats) -> Result<bool, Fault> {
-        match status {
-            Status::Null => {
-                self.published_extras =
-                    self.published_extras.checked_sub(1).ok_or(Fault::UnexpectedNull)?;
-                return Ok(false);
+            Some(fault) => {
+                if let Fault::Ring(fault) = fault {
+                    self.ring.poison(fault);
+                }
+                Err(fault)
             }
-            Status::Error => stats.tx_drops.backend_error += 1,
-            Status::Dropped => stats.tx_drops.backend_dropped += 1,
-            Status::Okay => {}
         }
-        Ok(true)
     }
 
     /// Asks for an event when half of what is outstanding has been answered; true if it has been
@@ -215,16 +227,19 @@ impl TxQueue {
         let staged = u64::from(self.ring.staged() - self.staged_extras);
         stats.grants += staged;
         let lost = self.in_flight.len() as u64;
-        let (spare, mut kept) = (&mut self.spare, 0);
-        let ended =
-            self.in_flight.dissolve(|granted| take_back(granted, spare, quarantine, &mut kept));
+        let (spare, kept_before) = (&mut self.spare, stats.quarantined);
+        let ended = self.in_flight.dissolve(|granted| take_back(granted, spare, quarantine, stats));
         let mut references: Vec<Reference> = ended.collect();
         stats.tx_drops.disconnected += lost;
-        stats.revokes += lost - kept;
-        stats.quarantined += kept;
+        stats.revokes += lost - (stats.quarantined - kept_before);
         super::connect::end_ring(self.ring.into_page().0, &mut references, quarantine, stats);
         references
     }
+}
+
+#[cold]
+fn take(pool: &FramePool) -> Option<Frame> {
+    pool.take()
 }
 
 #[inline]
@@ -236,23 +251,38 @@ fn checksum_flags(checksum: Checksum) -> u16 {
     }
 }
 
+/// Counts a response that does not report success. Whether it is to a request of its own.
+#[cold]
+#[inline(never)]
+fn unusual(response: TxResponse, extras: &mut u32, stats: &mut Stats) -> Result<bool, Fault> {
+    match Status::from_number(response.status) {
+        Status::Null => {
+            *extras = extras.checked_sub(1).ok_or(Fault::UnexpectedNull)?;
+            return Ok(false);
+        }
+        Status::Error => stats.tx_drops.backend_error += 1,
+        Status::Dropped => stats.tx_drops.backend_dropped += 1,
+        Status::Okay => {}
+    }
+    Ok(true)
+}
+
 /// Ends the backend's access to a page, which goes to quarantine (`kept`) if it still uses it.
 #[inline]
 fn take_back(
     granted: Granted<ReadOnly>,
-    spare: &mut Vec<Frame>,
+    spare: &mut ArrayVec<Frame, SPARE>,
     quarantine: &mut Quarantine,
-    kept: &mut u64,
+    stats: &mut Stats,
 ) -> Option<Reference> {
     match granted.revoke() {
         Ok((frame, reference)) => {
-            if spare.len() < SPARE {
-                spare.push(frame);
-            }
+            // More than we keep go back to the pool.
+            let _surplus = spare.try_push(frame);
             Some(reference)
         }
         Err(still) => {
-            *kept += 1;
+            stats.quarantined += 1;
             quarantine.admit(still);
             None
         }

@@ -1,9 +1,10 @@
-//! The frontend's packet path, to be counted by callgrind beside `c-reference.c`:
+//! The frontend's packet path, to be counted by callgrind beside the references in `c/`:
 //!
-//!     instructions PATH BATCH
+//!     instructions PATH BATCH PACKETS
 //!
-//! runs one path, `tx` (submit + reap) or `rx` (poll + refill), 100,000 packets in batches, with
-//! every check on. `scripts/instructions` collects inside the `fe_*` functions only.
+//! runs one path, `tx` (submit + reap), `single` (the same, each packet with a permit of its own)
+//! or `rx` (poll + refill), in batches, with every check on. `scripts/instructions` collects inside
+//! the `fe_*` functions only.
 #![allow(missing_docs)]
 
 use std::hint::black_box;
@@ -17,7 +18,6 @@ use xen_netfront::wire::{RxResponse, RxRing, TxResponse, TxRing};
 use xen_ring::{BackRing, RingPage};
 use xen_sim::{Domain, Host, Vif};
 
-const PACKETS: usize = 100_000;
 const FRONT: DomId = DomId(1);
 const BACK: DomId = DomId(2);
 
@@ -26,10 +26,25 @@ type Net = Netfront<Domain, Domain>;
 /// Sends `count` packets of 64 bytes, a page each.
 #[inline(never)]
 fn fe_submit(net: &mut Net, count: usize) -> usize {
+    let Some(mut batch) = net.batch() else { return 0 };
+    let mut sent = 0;
+    while sent < count {
+        let Some(mut buf) = batch.buffer(0) else { break };
+        // What the layer above would write is not the driver's cost.
+        if buf.append(64).is_none() || batch.send(buf).is_err() {
+            break;
+        }
+        sent += 1;
+    }
+    sent
+}
+
+/// As `fe_submit`, each packet on its own: what a layer above any `Netif` does.
+#[inline(never)]
+fn fe_single(net: &mut Net, count: usize) -> usize {
     let mut sent = 0;
     while sent < count {
         let Some(mut buf) = net.buffer(0) else { break };
-        // What the layer above would write is not the driver's cost.
         if buf.append(64).is_none() {
             break;
         }
@@ -49,7 +64,10 @@ fn fe_reap(net: &mut Net) -> usize {
 /// Receives, and posts new pages.
 #[inline(never)]
 fn fe_poll(net: &mut Net, budget: usize) -> usize {
-    net.poll_rx(budget, |packet| drop(black_box(packet)))
+    // The layer above looks at the packet, and drops it.
+    net.poll_rx(budget, |packet| {
+        black_box(packet.head());
+    })
 }
 
 /// A backend that is not measured: it answers everything.
@@ -124,7 +142,7 @@ impl Backend {
     }
 }
 
-fn run(path: &str, batch: usize) -> Option<String> {
+fn run(path: &str, batch: usize, packets: usize) -> Option<String> {
     let host = Host::new(1);
     let (front, back) = (host.add_domain(FRONT, 1100), host.add_domain(BACK, 16));
     let vif = Vif::new(FRONT, BACK, 0);
@@ -143,12 +161,16 @@ fn run(path: &str, batch: usize) -> Option<String> {
         return None;
     }
     let mut done = 0;
-    while done < PACKETS {
+    while done < packets {
         if path == "rx" {
             backend.fill_rx(batch)?;
             done += fe_poll(&mut net, batch);
         } else {
-            fe_submit(&mut net, batch);
+            if path == "tx" {
+                fe_submit(&mut net, batch);
+            } else {
+                fe_single(&mut net, batch);
+            }
             backend.answer_tx()?;
             done += fe_reap(&mut net);
         }
@@ -167,7 +189,8 @@ fn main() -> ExitCode {
     let mut args = std::env::args().skip(1).filter(|arg| arg != "--bench");
     let path = args.next().unwrap_or_else(|| "tx".into());
     let batch = args.next().and_then(|batch| batch.parse().ok()).unwrap_or(32);
-    match run(&path, batch) {
+    let packets = args.next().and_then(|packets| packets.parse().ok()).unwrap_or(100_000);
+    match run(&path, batch, packets) {
         Some(line) => {
             println!("{line}");
             ExitCode::SUCCESS
