@@ -7,7 +7,8 @@ use super::stats::Stats;
 use super::tx::TxQueue;
 use super::{Link, Netfront};
 use crate::buffer::{TxBuf, TxPacket};
-use crate::header::MacAddr;
+use crate::header::checksum::fill_blank;
+use crate::header::{ETHERNET_HEADER, MacAddr};
 use crate::netif::{self, Capabilities, Linear, Netif, Permit, RxOf};
 use crate::platform::{Platform, Port};
 use crate::store::Store;
@@ -40,10 +41,11 @@ impl<'a> TxPermit<'a> {
     /// Puts the packet on the ring. The backend learns of it with the next
     /// [`flush`](Netfront::flush).
     ///
-    /// A packet that can't be sent (no bytes, too many, more fragments than reserved or than the
-    /// backend takes) is dropped and counted.
+    /// A packet that can't be sent (shorter than an Ethernet header or too long, more fragments than
+    /// reserved or than the backend takes) is dropped and counted. A blank checksum is filled in:
+    /// offload has not been agreed on with any backend.
     #[inline]
-    pub fn send(self, packet: TxPacket) {
+    pub fn send(self, mut packet: TxPacket) {
         let fragments = packet.fragments().len();
         let size: usize = packet.fragments().iter().map(TxBuf::len).sum();
         let drops = &mut self.stats.tx_drops;
@@ -51,8 +53,10 @@ impl<'a> TxPermit<'a> {
             drops.too_many_slots += 1;
         } else if packet.meta.gso.is_some() {
             drops.no_gso += 1;
-        } else if size == 0 || size > self.largest {
+        } else if !(ETHERNET_HEADER..=self.largest).contains(&size) {
             drops.bad_length += 1;
+        } else if fill_blank(&mut packet).is_none() {
+            drops.bad_checksum += 1;
         } else {
             self.tx.send(packet, size as u16, self.stats);
         }
@@ -62,7 +66,7 @@ impl<'a> TxPermit<'a> {
     #[inline]
     pub fn send_single(self, buf: TxBuf) {
         let size = buf.len();
-        if size == 0 || size > self.largest || self.slots == 0 {
+        if !(ETHERNET_HEADER..=self.largest).contains(&size) || self.slots == 0 {
             self.stats.tx_drops.bad_length += 1;
         } else {
             // Room was reserved.
@@ -123,11 +127,11 @@ impl<'a, P: Platform> TxBatch<'a, P> {
 
     /// Puts a packet on the ring; gives it back if the ring is full.
     ///
-    /// One that can't be sent (no bytes, too many) is dropped and counted.
+    /// One that can't be sent (shorter than an Ethernet header or too long) is dropped and counted.
     #[inline]
     pub fn send(&mut self, buf: TxBuf) -> Result<(), TxBuf> {
         let size = buf.len();
-        if size == 0 || size > self.largest {
+        if !(ETHERNET_HEADER..=self.largest).contains(&size) {
             self.stats.tx_drops.bad_length += 1;
             Ok(())
         } else {

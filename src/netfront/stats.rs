@@ -42,8 +42,10 @@ impl RxDrops {
 /// Packets that were to be sent and were not, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TxDrops {
-    /// No bytes, or more than 65535, or more than the MTU without GSO.
+    /// Shorter than an Ethernet header, or longer than the MTU allows.
     pub bad_length: u64,
+    /// A blank checksum that can't be filled in: the headers make no sense.
+    pub bad_checksum: u64,
     /// More fragments than were reserved, or several although the backend takes only one.
     pub too_many_slots: u64,
     /// GSO, which the backend does not take.
@@ -61,13 +63,20 @@ impl TxDrops {
     pub fn total(&self) -> u64 {
         let TxDrops {
             bad_length,
+            bad_checksum,
             too_many_slots,
             no_gso,
             backend_error,
             backend_dropped,
             disconnected,
         } = *self;
-        bad_length + too_many_slots + no_gso + backend_error + backend_dropped + disconnected
+        bad_length
+            + bad_checksum
+            + too_many_slots
+            + no_gso
+            + backend_error
+            + backend_dropped
+            + disconnected
     }
 }
 

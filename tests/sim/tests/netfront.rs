@@ -356,8 +356,9 @@ fn packets_that_cannot_be_sent_are_dropped_and_counted() {
     let two = pattern(3, 700);
     assert!(bench.send(&[&two, &two]));
     bench.front.reserve(1).unwrap().send(TxPacket::new());
+    assert!(bench.send(&[&pattern(4, 13)]));
     let drops = bench.front.stats().tx_drops;
-    assert_eq!((drops.bad_length, drops.too_many_slots, drops.total()), (2, 1, 3));
+    assert_eq!((drops.bad_length, drops.too_many_slots, drops.total()), (3, 1, 4));
     assert_eq!(bench.tx_requests().len(), 1);
     bench.assert_sound();
     bench.assert_no_leak();
@@ -385,4 +386,39 @@ fn scatter_gather_of_18_slots_goes_both_ways() {
     assert_eq!(bench.front.complete_tx(), 18);
     bench.assert_sound();
     bench.assert_no_leak();
+}
+
+#[test]
+fn a_blank_checksum_is_filled_in_for_a_backend_without_offload() {
+    use xen_netfront::buffer::{Checksum, View};
+    use xen_netfront::header::checksum::{Verdict, verify};
+    let mut bench = Bench::new();
+    // UDP from 10.0.0.1:1 to 10.0.0.2:2, 4 bytes; the checksum field holds the pseudo-header sum.
+    let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0];
+    frame.extend([0x45, 0, 0, 32, 0, 0, 0, 0, 64, 17, 0x66, 0xcb, 10, 0, 0, 1, 10, 0, 0, 2]);
+    let pseudo: u32 = 0x0a00 + 0x0001 + 0x0a00 + 0x0002 + 17 + 12;
+    frame.extend([0, 1, 0, 2, 0, 12, (pseudo >> 8) as u8, pseudo as u8, 1, 2, 3, 4]);
+    let mut buf = bench.front.buffer(0).unwrap();
+    buf.append(frame.len()).unwrap().copy_from_slice(&frame);
+    let mut packet = TxPacket::from(buf);
+    packet.meta.checksum = Checksum::Blank;
+    bench.front.reserve(1).unwrap().send(packet);
+    bench.front.flush();
+    let request = bench.tx_requests()[0];
+    assert_eq!(request.flags & 1, 0, "not blank any more");
+    let sent = bench.sent_bytes(&request, frame.len());
+    assert_ne!(sent, frame);
+    let mut check = bench.front.buffer(0).unwrap();
+    check.append(sent.len()).unwrap().copy_from_slice(&sent);
+    assert_eq!(check.bytes().len(), sent.len());
+    assert_eq!(verify(&TxPacket::from(check)), Verdict::Right);
+
+    // One whose headers make no sense can't be filled in.
+    let mut buf = bench.front.buffer(0).unwrap();
+    buf.append(60).unwrap().fill(0xff);
+    let mut packet = TxPacket::from(buf);
+    packet.meta.checksum = Checksum::Blank;
+    bench.front.reserve(1).unwrap().send(packet);
+    assert_eq!(bench.front.stats().tx_drops.bad_checksum, 1);
+    bench.assert_sound();
 }
