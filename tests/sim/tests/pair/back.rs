@@ -37,7 +37,7 @@ pub struct Back {
 const PAIR: Vif = (FRONT, 0);
 
 impl Back {
-    pub(super) fn new(domain: Domain, plan: &Plan) -> Back {
+    pub fn new(domain: Domain, plan: &Plan) -> Back {
         Back {
             pool: FramePool::new(&domain, plan.back_frames).unwrap(),
             pools: BTreeMap::new(),

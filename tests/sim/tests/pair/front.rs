@@ -33,7 +33,7 @@ pub struct Front {
 }
 
 impl Front {
-    pub(super) fn new(domain: Domain, plan: &Plan) -> Front {
+    pub fn new(domain: Domain, plan: &Plan) -> Front {
         Front {
             pool: FramePool::new(&domain, plan.front_frames).unwrap(),
             table: GrantTable::new(&domain),
@@ -120,6 +120,14 @@ impl Front {
             (false, Some(deadline)) => Next::WaitUntil(deadline),
             (false, None) => Next::Wait,
         }
+    }
+
+    /// Every grant was revoked, or is there, or is in quarantine.
+    pub fn assert_grants_add_up(&self) {
+        let (Some(net), 0) = (&self.net, self.table.usage().quarantined) else { return };
+        let (stats, there) = (net.stats(), self.domain.grants().len() as u64);
+        let quarantined = net.quarantined();
+        assert_eq!(stats.grants, stats.revokes + there, "{quarantined} in quarantine, {stats:?}");
     }
 
     /// After the device is gone: pages and references are home, or in quarantine.

@@ -1,6 +1,6 @@
 //! A real frontend and a real backend on one simulated host, each run as a driver's loop would run
 //! it. Packets are numbered, and looked at when they arrive.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 mod back;
 mod blow;
@@ -202,6 +202,7 @@ impl Pair {
         self.run_until("all is sent", Duration::from_secs(60), Pair::is_idle);
         let until = self.host.now() + Duration::from_millis(20);
         self.run_until("a moment passes", RECOVERY, |pair| pair.host.now() >= until);
+        self.front.borrow().assert_grants_add_up();
         let (up, down) = (self.up.borrow(), self.down.borrow());
         assert!(up.lost() <= self.dropped_up(), "lost on the way up: {}", self.describe());
         assert!(down.lost() <= self.dropped_down(), "lost on the way down: {}", self.describe());

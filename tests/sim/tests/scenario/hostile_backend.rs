@@ -48,6 +48,7 @@ pub fn play(seed: u64, rng: &mut Rng) -> u64 {
         |ctx: &mut Ctx| {
             turns += 1;
             let mut front = pair.front.borrow_mut();
+            front.assert_grants_add_up();
             if front.outbox.len() < 40 {
                 front.outbox.extend(any_shapes(&mut traffic, 10, plan.mtu));
             }
