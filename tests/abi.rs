@@ -4,6 +4,7 @@
 //! `XEN_ABI_REQUIRED=1`, as `scripts/test` runs them, they fail. The guest runtime's part is
 //! `tests/abi/guest.rs`.
 #![allow(missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../grant/tests/common/mod.rs"]
 mod grant_world;

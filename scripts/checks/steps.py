@@ -38,7 +38,7 @@ def clippy(context):
     tools.cargo(context, "clippy")
     tools.bare_metal(context)
     deny = ("--", "-D", "warnings")
-    context.command("cargo", "clippy", "--all-targets", "--all-features", *deny)
+    context.command("cargo", "clippy", "--keep-going", "--all-targets", "--all-features", *deny)
     context.command("cargo", "clippy", "-p", "xen-guest", "--all-targets", *deny)
     context.command(
         "cargo", "clippy", "-p", "xen-guest", "--lib", "--bins", "--examples", "--all-features",

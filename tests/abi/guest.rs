@@ -1,6 +1,7 @@
 //! The guest runtime's structures and numbers, compared with what a C compiler makes of Xen's
 //! public headers. See `tests/abi.rs`; this is a test of the package xen-guest.
 #![allow(missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "headers.rs"]
 mod headers;
