@@ -1,0 +1,95 @@
+//! What the firewall does with packets: it sends on, cut to size, what is meant for somebody, in the
+//! page in which it came; drops the rest; and sends packets of its own.
+
+use std::time::Duration;
+
+use xen_netfront::buffer::{RxPacket, TxPacket};
+use xen_netfront::netfront::Netfront;
+use xen_sim::{Ctx, Domain, Next};
+
+use super::Firewall;
+use super::canary::{Control, Party, fill};
+
+/// Packets taken from a vif in one go.
+const BUDGET: usize = 32;
+
+impl Firewall {
+    pub fn run(&mut self, ctx: &mut Ctx<'_>) -> Next {
+        for net in [&mut self.left, &mut self.right] {
+            net.service();
+            net.complete_tx();
+        }
+        self.client.service();
+        let mut inbox = Vec::new();
+        self.left.poll_rx(BUDGET, |packet| inbox.push(packet));
+        self.right.poll_rx(BUDGET, |packet| inbox.push(packet));
+        self.client.poll(BUDGET, |packet| inbox.push(packet.freeze()));
+        for packet in inbox {
+            let control = Control::parse(packet.head());
+            if let Some(Control { to: Some(to), skip, keep }) = control {
+                self.send(to, cut(packet, skip, keep));
+            }
+        }
+        for _ in 0..self.rng.usize(..3) {
+            self.send_own();
+        }
+        let again = self.left.rearm() | self.right.rearm() | self.client.rearm();
+        match again {
+            true => Next::Now,
+            // There is always something of our own to send.
+            false => Next::WaitUntil(ctx.now + Duration::from_micros(30)),
+        }
+    }
+
+    fn send(&mut self, to: Party, packet: RxPacket) {
+        let net = match to {
+            Party::Left => &mut self.left,
+            Party::Right => &mut self.right,
+            Party::Client => {
+                let _refused = self.client.deliver(packet);
+                return;
+            }
+            Party::Firewall => return,
+        };
+        if let Ok(packet) = packet.try_into_tx() {
+            transmit(net, packet);
+        }
+    }
+
+    /// A packet in the middle of a page of secrets.
+    fn send_own(&mut self) {
+        let (net, to) = match self.rng.bool() {
+            true => (&mut self.left, Party::Left),
+            false => (&mut self.right, Party::Right),
+        };
+        let Some(mut buf) = net.buffer(0) else { return };
+        fill(buf.append(4096).unwrap(), Party::Firewall, None);
+        let len = self.rng.usize(60..=self.largest.min(4000));
+        buf.pull_front(self.rng.usize(..=4096 - len)).unwrap();
+        buf.truncate(len);
+        fill(buf.bytes_mut(), Party::Firewall, Some(to));
+        transmit(net, TxPacket::from(buf));
+    }
+}
+
+fn transmit(net: &mut Netfront<Domain, Domain>, packet: TxPacket) {
+    if let Some(permit) = net.reserve(packet.fragments().len()) {
+        permit.send(packet);
+    }
+}
+
+/// The packet without its first `skip` bytes, and with `keep` of the rest.
+fn cut(packet: RxPacket, mut skip: usize, mut keep: usize) -> RxPacket {
+    let mut rest = RxPacket::new();
+    for mut fragment in packet.into_fragments() {
+        let front = skip.min(fragment.len());
+        fragment.advance(front).unwrap();
+        skip -= front;
+        fragment.truncate(keep);
+        keep -= fragment.len();
+        if !fragment.is_empty() {
+            rest.push(fragment).unwrap();
+        }
+    }
+    rest
+}
