@@ -25,17 +25,11 @@
 //! | data | as much as in the first, or less in the last, and some |
 //! | checksum | complete or blank. Of an unknown one nobody knows if it is right, and it could not be told afterwards |
 
-use core::num::NonZeroU16;
-
-use zerocopy::FromBytes;
-
-use super::layout::Layout;
-use super::segment::{CWR, URG};
+use super::flow::{Run, Step};
 use crate::buffer::{Checksum, Meta, Packet, View};
-use crate::header::checksum::Sum;
-use crate::header::{Ipv4, Ipv6, Narrow, Tcp, ViewMut};
+use crate::header::{Narrow, ViewMut};
 use crate::netif::Capabilities;
-use crate::wire::{Gso, GsoKind, MAX_PACKET, MAX_SLOTS};
+use crate::wire::{GsoKind, MAX_SLOTS};
 
 /// What a [`Coalescer`] has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,33 +74,9 @@ pub struct Coalescer<V> {
     stats: Stats,
 }
 
-/// What is known of the segments that wait.
-#[derive(Clone, Copy)]
-struct Run {
-    at: Layout,
-    segments: u16,
-    /// Data of the first.
-    size: usize,
-    /// Data of all.
-    data: usize,
-    ids: Ids,
-    /// The last one's identification.
-    id: u16,
-    flags: u8,
-}
-
-/// What IPv4's identification does.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Ids {
-    /// There is only one, or it is IPv6.
-    Any,
-    Same,
-    Counting,
-}
-
 /// Whether a packet joins those that wait.
 enum Verdict {
-    Joins(Run),
+    Joins(Step),
     /// It does not; others could join it.
     Starts(Run),
     Passes,
@@ -143,7 +113,7 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
     pub fn push(&mut self, packet: Packet<V>, mut sink: impl FnMut(Packet<V>)) {
         self.stats.taken += 1;
         match self.judge(packet.fragments(), packet.meta) {
-            Verdict::Joins(run) => self.join(run, packet.into_fragments(), sink),
+            Verdict::Joins(step) => self.join(step, packet.into_fragments(), sink),
             Verdict::Starts(run) => {
                 self.flush(sink);
                 self.run = Some(run);
@@ -162,7 +132,7 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
     pub fn push_single(&mut self, buf: V, meta: Meta, mut sink: impl FnMut(Packet<V>)) {
         self.stats.taken += 1;
         match self.judge(core::slice::from_ref(&buf), meta) {
-            Verdict::Joins(run) => self.join(run, Some(buf), sink),
+            Verdict::Joins(step) => self.join(step, Some(buf), sink),
             Verdict::Starts(run) => {
                 self.flush(sink);
                 self.run = Some(run);
@@ -185,7 +155,7 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
     pub fn flush(&mut self, mut sink: impl FnMut(Packet<V>)) {
         let Some(run) = self.run.take() else { return };
         let mut packet = core::mem::take(&mut self.pending);
-        if run.segments > 1 && finish(&mut packet, &run).is_some() {
+        if run.segments > 1 && run.finish(&mut packet).is_some() {
             self.stats.coalesced += 1;
             self.stats.segments += u64::from(run.segments);
         } else {
@@ -198,11 +168,13 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
     #[inline]
     fn join(
         &mut self,
-        run: Run,
+        step: Step,
         fragments: impl IntoIterator<Item = V>,
         sink: impl FnMut(Packet<V>),
     ) {
-        let mut headers = run.at.payload;
+        let Some(run) = &mut self.run else { return };
+        let mut headers = run.headers();
+        run.add(step);
         for mut fragment in fragments {
             let now = headers.min(fragment.bytes().len());
             // There are that many.
@@ -213,8 +185,7 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
                 let _ = self.pending.push(fragment);
             }
         }
-        self.run = Some(run);
-        if run.flags & Tcp::PSH != 0 || !run.data.is_multiple_of(run.size) {
+        if step.is_last {
             self.flush(sink);
         }
     }
@@ -226,140 +197,25 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
         }
         let head = fragments.first().map_or(&[][..], View::bytes);
         let len = fragments.iter().map(|fragment| fragment.bytes().len()).sum();
-        let Some((at, id)) = candidate(head, len) else { return Verdict::Passes };
-        match at.kind {
-            GsoKind::TcpV4 if !self.v4 => return Verdict::Passes,
-            GsoKind::TcpV6 if !self.v6 => return Verdict::Passes,
-            _ => {}
-        }
+        // As if none of its fragments were all headers.
+        let slots = self.pending.fragments().len() + fragments.len();
         if let Some(run) = &self.run
-            && let Some(run) = joins(run, self.pending.head(), &at, head, id)
-            && self.fits(fragments)
+            && slots <= self.max_fragments
+            && let Some(step) = run.step(self.pending.head(), head, len)
         {
-            return Verdict::Joins(run);
+            return Verdict::Joins(step);
         }
-        if at.flags & Tcp::PSH != 0 {
-            return Verdict::Passes;
+        match Run::start(head, len) {
+            Some(run) if self.takes(run.kind()) => Verdict::Starts(run),
+            _ => Verdict::Passes,
         }
-        Verdict::Starts(Run {
-            at,
-            segments: 1,
-            size: at.data(),
-            data: at.data(),
-            ids: Ids::Any,
-            id,
-            flags: at.flags,
-        })
     }
 
-    /// Whether there are slots for a packet's fragments, even if none of them is all headers.
     #[inline]
-    fn fits(&self, fragments: &[V]) -> bool {
-        self.pending.fragments().len() + fragments.len() <= self.max_fragments
+    fn takes(&self, kind: GsoKind) -> bool {
+        match kind {
+            GsoKind::TcpV4 => self.v4,
+            GsoKind::TcpV6 => self.v6,
+        }
     }
-}
-
-/// Whether a packet can be put together with others at all; where its headers are, and its IPv4
-/// identification.
-#[inline]
-fn candidate(head: &[u8], len: usize) -> Option<(Layout, u16)> {
-    let at = Layout::of(head, len).ok()?;
-    let one_segment = Tcp::SYN | Tcp::FIN | Tcp::RST | URG;
-    if at.end != len || at.data() == 0 || at.flags & (one_segment | Tcp::ACK) != Tcp::ACK {
-        return None;
-    }
-    if at.kind == GsoKind::TcpV6 {
-        return Some((at, 0));
-    }
-    let header = head.get(at.ip..at.tcp)?;
-    let (ip, options) = Ipv4::ref_from_prefix(header).ok()?;
-    (options.is_empty() && Sum::of(header).is_right()).then_some((at, ip.id.get()))
-}
-
-/// The segments with one more; `None` if it does not belong to them.
-#[inline]
-fn joins(run: &Run, first: &[u8], at: &Layout, next: &[u8], id: u16) -> Option<Run> {
-    let same_shape = (run.at.kind, run.at.ip, run.at.tcp, run.at.payload)
-        == (at.kind, at.ip, at.tcp, at.payload);
-    let data = run.data + at.data();
-    if !same_shape || at.data() > run.size || run.at.payload + data > MAX_PACKET {
-        return None;
-    }
-    // CWR may be in the first only.
-    if (run.flags ^ at.flags) & !(Tcp::PSH | CWR) != 0 || at.flags & CWR != 0 {
-        return None;
-    }
-    let same_flow = first.get(..at.ip)? == next.get(..at.ip)?
-        && same_tcp(first.get(at.tcp..at.payload)?, next.get(at.tcp..at.payload)?, run.data)?;
-    if !same_flow {
-        return None;
-    }
-    let (ip, next) = (first.get(at.ip..)?, next.get(at.ip..)?);
-    let ids = match at.kind {
-        GsoKind::TcpV4 => same_v4(run, ip, next, id)?,
-        GsoKind::TcpV6 => same_v6(ip, next)?,
-    };
-    let segments = run.segments.checked_add(1)?;
-    Some(Run { segments, data, ids, id, flags: run.flags | at.flags, ..*run })
-}
-
-/// What the identification does, if IPv4 headers are of one flow.
-#[inline]
-fn same_v4(run: &Run, first: &[u8], next: &[u8], id: u16) -> Option<Ids> {
-    let (a, _) = Ipv4::ref_from_prefix(first).ok()?;
-    let (b, _) = Ipv4::ref_from_prefix(next).ok()?;
-    let same = a.tos == b.tos
-        && a.ttl == b.ttl
-        && a.flags_fragment == b.flags_fragment
-        && a.source == b.source
-        && a.destination == b.destination;
-    let ids = if id == run.id.wrapping_add(1) {
-        Ids::Counting
-    } else if id == run.id && b.flags_fragment.get() & Ipv4::DONT_FRAGMENT != 0 {
-        Ids::Same
-    } else {
-        return None;
-    };
-    (same && (run.ids == Ids::Any || run.ids == ids)).then_some(ids)
-}
-
-#[inline]
-fn same_v6(first: &[u8], next: &[u8]) -> Option<Ids> {
-    let (a, _) = Ipv6::ref_from_prefix(first).ok()?;
-    let (b, _) = Ipv6::ref_from_prefix(next).ok()?;
-    let same = a.version_class_flow == b.version_class_flow
-        && a.hop_limit == b.hop_limit
-        && a.source == b.source
-        && a.destination == b.destination;
-    same.then_some(Ids::Any)
-}
-
-/// Whether a TCP header with its options continues the first, `data` bytes on. Flags and checksum
-/// are not compared.
-#[inline]
-fn same_tcp(first: &[u8], next: &[u8], data: usize) -> Option<bool> {
-    let (a, a_options) = Tcp::ref_from_prefix(first).ok()?;
-    let (b, b_options) = Tcp::ref_from_prefix(next).ok()?;
-    Some(
-        a.source == b.source
-            && a.destination == b.destination
-            // `data` is at most 65535.
-            && b.sequence.get() == a.sequence.get().wrapping_add(data as u32)
-            && a.acknowledgment == b.acknowledgment
-            && a.data_offset == b.data_offset
-            && a.window == b.window
-            && a.urgent == b.urgent
-            && a_options == b_options,
-    )
-}
-
-/// Writes the headers of a packet made of several segments.
-fn finish<V: ViewMut>(packet: &mut Packet<V>, run: &Run) -> Option<()> {
-    let size = NonZeroU16::new(u16::try_from(run.size).ok()?)?;
-    let head = packet.fragments_mut().first_mut()?.bytes_mut();
-    let headers = head.get_mut(..run.at.payload)?;
-    run.at.seal(headers, run.data)?;
-    run.at.tcp(headers)?.flags = run.flags;
-    packet.meta = Meta { checksum: Checksum::Blank, gso: Some(Gso { size, kind: run.at.kind }) };
-    Some(())
 }

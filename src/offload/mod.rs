@@ -21,6 +21,7 @@
 
 mod blank;
 mod coalesce;
+mod flow;
 mod layout;
 mod piece;
 mod segment;

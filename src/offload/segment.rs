@@ -94,8 +94,12 @@ impl core::error::Error for Stopped {}
 pub struct Segments<V> {
     /// What is left of the data, its last fragment first; none is empty.
     rest: ArrayVec<V, MAX_SLOTS>,
-    /// The next segment's headers, but for lengths, flags and sums.
+    /// The next segment's headers, but for flags, and TCP's checksum if it is filled in.
     template: [u8; MAX_HEADERS],
+    /// How much data the template's lengths and sums are for.
+    sealed: Option<usize>,
+    /// Its blank checksum.
+    blank: u16,
     at: Layout,
     size: usize,
     /// Bytes of data left.
@@ -124,6 +128,8 @@ impl<V: Piece> Segments<V> {
         Ok(Segments {
             rest,
             template: front.into_bytes(),
+            sealed: None,
+            blank: 0,
             at,
             size,
             left: at.data(),
@@ -189,9 +195,15 @@ impl<V: Piece> Segments<V> {
     fn write_headers(&mut self, take: usize) -> Option<()> {
         let at = self.at;
         let headers = self.template.get_mut(..at.payload)?;
-        at.tcp(headers)?.flags =
+        if self.sealed != Some(take) {
+            at.seal(headers, take)?;
+            self.blank = at.tcp(headers)?.checksum.get();
+            self.sealed = Some(take);
+        }
+        let tcp = at.tcp(headers)?;
+        tcp.checksum.set(self.blank);
+        tcp.flags =
             if self.remaining == 1 { self.flags } else { self.flags & !(Tcp::FIN | Tcp::PSH) };
-        at.seal(headers, take)?;
         if self.sums == Sums::Fill {
             // The blank checksum in its place is part of the sum.
             let mut sum = Sum::of(headers.get(at.tcp..)?);
@@ -217,7 +229,11 @@ impl<V: Piece> Segments<V> {
         self.remaining -= 1;
         self.flags &= !CWR;
         if let Some(ip) = self.at.v4(&mut self.template) {
-            ip.id.set(ip.id.get().wrapping_add(1));
+            let id = ip.id.get();
+            ip.id.set(id.wrapping_add(1));
+            // RFC 1624: the sum grows as the number does, and 0xffff counts for nothing in it.
+            let (sum, carry) = (!ip.checksum.get()).overflowing_add(u16::from(id != u16::MAX));
+            ip.checksum.set(!(sum + u16::from(carry)));
         }
         if let Some(tcp) = self.at.tcp(&mut self.template) {
             // `take` is at most 65535.

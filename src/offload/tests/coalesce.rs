@@ -180,7 +180,7 @@ proptest! {
 #[test]
 fn every_rule_keeps_packets_apart() {
     type Change = fn(&mut Flow, &mut Segment);
-    let changes: [(&str, Change); 20] = [
+    let changes: [(&str, Change); 21] = [
         ("vlan", |flow, _| flow.vlan = Some(9)),
         ("source", |flow, _| flow.addresses[0][0] ^= 1),
         ("destination", |flow, _| flow.addresses[1][3] ^= 1),
@@ -201,6 +201,7 @@ fn every_rule_keeps_packets_apart() {
         ("longer", |_, segment| segment.data.push(0)),
         ("empty", |_, segment| segment.data.clear()),
         ("label", |flow, _| flow.label ^= 1),
+        ("don't fragment", |flow, _| flow.dont_fragment ^= true),
     ];
     for v4 in [true, false] {
         let flow = Flow::new(v4);
@@ -208,7 +209,7 @@ fn every_rule_keeps_packets_apart() {
         let (out, _) = coalesce(&device(), packets(&frames(&flow, &segments), &[]));
         assert_eq!(out.len(), 1, "these belong together");
         for (name, change) in changes {
-            if v4 && name == "label" {
+            if name == if v4 { "label" } else { "don't fragment" } {
                 continue;
             }
             let (mut other, mut second) = (flow.clone(), segments[1].clone());
@@ -220,6 +221,12 @@ fn every_rule_keeps_packets_apart() {
                 assert_eq!(&joined(packet), frame);
                 assert_eq!(packet.meta, COMPLETE);
             }
+        }
+        for (name, at) in [("reserved bits", 12), ("urgent pointer", 18)] {
+            let mut frames = frames(&flow, &segments);
+            frames[1][flow.tcp() + at] ^= 1;
+            let (_, stats) = coalesce(&device(), packets(&frames, &[]));
+            assert_eq!(stats.unchanged, 2, "{name}");
         }
     }
 }

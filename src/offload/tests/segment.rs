@@ -199,6 +199,11 @@ fn what_can_not_be_cut_comes_back_with_the_reason() {
         assert_eq!(refusal(&with(12, 0x88), meta), Refusal::NotTcp);
         assert_eq!(refusal(&with(14, 0x52), meta), Refusal::BadLength);
         assert_eq!(refusal(&with(flow.tcp() + 12, 0x40), meta), Refusal::BadLength);
+        // IP's length ends within TCP's header.
+        let mut short = frame.clone();
+        let (at, value) = if v4 { (16, 20 + 31) } else { (18, 31) };
+        short[at..at + 2].copy_from_slice(&[0, value]);
+        assert_eq!(refusal(&short, meta), Refusal::BadLength);
         for flag in [2, 4, 32] {
             assert_eq!(refusal(&with(flow.tcp() + 13, 16 | flag), meta), Refusal::Flags);
         }
