@@ -7,6 +7,12 @@ FIELDS = [
     "ok", "bytes", "packets", "mbit_per_s", "linearised_bytes", "drops", "quarantined_pages",
     "reconnects", *(f"{end}_{what}_per_packet" for end in ("front", "back") for what in SIDES),
 ]  # fmt: skip
+# What an honest run, once under way, does without.
+ZERO = [
+    "front_copies_per_packet", "front_allocations_per_packet", "front_hypercalls_per_packet",
+    "front_clears_per_packet", "back_copies_per_packet", "back_allocations_per_packet",
+    "back_clears_per_packet",
+]  # fmt: skip
 RUN = ("cargo", "run", "--release", "--quiet", "--")
 
 
@@ -18,9 +24,8 @@ def check(context):
     hostile = report(context, "--hostile")
     if honest:
         context.check("data was moved", honest["bytes"] > 0 and honest["packets"] > 0)
-        context.check(
-            "the frontend copies nothing", honest["front_copies_per_packet"] == 0, str(honest)
-        )
+        for field in ZERO:
+            context.check(f"{field} is 0", honest[field] == 0, str(honest[field]))
         context.check("no reconnects without cause", honest["reconnects"] == 0, str(honest))
     if hostile:
         context.check(

@@ -37,7 +37,8 @@ def main():
     outcomes = []
     try:
         # With all output shown, two steps at a time would be hard to read.
-        beside = {step.name: Beside(step, args) for step in chosen if step.beside and not args.verbose}
+        early = [step for step in chosen if step.beside and not args.verbose]
+        beside = {step.name: Beside(step, args) for step in early}
         for step in chosen:
             outcomes.append(run(step, args, beside.get(step.name)))
     except KeyboardInterrupt:

@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Lines that say nothing once something else has failed.
 NOISE = re.compile(
-    r"(test .* \.\.\. ok|test .* - compile fail \.\.\. ok|\s+(Compiling|Downloaded|Downloading"
-    r"|Checking|Fresh|Locking|Adding|Updating|Documenting|Running|Doc-tests) .*|running \d+ tests?)?\s*"
+    r"(test .* \.\.\. ok|running \d+ tests?|\s+(Compiling|Downloaded|Downloading|Checking|Fresh"
+    r"|Locking|Adding|Updating|Documenting|Running|Doc-tests) .*)?\s*"
 )
 CARGO_RESULT = re.compile(
     r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored;", re.MULTILINE
@@ -108,7 +108,7 @@ class Context:
         """A `cargo test`, counted by the tests it ran."""
         status, output = self._run(words, env)
         results = [tuple(map(int, found)) for found in CARGO_RESULT.findall(output)]
-        passed, failed, ignored = (sum(column) for column in zip(*results)) if results else (0, 0, 0)
+        passed, failed, ignored = map(sum, zip(*results)) if results else (0, 0, 0)
         self.passed(passed)
         if status:
             # Failed without a failed test: it did not compile, or a test binary died.
@@ -151,11 +151,11 @@ class Context:
             raise StepError(f"{' '.join(words)}: exit status {status}")
 
     def _run(self, words, env, stderr=subprocess.STDOUT, show=True):
-        environment = {**os.environ, **{key: str(value) for key, value in (env or {}).items()}}
-        self._say(f"$ {' '.join([*(f'{key}={value}' for key, value in (env or {}).items()), *words])}")
+        env = {key: str(value) for key, value in (env or {}).items()}
+        self._say(" ".join(["$", *(f"{key}={value}" for key, value in env.items()), *words]))
         try:
             child = subprocess.Popen(
-                words, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,
+                words, cwd=ROOT, env={**os.environ, **env}, stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE, stderr=stderr, text=True, errors="replace",
                 start_new_session=True,
             )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Checks that look at the source: where `unsafe` is, what tests are called, what the README says."""
+"""Checks of the source: where `unsafe` is, what tests are called, what the README says."""
 
 import re
 

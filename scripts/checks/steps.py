@@ -50,7 +50,9 @@ def docs(context):
     tools.bare_metal(context)
     deny = {"RUSTDOCFLAGS": "-D warnings"}
     context.command("cargo", "doc", "--no-deps", "--all-features", env=deny)
-    context.command("cargo", "doc", "--no-deps", "-p", "xen-guest", "--target", BARE_METAL, env=deny)
+    context.command(
+        "cargo", "doc", "--no-deps", "-p", "xen-guest", "--target", BARE_METAL, env=deny
+    )
 
 
 def bare(context):
@@ -70,7 +72,8 @@ def tests(context):
 def guest_tests(context):
     """Of the guest, what needs no machine."""
     tools.cargo(context)
-    context.cargo_tests("cargo", "test", "--no-fail-fast", "-p", "xen-guest", "--", "--skip", "abi_")
+    words = ("cargo", "test", "--no-fail-fast", "-p", "xen-guest")
+    context.cargo_tests(*words, "--", "--skip", "abi_")
 
 
 def abi(context):
