@@ -135,3 +135,8 @@ mod ring_page;
 pub mod store;
 pub mod wire;
 pub mod xenbus;
+
+/// The README's program is compiled with the documentation.
+#[cfg(all(doctest, feature = "smoltcp"))]
+#[doc = include_str!("../README.md")]
+mod readme {}

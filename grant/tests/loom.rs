@@ -1,6 +1,6 @@
 //! Every interleaving of the lock-free parts, on the real code: `RUSTFLAGS="--cfg loom"`.
 #![cfg(loom)]
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::ptr::NonNull;
 

@@ -1,6 +1,6 @@
 //! A page is in exactly one state (requirements F6 to F8, R8, R12).
 #![cfg(not(loom))]
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
 

@@ -8,7 +8,7 @@
 //!
 //! A whole kernel:
 //!
-//! ```ignore
+//! ```text
 //! #![no_std]
 //! #![no_main]
 //!

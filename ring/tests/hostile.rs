@@ -1,6 +1,6 @@
 //! Rings against a peer that writes what it likes (requirements F1 to F5, B1, B3, B4).
 #![cfg(not(loom))]
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! Pages for tests: one that counts, one that changes under the reader.
-#![allow(dead_code, missing_docs)]
+#![allow(dead_code, missing_docs, clippy::vec_box)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
@@ -18,21 +18,26 @@ impl Protocol for Net {
 #[derive(Clone)]
 pub struct Page(Arc<Inner>);
 
+/// A word, and how often it was loaded and stored.
+#[derive(Default)]
+struct Cell {
+    value: AtomicU32,
+    loads: AtomicU32,
+    stores: AtomicU32,
+}
+
 struct Inner {
-    words: [AtomicU32; 1024],
-    loads: [AtomicU32; 1024],
-    stores: [AtomicU32; 1024],
+    /// Boxed one by one, for Miri: it walks over all cells that a reference reaches, at every use.
+    cells: Vec<Box<Cell>>,
     /// Added to a word at every load: the memory of a peer that never stops writing.
     drift: AtomicU32,
 }
 
 impl Page {
     pub fn filled(value: u32) -> Page {
-        let words = || std::array::from_fn(|_| AtomicU32::new(0));
+        let cell = || Box::new(Cell { value: AtomicU32::new(value), ..Cell::default() });
         Page(Arc::new(Inner {
-            words: std::array::from_fn(|_| AtomicU32::new(value)),
-            loads: words(),
-            stores: words(),
+            cells: (0..1024).map(|_| cell()).collect(),
             drift: AtomicU32::new(0),
         }))
     }
@@ -42,25 +47,25 @@ impl Page {
     }
 
     pub fn get(&self, word: usize) -> u32 {
-        self.0.words[word].load(Ordering::SeqCst)
+        self.0.cells[word].value.load(Ordering::SeqCst)
     }
 
     pub fn set(&self, word: usize, value: u32) {
-        self.0.words[word].store(value, Ordering::SeqCst);
+        self.0.cells[word].value.store(value, Ordering::SeqCst);
     }
 
     pub fn loads(&self, word: usize) -> u32 {
-        self.0.loads[word].load(Ordering::SeqCst)
+        self.0.cells[word].loads.load(Ordering::SeqCst)
     }
 
     pub fn stores(&self, word: usize) -> u32 {
-        self.0.stores[word].load(Ordering::SeqCst)
+        self.0.cells[word].stores.load(Ordering::SeqCst)
     }
 
     pub fn forget_counts(&self) {
         for word in 0..1024 {
-            self.0.loads[word].store(0, Ordering::SeqCst);
-            self.0.stores[word].store(0, Ordering::SeqCst);
+            self.0.cells[word].loads.store(0, Ordering::SeqCst);
+            self.0.cells[word].stores.store(0, Ordering::SeqCst);
         }
     }
 
@@ -71,23 +76,23 @@ impl Page {
 
 impl RingPage for Page {
     fn load(&self, word: usize) -> u32 {
-        self.0.loads[word].fetch_add(1, Ordering::Relaxed);
-        self.0.words[word].fetch_add(self.0.drift.load(Ordering::Relaxed), Ordering::Relaxed)
+        self.0.cells[word].loads.fetch_add(1, Ordering::Relaxed);
+        self.0.cells[word].value.fetch_add(self.0.drift.load(Ordering::Relaxed), Ordering::Relaxed)
     }
 
     fn load_acquire(&self, word: usize) -> u32 {
-        self.0.loads[word].fetch_add(1, Ordering::Relaxed);
-        self.0.words[word].load(Ordering::Acquire)
+        self.0.cells[word].loads.fetch_add(1, Ordering::Relaxed);
+        self.0.cells[word].value.load(Ordering::Acquire)
     }
 
     fn store(&self, word: usize, value: u32) {
-        self.0.stores[word].fetch_add(1, Ordering::Relaxed);
-        self.0.words[word].store(value, Ordering::Relaxed);
+        self.0.cells[word].stores.fetch_add(1, Ordering::Relaxed);
+        self.0.cells[word].value.store(value, Ordering::Relaxed);
     }
 
     fn store_release(&self, word: usize, value: u32) {
-        self.0.stores[word].fetch_add(1, Ordering::Relaxed);
-        self.0.words[word].store(value, Ordering::Release);
+        self.0.cells[word].stores.fetch_add(1, Ordering::Relaxed);
+        self.0.cells[word].value.store(value, Ordering::Release);
     }
 
     fn full_fence(&self) {

@@ -1,5 +1,5 @@
 //! The frontend against a backend that breaks a rule at a time (requirements F1 to F10, F12, F13).
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod raw_backend;
 
@@ -421,4 +421,34 @@ fn a_blank_checksum_is_filled_in_for_a_backend_without_offload() {
     bench.front.reserve(1).unwrap().send(packet);
     assert_eq!(bench.front.stats().tx_drops.bad_checksum, 1);
     bench.assert_sound();
+}
+
+#[test]
+fn r14_memory_is_bounded_and_a_layer_that_keeps_its_packets_starves_only_itself() {
+    let vif = Vif::new(FRONT, BACK, 0).back_key("feature-sg", "1").back_key("feature-rx-copy", "1");
+    let mut bench = Bench::on(Host::new(1), vif, Config::default(), 300);
+    bench.connect();
+    let mut kept = Vec::new();
+    // The ring's 256 pages, and what else the pool has but for the rings' two.
+    for n in 0..298 {
+        bench.deliver(&[&pattern(n, 100)]);
+        bench.front.poll_rx(10, |packet| kept.push(packet));
+    }
+    assert_eq!((kept.len(), bench.pool.free()), (298, 0));
+    bench.rings().rx.refresh().unwrap();
+    assert!(bench.rings().rx.pop().is_none(), "no page is left to post");
+    assert!(bench.front.stats().no_frame > 0);
+    assert!(!bench.send(&[&pattern(1, 60)]), "nor one to send");
+    let soon = bench.front.next_deadline().unwrap();
+    assert!(soon.since(bench.host.now()) <= Duration::from_millis(10), "it looks again by itself");
+    for (n, packet) in kept.iter().enumerate() {
+        assert_eq!(raw_backend::bytes(packet), pattern(n as u64, 100), "what was kept is intact");
+    }
+    kept.clear();
+    bench.pass(Duration::from_millis(20));
+    bench.assert_receives();
+    assert!(bench.send(&[&pattern(1, 60)]));
+    assert!(bench.pool.high_water() <= bench.pool.size());
+    bench.assert_sound();
+    bench.assert_no_leak();
 }

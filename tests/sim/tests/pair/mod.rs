@@ -87,6 +87,9 @@ pub struct Pair {
     nowhere: Domain,
 }
 
+/// A third task, and the domain it runs in.
+pub type Beside<'a> = (&'a Domain, &'a mut dyn FnMut(&mut Ctx<'_>) -> Next);
+
 impl Pair {
     /// The vif is there, and both ends are open.
     pub fn new(plan: Plan) -> Pair {
@@ -124,7 +127,7 @@ impl Pair {
     /// As [`run`](Pair::run), with a third task in a domain of its own.
     pub fn run_beside(
         &self,
-        other: Option<(&Domain, &mut dyn FnMut(&mut Ctx<'_>) -> Next)>,
+        other: Option<Beside<'_>>,
         limits: Limits,
         fate: impl FnMut(&mut Ctx<'_>) -> Next,
     ) -> Outcome {
