@@ -39,18 +39,22 @@
 //! ```no_run
 //! # extern crate alloc;
 //! # use alloc::vec::Vec;
-//! # use xen_grant::{FramePool, PoolError};
+//! # use xen_grant::FramePool;
 //! # use xen_netfront::netback::{Config, Netback};
 //! # use xen_netfront::platform::BackendPlatform;
 //! # use xen_netfront::store::{Store, StoreError};
 //! # use xen_netfront::xenbus::Clients;
-//! # fn pool_of_one_client() -> FramePool { todo!() }
-//! fn serve<P: BackendPlatform, S: Store + Clone>(platform: P, store: S) -> Result<(), StoreError> {
+//! /// `pool` makes the pool of one client.
+//! fn serve<P: BackendPlatform, S: Store + Clone>(
+//!     platform: P,
+//!     store: S,
+//!     pool: impl Fn(&P) -> FramePool,
+//! ) -> Result<(), StoreError> {
 //!     let mut clients = Clients::open(store.clone())?;
 //!     let mut vifs: Vec<Netback<P, S>> = Vec::new();
 //!     loop {
 //!         for (client, vif) in clients.poll(platform.now()).appeared {
-//!             let (platform, store, pool) = (platform.clone(), store.clone(), pool_of_one_client());
+//!             let (platform, store, pool) = (platform.clone(), store.clone(), pool(&platform));
 //!             vifs.push(Netback::open(platform, store, &pool, client, vif, Config::default())?);
 //!         }
 //!         vifs.retain(|vif| {
