@@ -10,8 +10,9 @@
 //!                    └──► 4096 bytes, in the same place for the life of the pool
 //! ```
 //!
-//! Taking and returning a frame are one compare-exchange each: no lock, no allocator. The pool
-//! goes away with its last frame, so a frame still in some peer's hands is never freed.
+//! Taking a frame, or several, and returning one are a compare-exchange each: no lock, no
+//! allocator. The pool goes away with its last frame, so a frame still in some peer's hands is
+//! never freed.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;

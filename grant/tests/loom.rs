@@ -117,6 +117,31 @@ fn r12_the_pool_hands_out_each_frame_once() {
     });
 }
 
+/// As above, several at a time: a list that another thread changes meanwhile is never taken.
+#[test]
+fn r12_the_pool_hands_out_each_frame_once_several_at_a_time() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let pool = FramePool::new(&domain(), 3).unwrap();
+        let other = thread::spawn({
+            let pool = pool.clone();
+            move || {
+                let first = pool.take();
+                let second = pool.take();
+                drop(first);
+                drop(second);
+            }
+        });
+        for mut frame in pool.take_many(2) {
+            frame.bytes_mut()[0] = 1;
+        }
+        other.join().unwrap();
+        assert_eq!(pool.free(), 3);
+        assert_eq!(pool.take_many(4).count(), 3);
+    });
+}
+
 /// The pool goes with its last frame, whoever drops it, and once.
 #[test]
 fn r8_owner_and_last_frame_go_at_the_same_time() {

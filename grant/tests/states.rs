@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use common::{Domain, PERMIT, READ_ONLY};
@@ -287,4 +288,25 @@ fn a_ring_page_is_seen_by_both() {
     drop(theirs);
     assert_eq!(m.domain.mapped(), 0);
     assert_eq!(m.table.sweep(), 1);
+}
+
+#[test]
+fn r12_many_frames_at_once() {
+    let m = machine(4);
+    let mut frames = m.pool.take_many(3);
+    assert_eq!((frames.len(), m.pool.free()), (3, 1));
+    let first = frames.next().unwrap();
+    let one_more = m.pool.take().unwrap();
+    assert_ne!(first.gfn(), one_more.gfn());
+    drop(frames);
+    assert_eq!(m.pool.free(), 2, "those not asked for go home");
+    drop((first, one_more));
+    assert_eq!(m.pool.take_many(0).count(), 0);
+    let all: Vec<Frame> = m.pool.take_many(100).collect();
+    let gfns: HashSet<u64> = all.iter().map(|frame| frame.gfn().0).collect();
+    assert_eq!((all.len(), gfns.len(), m.pool.free(), m.pool.high_water()), (4, 4, 0, 4));
+    assert_eq!(m.pool.take_many(2).len(), 0);
+    assert!(m.pool.take().is_none());
+    drop(all);
+    assert_eq!(m.pool.free(), 4);
 }

@@ -22,7 +22,7 @@
 //!     net.service(); // xenbus, timers: cheap when nothing happened
 //!     net.complete_tx();
 //!     net.poll_rx(64, |packet| upper_layer(packet));
-//!     // ... let the upper layer send: net.reserve(..) and send(..), as often as it likes ...
+//!     // ... let the upper layer send: net.reserve(..) and send(..), or net.batch() ...
 //!     net.flush(); // the backend learns of all of it at once
 //!     if !net.rearm() {
 //!         wait_for_an_event(net.next_deadline()); // on net.port(), or a xenstore watch

@@ -389,6 +389,76 @@ fn scatter_gather_of_18_slots_goes_both_ways() {
 }
 
 #[test]
+fn f6_a_receive_slot_that_lost_its_reference_takes_another() {
+    let mut bench = Bench::new();
+    let lost = bench.rx_request();
+    let kept = bench.back.map_page(FRONT, lost.gref, true).unwrap();
+    bench.answer(RxResponse { id: lost.id, offset: 0, flags: 0, status: 100 });
+    bench.publish_rx();
+    assert!(bench.received().is_empty());
+    // Several rounds of the ring, with a page and a reference less.
+    for n in 0..1000 {
+        assert_eq!(bench.rings().rx.refresh(), Ok(255));
+        let request = bench.rx_request();
+        assert_ne!(request.gref, lost.gref);
+        let packet = pattern(n, 100);
+        bench.fill(&request, 0, &packet);
+        bench.answer(RxResponse { id: request.id, offset: 0, flags: 0, status: 100 });
+        bench.publish_rx();
+        assert_eq!(bench.received(), [packet]);
+    }
+    assert_eq!(bench.front.stats().no_frame, 0);
+    bench.assert_sound();
+    drop(kept);
+    bench.pass(SECOND * 2);
+    assert_eq!(bench.front.quarantined(), 0);
+    bench.assert_sound();
+    bench.assert_no_leak();
+}
+
+#[test]
+fn a_batch_is_one_event_and_gives_back_what_has_no_room() {
+    let mut bench = Bench::new();
+    for round in 1..=3 {
+        let events = bench.front.stats().events_sent;
+        let mut batch = bench.front.batch().unwrap();
+        // Too long, and empty: dropped.
+        let mut long = batch.buffer(0).unwrap();
+        long.append(4000).unwrap();
+        assert!(batch.send(long).is_ok());
+        let empty = batch.buffer(0).unwrap();
+        assert!(batch.send(empty).is_ok());
+        let mut sent = 0;
+        loop {
+            let mut buf = batch.buffer(2).unwrap();
+            buf.append(60).unwrap().copy_from_slice(&pattern(sent, 60));
+            if let Err(back) = batch.send(buf) {
+                assert_eq!(back.len(), 60);
+                break;
+            }
+            sent += 1;
+        }
+        drop(batch);
+        assert_eq!(sent, 256);
+        let stats = *bench.front.stats();
+        // The backend asked for the first event, and for no other.
+        assert_eq!(stats.events_sent, events + u64::from(round == 1));
+        assert_eq!(stats.tx_packets, 256 * round);
+        assert_eq!(stats.tx_drops.bad_length, 2 * round);
+        let requests = bench.tx_requests();
+        assert_eq!(requests.len(), 256);
+        for (n, request) in requests.iter().enumerate() {
+            assert_eq!((request.offset, request.size), (2, 60));
+            assert_eq!(bench.sent_bytes(request, 60), pattern(n as u64, 60));
+            bench.answer_tx(request.id, 0);
+        }
+        assert_eq!(bench.front.complete_tx(), 256);
+        bench.assert_sound();
+    }
+    bench.assert_no_leak();
+}
+
+#[test]
 fn a_blank_checksum_is_filled_in_for_a_backend_without_offload() {
     use xen_netfront::buffer::{Checksum, View};
     use xen_netfront::header::checksum::{Verdict, verify};

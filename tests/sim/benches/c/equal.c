@@ -170,7 +170,7 @@ static inline struct page *tx_page(void)
 /* Sends `size` bytes; 0 if there is no room. */
 static inline int tx_send(struct page *page, uint16_t offset, uint16_t size, uint16_t largest)
 {
-    if (size == 0 || size > largest) {
+    if (size < 14 || size > largest) {
         fe.stats.bad_length++;
         pool_put(page);
         return 1;
