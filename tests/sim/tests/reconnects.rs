@@ -77,6 +77,8 @@ impl Recovery {
             let (ups, downs) = *self.sent.get_or_insert_with(|| {
                 pair.front.borrow_mut().outbox.push_back(Shape::single(60));
                 pair.back.borrow_mut().outbox.push_back(Shape::single(60));
+                pair.front_domain().wake();
+                pair.back_domain().wake();
                 (up, down)
             });
             if up > ups && down > downs {
@@ -138,6 +140,8 @@ fn f11_nothing_is_left_after_many_reconnects() {
                 let shapes = || (0..9).map(|nth| Shape::random(&mut Rng::with_seed(nth), 1500, 3));
                 pair.front.borrow_mut().outbox.extend(shapes());
                 pair.back.borrow_mut().outbox.extend(shapes());
+                pair.front_domain().wake();
+                pair.back_domain().wake();
             }
             Next::Sleep(Duration::from_micros(rng.u64(..300)))
         });

@@ -1,5 +1,6 @@
 //! A firewall between two backends and a client of its own, all three curious: every packet is
 //! made of canaries that say whose bytes they are and who may see them.
+#![allow(dead_code, unused_imports)]
 
 mod canary;
 mod policy;
@@ -31,6 +32,10 @@ pub struct Firewall {
     pub rng: Rng,
     /// The most bytes of a packet of our own.
     pub largest: usize,
+    /// Whether to see if what is forwarded stays in its page.
+    pub watches_pages: bool,
+    /// Fragments forwarded to a backend in the page they came in, and otherwise.
+    pub forwarded: (u64, u64),
 }
 
 /// A firewall and its peers.
@@ -75,6 +80,8 @@ impl Network {
             domain,
             rng: Rng::with_seed(seed),
             largest: 4096,
+            watches_pages: false,
+            forwarded: (0, 0),
         };
         let back = |domain: &Domain, index| {
             let mut peer = HostileBackend::new(domain, FIREWALL, index);

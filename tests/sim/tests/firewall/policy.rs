@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use xen_netfront::buffer::{RxPacket, TxPacket};
+use xen_netfront::buffer::{RxBuf, RxPacket, TxPacket};
 use xen_netfront::netfront::Netfront;
 use xen_sim::{Ctx, Domain, Next};
 
@@ -51,8 +51,19 @@ impl Firewall {
             }
             Party::Firewall => return,
         };
-        if let Ok(packet) = packet.try_into_tx() {
-            transmit(net, packet);
+        let came_in: Vec<u32> = match self.watches_pages {
+            true => packet.fragments().iter().map(page).collect(),
+            false => Vec::new(),
+        };
+        if let Ok(packet) = packet.try_into_tx()
+            && transmit(net, packet)
+        {
+            let granted = self.domain.grants();
+            for frame in came_in {
+                let peer = net.backend().domain;
+                let there = granted.iter().any(|(_, e)| e.frame == frame && e.permits(peer));
+                *(if there { &mut self.forwarded.0 } else { &mut self.forwarded.1 }) += 1;
+            }
         }
     }
 
@@ -72,10 +83,15 @@ impl Firewall {
     }
 }
 
-fn transmit(net: &mut Netfront<Domain, Domain>, packet: TxPacket) {
-    if let Some(permit) = net.reserve(packet.fragments().len()) {
-        permit.send(packet);
-    }
+/// False if there is no room.
+fn transmit(net: &mut Netfront<Domain, Domain>, packet: TxPacket) -> bool {
+    let permit = net.reserve(packet.fragments().len());
+    permit.map(|permit| permit.send(packet)).is_some()
+}
+
+/// The number of the page in which a fragment lies.
+fn page(fragment: &RxBuf) -> u32 {
+    fragment.clone().into_parts().0.gfn().0 as u32
 }
 
 /// The packet without its first `skip` bytes, and with `keep` of the rest.

@@ -107,9 +107,7 @@ impl Blow {
         let (toolstack, vif) = (&pair.toolstack, &pair.vif);
         match self {
             Blow::CloseFront => {
-                let net = front.net.as_mut().unwrap();
-                net.disconnect();
-                if !net.closed() {
+                if !front.disconnect() {
                     return false;
                 }
                 front.close();

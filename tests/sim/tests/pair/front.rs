@@ -27,6 +27,8 @@ pub struct Front {
     /// Received packets stay with the layer above until so many more have come.
     pub held: VecDeque<RxPacket>,
     pub holds: usize,
+    /// Told to close in good order.
+    closing: bool,
     /// What frontends that are gone dropped: on the way up, and down.
     past: (u64, u64),
     pub connects: u64,
@@ -43,6 +45,7 @@ impl Front {
             hogged: Vec::new(),
             held: VecDeque::new(),
             holds: 0,
+            closing: false,
             past: (0, 0),
             connects: 0,
             domain,
@@ -57,6 +60,7 @@ impl Front {
 
     /// Ends the frontend without a word, as a crash of its driver would.
     pub fn close(&mut self) {
+        self.closing = false;
         if let Some(mut net) = self.net.take() {
             // What lies on the receive ring goes with it.
             let mut unread = 0;
@@ -66,6 +70,16 @@ impl Front {
             self.past.1 += down + unread;
             self.connects += net.stats().connects;
         }
+    }
+
+    /// Closes in good order; true when that is over.
+    pub fn disconnect(&mut self) -> bool {
+        let Some(net) = &mut self.net else { return true };
+        if !std::mem::replace(&mut self.closing, true) {
+            net.disconnect();
+            self.domain.wake();
+        }
+        net.closed()
     }
 
     pub fn is_up(&self) -> bool {

@@ -1,0 +1,249 @@
+//! Whole sessions of our frontend with our backend: any traffic both ways, faults, reconnects.
+//! What was accepted arrives unchanged and in order, or is counted as dropped; no page leaks.
+#![allow(missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod pair;
+
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use fastrand::Rng;
+use pair::{Blow, Nap, Pair, Plan, RECOVERY, Shape, limits};
+use proptest::prelude::*;
+use xen_netfront::{netback, netfront};
+use xen_sim::{Chaos, Ctx, Next, Outcome};
+
+/// Without `PROPTEST_CASES`.
+const CASES: u32 = if cfg!(debug_assertions) { 64 } else { 400 };
+
+/// A packet of `len` bytes, as far as the MTU allows, in about `fragments` fragments.
+#[derive(Clone, Debug)]
+struct Traffic {
+    up: bool,
+    len: usize,
+    fragments: usize,
+    seed: u64,
+    count: usize,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Send(Traffic),
+    Pass(Duration),
+    Blow(Blow),
+}
+
+#[derive(Clone, Debug)]
+struct Session {
+    plan: Plan,
+    chaos: Chaos,
+    /// Events get lost, and both ends look again after a while.
+    lossy: bool,
+    steps: Vec<Step>,
+}
+
+fn traffic() -> impl Strategy<Value = Step> {
+    let len =
+        prop_oneof![14..=60usize, Just(1514), 14..=5000usize, 4094..=4099usize, 14..=65535usize];
+    let send =
+        |(up, len, fragments, seed, count)| Step::Send(Traffic { up, len, fragments, seed, count });
+    (any::<bool>(), len, 1..=18usize, any::<u64>(), 1..40usize).prop_map(send)
+}
+
+fn fault() -> impl Strategy<Value = Blow> {
+    prop_oneof![
+        (1..60u64).prop_map(|n| Blow::CopyFaults(NonZeroU64::new(n))),
+        Just(Blow::CopyFaults(None)),
+        any::<bool>().prop_map(Blow::Hog),
+        (0..60usize).prop_map(Blow::Hold),
+    ]
+}
+
+fn reconnect() -> impl Strategy<Value = Blow> {
+    prop_oneof![
+        Just(Blow::CloseFront),
+        Just(Blow::RestartFront),
+        Just(Blow::RestartBack),
+        Just(Blow::Detach),
+        any::<bool>().prop_map(|at_once| Blow::Pull { at_once }),
+    ]
+}
+
+fn step(faults: u32, reconnects: u32) -> impl Strategy<Value = Step> {
+    prop_oneof![
+        10 => traffic(),
+        10 => (0..3000u64).prop_map(|micros| Step::Pass(Duration::from_micros(micros))),
+        faults => fault().prop_map(Step::Blow),
+        reconnects => reconnect().prop_map(Step::Blow),
+    ]
+}
+
+/// Most begin shortly before the ring indices wrap.
+fn plan() -> impl Strategy<Value = Plan> {
+    let start = prop_oneof![
+        3 => (0..400u32).prop_map(|before| u32::MAX - before),
+        1 => any::<u32>(),
+        1 => Just(0),
+    ];
+    let mtu = prop_oneof![Just(1500), Just(9000), 68..=65521u16];
+    let frames = (prop_oneof![Just(300usize), 330..900usize], 40..600usize);
+    let queue = (4..300usize, 40..600usize);
+    (any::<u64>(), any::<bool>(), start, mtu, frames, queue, 0..=2048usize).prop_map(
+        |(seed, scatter_gather, ring_start, mtu, frames, queue, headroom)| Plan {
+            seed,
+            front: netfront::Config { scatter_gather, ring_start },
+            back: netback::Config {
+                headroom,
+                queue_packets: queue.0,
+                queue_frames: queue.1,
+                ..netback::Config::default()
+            },
+            mtu,
+            front_frames: frames.0,
+            back_frames: frames.1,
+        },
+    )
+}
+
+fn chaos() -> impl Strategy<Value = (Chaos, bool)> {
+    let delay = prop_oneof![Just(0u64), 1..500u64];
+    let spurious = prop_oneof![Just(0.0), 0.0..0.3];
+    (delay, spurious, any::<bool>(), 0..4u8).prop_map(|(delay, spurious, conflicts, lossy)| {
+        let chaos = Chaos {
+            delay: Duration::ZERO..Duration::from_micros(delay),
+            lost: if lossy == 0 { 0.2 } else { 0.0 },
+            spurious,
+            conflicts: if conflicts { 0.2 } else { 0.0 },
+        };
+        (chaos, lossy == 0)
+    })
+}
+
+fn session(faults: u32, reconnects: u32) -> impl Strategy<Value = Session> {
+    let steps = prop::collection::vec(step(faults, reconnects), 0..40);
+    (plan(), chaos(), steps).prop_map(|(plan, (chaos, lossy), steps)| Session {
+        plan,
+        chaos,
+        lossy,
+        steps,
+    })
+}
+
+/// Plays a session to its end, and has everything arrive that can.
+fn play(session: &Session) -> Pair {
+    let mut pair = Pair::new(session.plan);
+    pair.impatient = session.lossy;
+    pair.host.set_chaos(session.chaos.clone());
+    pair.run_until("the link comes up", RECOVERY, Pair::is_up);
+    let mut steps = session.steps.iter();
+    let mut current = steps.next();
+    let outcome = pair.run(limits(Duration::from_secs(3600)), |_: &mut Ctx| {
+        let Some(step) = current else { return Next::Done };
+        let mut pause = Duration::ZERO;
+        let over = match step {
+            Step::Send(traffic) => {
+                send(&pair, traffic);
+                true
+            }
+            Step::Pass(time) => {
+                pause = *time;
+                true
+            }
+            Step::Blow(blow) => {
+                pause = Duration::from_micros(200);
+                blow.strike(&pair)
+            }
+        };
+        if over {
+            current = steps.next();
+        }
+        Next::Sleep(pause)
+    });
+    assert_eq!(outcome, Outcome::Done, "{current:?}; {}", pair.describe());
+    for blow in [Blow::Hog(false), Blow::Hold(0), Blow::CopyFaults(None)] {
+        blow.strike(&pair);
+    }
+    let mut nap = Nap::default();
+    // A connection that was ended a moment ago may still look whole.
+    let outcome = pair.run(limits(Duration::from_millis(5)), |_: &mut Ctx| nap.next());
+    assert!(matches!(outcome, Outcome::Time(_)), "{outcome}");
+    pair.run_until("the link comes up", RECOVERY, Pair::is_up);
+    pair.settle();
+    pair
+}
+
+fn send(pair: &Pair, traffic: &Traffic) {
+    let Traffic { up, len, fragments, seed, count } = *traffic;
+    let (mut front, mut back) = (pair.front.borrow_mut(), pair.back.borrow_mut());
+    let mtu = front.net.as_ref().unwrap().backend().mtu;
+    let len = len.min(usize::from(mtu) + 18);
+    let mut rng = Rng::with_seed(seed);
+    for _ in 0..count {
+        let shape = Shape::random(&mut rng, len, fragments);
+        if up { front.outbox.push_back(shape) } else { back.outbox.push_back(shape) }
+    }
+    front.domain.wake();
+    back.domain.wake();
+}
+
+/// After the session, five packets each way arrive, and both ends can be taken down.
+fn conclude(pair: Pair) {
+    let (ups, downs) = (pair.up.borrow().arrived(), pair.down.borrow().arrived());
+    pair.front.borrow_mut().outbox.extend((0..5).map(|_| Shape::single(60)));
+    pair.back.borrow_mut().outbox.extend((0..5).map(|_| Shape::single(60)));
+    pair.run_until("five more each way", RECOVERY, |pair| {
+        pair.up.borrow().arrived() == ups + 5 && pair.down.borrow().arrived() == downs + 5
+    });
+    pair.tear_down();
+}
+
+fn config() -> ProptestConfig {
+    let cases = match std::env::var("PROPTEST_CASES") {
+        Ok(_) => ProptestConfig::default().cases,
+        Err(_) => CASES,
+    };
+    // A failing session is printed in full; there is nothing to keep.
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: 2000,
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    /// Nothing fails and nobody leaves: all that was accepted arrives.
+    #[test]
+    fn undisturbed_sessions_lose_nothing(session in session(0, 0)) {
+        let pair = play(&session);
+        // Only for want of frames.
+        let drops = pair.back.borrow().served().unwrap().stats().from_drops;
+        prop_assert_eq!(drops.total(), drops.no_frame);
+        prop_assert_eq!(pair.up.borrow().lost(), drops.no_frame);
+        prop_assert_eq!(pair.down.borrow().lost(), 0);
+        prop_assert_eq!(pair.dropped_down(), 0);
+        conclude(pair);
+    }
+
+    /// The hypervisor refuses copies, frames run short: what is lost is counted, exactly.
+    #[test]
+    fn what_faults_cost_is_counted(session in session(3, 0)) {
+        let pair = play(&session);
+        let stats = *pair.back.borrow().served().unwrap().stats();
+        prop_assert_eq!(pair.up.borrow().lost(), stats.from_drops.total());
+        let to = stats.to_drops;
+        prop_assert_eq!(pair.down.borrow().lost(), to.copy_failed + to.disconnected + to.stalled);
+        prop_assert_eq!((stats.faults, stats.connects), (0, 1));
+        conclude(pair);
+    }
+
+    /// Either end goes at any time: what was accepted and has not arrived has been counted.
+    #[test]
+    fn f11_whoever_leaves_what_is_lost_is_counted(session in session(1, 2)) {
+        let pair = play(&session);
+        conclude(pair);
+    }
+}
