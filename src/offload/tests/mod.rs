@@ -2,6 +2,7 @@
 
 mod coalesce;
 mod hostile;
+mod rules;
 mod segment;
 
 use alloc::vec;
