@@ -11,7 +11,7 @@ use fastrand::Rng;
 use firewall::{Network, Party, canaries, leak, packet};
 use xen_sim::hostile::Ring;
 
-const TIME: Duration = Duration::from_millis(if cfg!(debug_assertions) { 10 } else { 60 });
+const TIME: Duration = Duration::from_millis(if cfg!(debug_assertions) { 30 } else { 60 });
 const BACKENDS: [Party; 2] = [Party::Left, Party::Right];
 
 /// Each peer has something to send, always.

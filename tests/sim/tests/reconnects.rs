@@ -16,7 +16,7 @@ use xen_grant::DomId;
 use xen_netfront::store::Store;
 use xen_sim::{Chaos, Ctx, Next, Outcome};
 
-const DEFAULT: u64 = if cfg!(debug_assertions) { 200 } else { 2000 };
+const DEFAULT: u64 = 2000;
 
 fn reconnects() -> u64 {
     let number = |name| std::env::var(name).ok().map(|text| text.parse().expect(name));
@@ -205,7 +205,7 @@ fn f11_a_backend_domain_that_crashes_comes_back() {
     pair.tear_down();
 }
 
-const WRITES: u64 = if cfg!(debug_assertions) { 5_000 } else { 100_000 };
+const WRITES: u64 = 100_000;
 
 /// What a peer's writes cost an end that looks once afterwards, and one that looks each time.
 #[test]
