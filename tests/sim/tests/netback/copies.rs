@@ -1,0 +1,140 @@
+//! Grant copies that fail.
+
+use super::*;
+
+#[test]
+fn b6_a_failed_operation_drops_its_packet_only() {
+    // Each operation of a batch in turn, and all ways that a reference can be bad.
+    for bad in 0..12 {
+        for way in 0..3 {
+            let (mut bench, mut client) = bench_at(0);
+            let gref = client.sources[bad].1;
+            client.sources[bad].1 = match way {
+                0 => 0xffff_fff0,
+                1 => 1,
+                _ => {
+                    assert!(client.domain.end_grant(gref));
+                    gref
+                }
+            };
+            // Packets of 1, 3, 2, 4, 2 fragments, one page each.
+            let mut page = 0;
+            let mut sent = Vec::new();
+            for count in [1, 3, 2, 4, 2] {
+                let fragments: Vec<_> = (page..page + count).map(|page| (page, 7, 50)).collect();
+                sent.push((page..page + count, client.chain(&fragments, 0, &[])));
+                page += count;
+            }
+            client.show();
+            let before = bench.back.counts();
+            let got = bench.poll();
+            assert_eq!((bench.back.counts() - before).copy_calls, 1);
+            let good = sent.iter().filter(|(pages, _)| !pages.contains(&bad));
+            assert_eq!(got, good.map(|(_, bytes)| bytes.clone()).collect::<Vec<_>>());
+            let expected: Vec<i16> = sent
+                .iter()
+                .flat_map(|(pages, _)| vec![if pages.contains(&bad) { -1 } else { 0 }; pages.len()])
+                .collect();
+            assert_eq!(client.statuses(), expected);
+            let stats = bench.netback.stats();
+            assert_eq!((stats.from_drops.copy_failed, stats.copy_failures), (1, 1));
+            assert!(bench.netback.is_connected());
+            assert_eq!(bench.pool.free(), 128);
+        }
+    }
+}
+
+#[test]
+fn b6_a_failed_operation_to_the_client_drops_its_packet_only() {
+    let sizes = [60, 9000, 4096, 8200, 5000];
+    let slots: Vec<usize> = sizes.iter().map(|size: &usize| size.div_ceil(PAGE_SIZE)).collect();
+    let total: usize = slots.iter().sum();
+    for bad in 0..total {
+        let (mut bench, mut client) = bench_at(0);
+        for id in 0..total {
+            // A page that is read-only, and one that is not there.
+            let gref = match (id == bad, bad % 2) {
+                (true, 0) => client.sources[0].1,
+                (true, _) => 0xffff_0000,
+                (false, _) => client.targets[id].1,
+            };
+            client.post_as(id as u16, gref);
+        }
+        client.show_posted();
+        for (n, size) in sizes.iter().enumerate() {
+            bench.netback.deliver(bench.plain(&pattern(n as u64, *size))).unwrap();
+        }
+        let before = bench.back.counts();
+        bench.netback.flush();
+        assert_eq!((bench.back.counts() - before).copy_calls, 1);
+        let mut got = client.receive().into_iter();
+        let mut first = 0;
+        for (n, count) in slots.iter().enumerate() {
+            if (first..first + count).contains(&bad) {
+                // Each of its pages comes back, and says so.
+                assert!((0..*count).all(|_| got.next() == Some(Err(-1))));
+            } else {
+                assert_eq!(got.next().unwrap().unwrap().bytes, pattern(n as u64, sizes[n]));
+            }
+            first += count;
+        }
+        assert_eq!(got.next(), None);
+        let stats = bench.netback.stats();
+        assert_eq!((stats.to_packets, stats.to_drops.copy_failed), (4, 1));
+        assert_eq!(bench.pool.free(), 128);
+    }
+}
+
+#[test]
+fn b6_a_hypervisor_that_refuses_everything_costs_the_packets_only() {
+    let (mut bench, mut client) = bench_at(0);
+    let refuse = xen_grant::GrantStatus::EAGAIN;
+    bench.back.change_faults(|faults| faults.copy = Some(FaultRule::always(refuse)));
+    client.post(8);
+    for n in 0..8 {
+        client.chain(&[(n, 0, 60)], 0, &[]);
+        bench.netback.deliver(bench.plain(&[1; 60])).unwrap();
+    }
+    client.show();
+    assert!(bench.poll().is_empty());
+    bench.netback.flush();
+    assert_eq!(client.statuses(), [-1; 8]);
+    assert_eq!(client.receive(), [const { Err(-1) }; 8]);
+    bench.back.change_faults(|faults| faults.copy = None);
+    let sent = client.send(&[(0, 0, 60)]);
+    assert_eq!(bench.poll(), [sent]);
+    assert_eq!(bench.pool.free(), 128);
+}
+
+#[test]
+fn ring_pages_and_channels_that_do_not_exist_are_refused_and_nothing_stays_mapped() {
+    for case in 0..4 {
+        let mut bench = Bench::new(Config::default(), 8);
+        let mut client = Client::new(&bench.host, &bench.vif, 0);
+        bench.netback.service();
+        let refs = client.refs;
+        match case {
+            0 => client.refs.0 = 0xffff_fff0,
+            1 => client.refs.1 = 0xffff_fff0,
+            // A page that may only be read.
+            2 => client.refs.1 = client.sources[0].1,
+            _ => {}
+        }
+        client.publish(&Features::default());
+        if case == 3 {
+            let store = client.domain.store();
+            store.set(&format!("{}/event-channel", bench.vif.front_dir()), "4000");
+        }
+        bench.netback.service();
+        assert!(!bench.netback.is_connected());
+        assert_eq!(bench.back.mappings(), 0);
+        let error = bench.back.store().get(&format!("{}/error", bench.vif.back_dir()));
+        assert!(error.is_some_and(|error| !error.is_empty()));
+        client.refs = refs;
+        client.set_state(6);
+        bench.netback.service();
+        bench.host.advance(Duration::from_secs(1));
+        client.set_state(1);
+        client.connect(&mut bench.netback, &Features::default());
+    }
+}

@@ -1,0 +1,176 @@
+//! What a client gets: pages, flags, bounds.
+
+use super::*;
+
+#[test]
+fn any_fragments_arrive_whole_each_page_filled_from_its_start() {
+    let (mut bench, mut client) = Bench::with_client(Config::default(), 64);
+    let mut rng = fastrand::Rng::with_seed(9);
+    for round in 0..600_u64 {
+        let count = rng.usize(1..=18);
+        let len = match rng.u8(..3) {
+            0 => rng.usize(14..200),
+            1 => [4095, 4096, 4097, 8192, 8193, 65535][rng.usize(..6)],
+            _ => rng.usize(14..=65535),
+        }
+        .min(count * PAGE_SIZE);
+        let mut cuts = Vec::new();
+        let mut at = 0;
+        for size in split(len, count, &mut rng) {
+            at += usize::from(size);
+            cuts.push(at);
+        }
+        cuts.pop();
+        let sent = pattern(round, len);
+        let mut packet = bench.packet(&sent, &cuts);
+        let large = rng.bool();
+        packet.meta.gso = large.then(|| gso(1400));
+        let slots = len.div_ceil(PAGE_SIZE) + usize::from(large);
+        // One page too few: it waits.
+        client.post(slots - 1);
+        bench.netback.deliver(packet).unwrap();
+        bench.netback.flush();
+        assert!(client.receive().is_empty());
+        client.post(1);
+        bench.netback.flush();
+        let got = client.receive();
+        assert_eq!(got.len(), 1);
+        let got = got[0].as_ref().unwrap();
+        assert!(got.bytes == sent, "{len} bytes cut at {cuts:?}");
+        assert_eq!((got.slots, got.gso), (slots, large.then(|| gso(1400))));
+    }
+    let stats = bench.netback.stats();
+    assert_eq!((stats.to_packets, stats.to_drops.total()), (600, 0));
+    assert_eq!(bench.pool.free(), 64);
+}
+
+#[test]
+fn the_flags_of_the_receive_ring_are_its_own() {
+    let (mut bench, mut client) = Bench::with_client(Config::default(), 64);
+    client.post(3);
+    let mut ipv4 = pattern(4, 60);
+    ipv4[12..14].copy_from_slice(&[0x08, 0x00]);
+    for checksum in [Checksum::Unknown, Checksum::Complete, Checksum::Blank] {
+        let mut packet = bench.plain(&ipv4);
+        packet.meta.checksum = checksum;
+        bench.netback.deliver(packet).unwrap();
+    }
+    bench.netback.flush();
+    let flags: Vec<u16> = client.receive().iter().map(|got| got.as_ref().unwrap().flags).collect();
+    assert_eq!(flags, [0, 1, 3]);
+    assert_eq!((rx_flags::DATA_VALIDATED, rx_flags::CSUM_BLANK), (1, 2));
+}
+
+#[test]
+fn a_client_gets_only_what_it_takes() {
+    let plain =
+        Features { split: false, keys: vec![("request-rx-copy", "1"), ("feature-rx-notify", "1")] }
+            .with("feature-no-csum-offload", "1");
+    let mut bench = Bench::new(Config::default(), 64);
+    let mut client = Client::new(&bench.host, &bench.vif, 0);
+    client.connect(&mut bench.netback, &plain);
+    client.post(100);
+    let mut ipv4 = pattern(4, 60);
+    ipv4[12..14].copy_from_slice(&[0x08, 0x00]);
+    let mut blank = bench.plain(&ipv4);
+    blank.meta.checksum = Checksum::Blank;
+    let mut large = bench.plain(&ipv4);
+    large.meta.gso = Some(gso(1000));
+    let expected = [
+        (bench.plain(&pattern(1, 4096)), Ok(())),
+        (bench.packet(&pattern(1, 4096), &[1, 2, 3]), Ok(())),
+        (bench.plain(&pattern(1, 4097)), Err(Refused::BadLength)),
+        (bench.plain(&pattern(1, 13)), Err(Refused::BadLength)),
+        (blank, Err(Refused::Offload)),
+        (large, Err(Refused::Offload)),
+    ];
+    for (packet, outcome) in expected {
+        assert_eq!(bench.netback.deliver(packet), outcome);
+    }
+    bench.netback.flush();
+    assert_eq!(client.receive().len(), 2);
+    let drops = bench.netback.stats().to_drops;
+    assert_eq!((drops.bad_length, drops.offload, drops.total()), (2, 2, 4));
+    assert_eq!(bench.pool.free(), 64);
+}
+
+#[test]
+fn b7_the_queue_is_bounded_in_packets_and_in_frames() {
+    let config = Config { queue_packets: 20, queue_frames: 30, ..Config::default() };
+    let (mut bench, mut client) = Bench::with_client(config, 100);
+    for _ in 0..20 {
+        bench.netback.deliver(bench.plain(&[1; 60])).unwrap();
+    }
+    assert_eq!(bench.netback.deliver(bench.plain(&[1; 60])), Err(Refused::QueueFull));
+    assert_eq!((bench.netback.queued(), bench.pool.free()), (20, 80));
+    client.post(200);
+    bench.netback.flush();
+    assert_eq!((client.receive().len(), bench.pool.free()), (20, 100));
+    // Ten fragments of 60 bytes pin ten pages.
+    let cuts: Vec<usize> = (1..10).map(|n| n * 6).collect();
+    for _ in 0..3 {
+        bench.netback.deliver(bench.packet(&[2; 60], &cuts)).unwrap();
+    }
+    assert_eq!(bench.netback.deliver(bench.plain(&[1; 60])), Err(Refused::QueueFull));
+    bench.netback.flush();
+    assert_eq!(client.receive().len(), 3);
+    let stats = bench.netback.stats();
+    assert_eq!((stats.to_drops.queue_full, stats.queue_high_water), (2, 20));
+}
+
+#[test]
+fn b7_a_client_that_posts_nothing_is_stalled_and_holds_no_frames() {
+    let (mut bench, mut client) = Bench::with_client(Config::default(), 64);
+    let seconds = Duration::from_secs;
+    client.post(2);
+    for n in 0..5 {
+        bench.netback.deliver(bench.plain(&pattern(n, 5000))).unwrap();
+    }
+    bench.netback.flush();
+    assert_eq!(client.receive().len(), 1);
+    let deadline = bench.netback.next_deadline().unwrap();
+    assert_eq!(deadline.since(bench.back.now()), seconds(10));
+    bench.host.advance(seconds(9));
+    bench.netback.flush();
+    assert_eq!(bench.netback.queued(), 4);
+    // Progress starts the wait anew.
+    client.post(2);
+    bench.netback.flush();
+    bench.host.advance(seconds(9));
+    bench.netback.flush();
+    assert_eq!((client.receive().len(), bench.netback.queued()), (1, 3));
+    bench.host.advance(seconds(1));
+    bench.netback.flush();
+    assert_eq!((bench.netback.queued(), bench.pool.free()), (0, 64));
+    assert_eq!(bench.netback.deliver(bench.plain(&[1; 60])), Err(Refused::Stalled));
+    // One page is not what the packet had waited for.
+    client.post(1);
+    bench.netback.flush();
+    assert_eq!(bench.netback.deliver(bench.plain(&[1; 60])), Err(Refused::Stalled));
+    assert!(!bench.netback.rearm());
+    client.post(1);
+    bench.netback.flush();
+    bench.netback.deliver(bench.plain(&pattern(6, 5000))).unwrap();
+    bench.netback.flush();
+    assert_eq!(client.receive()[0].as_ref().unwrap().bytes, pattern(6, 5000));
+    let stats = bench.netback.stats();
+    assert_eq!((stats.stalls, stats.to_drops.stalled), (1, 5));
+}
+
+#[test]
+fn a_client_that_does_not_tell_of_pages_is_not_waited_for() {
+    let mut bench = Bench::new(Config::default(), 64);
+    let mut client = Client::new(&bench.host, &bench.vif, 0);
+    client.connect(&mut bench.netback, &Features::default().with("feature-rx-notify", "0"));
+    bench.netback.deliver(bench.plain(&[1; 60])).unwrap();
+    bench.netback.flush();
+    let deadline = bench.netback.next_deadline().unwrap();
+    assert_eq!(deadline.since(bench.back.now()), Duration::from_millis(30));
+    bench.host.advance_to(deadline);
+    bench.netback.flush();
+    assert_eq!(bench.netback.queued(), 0);
+    bench.netback.deliver(bench.plain(&[2; 60])).unwrap();
+    client.post(1);
+    bench.netback.flush();
+    assert_eq!(client.receive().len(), 1);
+}
