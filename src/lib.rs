@@ -14,6 +14,7 @@
 //! | [`netfront`], [`netback`] | the two ends of a vif |
 //! | [`netif`] | what any network device offers to the layers above |
 //! | [`buffer`], [`header`] | packets as views that only narrow, typed headers |
+//! | [`offload`] | large TCP packets cut and put together in software |
 //! | [`xenbus`] | how the two ends find each other, and find each other again |
 //! | [`wire`] | what travels on the rings |
 //! | [`platform`], [`store`] | what the driver asks of the machine |
