@@ -211,6 +211,42 @@ impl Pair {
         assert!(down.lost() <= self.dropped_down(), "lost on the way down: {}", self.describe());
     }
 
+    /// Sends a few packets each way through a pair where nothing is under way. Both ends sleep
+    /// beforehand, and only the sender is told: the other one must be woken by its peer.
+    #[track_caller]
+    pub fn ping(&self) {
+        for (count, up) in [(1, false), (1, true), (3, false), (2, true), (1, false), (5, true)] {
+            let arrived = || if up { self.up.borrow() } else { self.down.borrow() }.arrived();
+            let (before, mut looks) = (arrived(), 0);
+            let outcome = self.run(limits(Duration::from_millis(100)), |_: &mut Ctx| {
+                looks += 1;
+                match looks {
+                    // By then all that a run begins with is over.
+                    1 => return Next::Sleep(Duration::from_millis(5)),
+                    2 => self.send_short(up, count),
+                    _ if arrived() == before + count => return Next::Done,
+                    _ => {}
+                }
+                Next::Sleep(Duration::from_micros(20))
+            });
+            assert_eq!(outcome, Outcome::Done, "{count} packets, up: {up}; {}", self.describe());
+        }
+    }
+
+    /// Has one end send so many short packets.
+    pub fn send_short(&self, up: bool, count: u64) {
+        let shapes = (0..count).map(|_| Shape::single(60));
+        if up {
+            let mut front = self.front.borrow_mut();
+            front.outbox.extend(shapes);
+            front.domain.wake();
+        } else {
+            let mut back = self.back.borrow_mut();
+            back.outbox.extend(shapes);
+            back.domain.wake();
+        }
+    }
+
     /// Packets, or slots, that either end says it dropped. Some count twice.
     pub fn dropped_up(&self) -> u64 {
         self.front.borrow().dropped().0 + self.back.borrow().dropped().0

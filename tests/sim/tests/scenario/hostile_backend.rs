@@ -8,7 +8,7 @@ use xen_sim::hostile::{After, HostileBackend, Script, Side};
 use xen_sim::{Chaos, Ctx, Next, Outcome, Task};
 
 use super::{any_chaos, any_plan, any_shapes, trace};
-use crate::pair::{FRONT, Ledger, Nap, Pair, RECOVERY, Shape, limits};
+use crate::pair::{FRONT, Ledger, Nap, Pair, RECOVERY, limits};
 
 pub fn play(seed: u64, rng: &mut Rng) -> u64 {
     let plan = any_plan(seed, rng);
@@ -81,9 +81,5 @@ fn recover(pair: &mut Pair, script: &str) {
     pair.toolstack.add_vif(&pair.vif);
     pair.back.borrow_mut().open();
     pair.run_until(script, RECOVERY, Pair::is_up);
-    pair.front.borrow_mut().outbox = (0..30).map(|_| Shape::single(60)).collect();
-    pair.back.borrow_mut().outbox = (0..30).map(|_| Shape::single(60)).collect();
-    pair.run_until(script, RECOVERY, |pair| {
-        pair.up.borrow().arrived() == 30 && pair.down.borrow().arrived() == 30
-    });
+    pair.ping();
 }
