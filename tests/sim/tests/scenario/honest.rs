@@ -66,7 +66,7 @@ fn recover(pair: &Pair) {
         blow.strike(pair);
     }
     let lost = if pair.impatient { 0.1 } else { 0.0 };
-    pair.host.set_chaos(Chaos { lost, ..Chaos::rough() });
+    pair.host.set_chaos(Chaos { lost, spurious: 0.0, ..Chaos::rough() });
     // Whatever the garbage has led to, this puts an end to it.
     pair.toolstack.remove_vif(&pair.vif);
     pair.run_until("both ends let go", RECOVERY, |pair| {

@@ -23,10 +23,13 @@ pub fn play(seed: u64, rng: &mut Rng) -> u64 {
     pair.toolstack.add_vif(&vif);
 
     let len = rng.usize(1..80);
-    let script = Script::random(rng, Side::Client, len);
+    let mut script = Script::random(rng, Side::Client, len);
+    // Some do it again and again.
+    let times = [1, 1, 5][rng.usize(..3)];
+    script.0 = script.0.iter().cycle().take(len * times).cloned().collect();
     let text = script.to_string();
     let mut client = HostileClient::new(&domain, BACK, 0);
-    let after = [After::Honest, After::Silent, After::Repeat][rng.usize(..3)];
+    let after = [After::Honest, After::Silent][rng.usize(..2)];
     if rng.bool() {
         client.ring_start(u32::MAX - rng.u32(..300));
     }
