@@ -67,7 +67,7 @@ pub fn any_plan(seed: u64, rng: &mut Rng) -> Plan {
         },
         mtu: [68, 1500, 9000, 65521][rng.usize(..4)],
         front_frames: [330, 420, 700][rng.usize(..3)],
-        back_frames: [64, 512][rng.usize(..2)],
+        back_frames: [20, 64, 512][rng.usize(..3)],
     }
 }
 
