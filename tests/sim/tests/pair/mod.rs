@@ -211,20 +211,26 @@ impl Pair {
         assert!(down.lost() <= self.dropped_down(), "lost on the way down: {}", self.describe());
     }
 
-    /// Sends a few packets each way through a pair where nothing is under way. Both ends sleep
-    /// beforehand, and only the sender is told: the other one must be woken by its peer.
+    /// Sends packets each way through a pair where nothing is under way: a few, then more than a
+    /// ring holds. Both ends sleep beforehand, and only the sender is told: the other one, and the
+    /// sender of many, must be woken by their peers.
     #[track_caller]
     pub fn ping(&self) {
-        for (count, up) in [(1, false), (1, true), (3, false), (2, true), (1, false), (5, true)] {
-            let arrived = || if up { self.up.borrow() } else { self.down.borrow() }.arrived();
-            let (before, mut looks) = (arrived(), 0);
-            let outcome = self.run(limits(Duration::from_millis(100)), |_: &mut Ctx| {
+        for (count, up) in [(1, false), (1, true), (3, false), (2, true), (600, true), (600, false)]
+        {
+            // With few frames, the backend drops some of many.
+            let done = || match up {
+                true => self.up.borrow().arrived() + self.back.borrow().dropped().0,
+                false => self.down.borrow().arrived(),
+            };
+            let (before, mut looks) = (done(), 0);
+            let outcome = self.run(limits(Duration::from_millis(200)), |_: &mut Ctx| {
                 looks += 1;
                 match looks {
                     // By then all that a run begins with is over.
                     1 => return Next::Sleep(Duration::from_millis(5)),
                     2 => self.send_short(up, count),
-                    _ if arrived() == before + count => return Next::Done,
+                    _ if done() == before + count => return Next::Done,
                     _ => {}
                 }
                 Next::Sleep(Duration::from_micros(20))
