@@ -224,7 +224,7 @@ pub struct CopyingPermit<'a, Io>(&'a mut Copying<Io>);
 impl<Io: RawIo> Permit for CopyingPermit<'_, Io> {
     type Block = HeapBlock;
 
-    fn send(self, packet: TxPacket<HeapBlock>) {
+    fn send(&mut self, packet: TxPacket<HeapBlock>) {
         match self.0.finish(packet) {
             Some(buf) => self.0.transmit(buf),
             None => self.0.stats.tx_dropped += 1,

@@ -12,6 +12,7 @@
 //! | where | what |
 //! |---|---|
 //! | [`netfront`], [`netback`] | the two ends of a vif |
+//! | [`features`] | what one end of a vif takes from the other |
 //! | [`netif`] | what any network device offers to the layers above |
 //! | [`buffer`], [`header`] | packets as views that only narrow, typed headers |
 //! | [`offload`] | large TCP packets cut and put together in software |
@@ -124,6 +125,7 @@ extern crate alloc;
 
 pub mod buffer;
 pub mod copying;
+pub mod features;
 pub mod header;
 pub mod netback;
 pub mod netfront;
@@ -133,6 +135,7 @@ pub mod offload;
 pub mod phy;
 pub mod platform;
 mod ring_page;
+pub mod spurious;
 pub mod store;
 pub mod wire;
 pub mod xenbus;

@@ -56,7 +56,7 @@ pub trait Netif {
     /// The memory that its packets live in.
     type Block: Block;
 
-    /// Room for one packet, reserved.
+    /// Room, reserved.
     type Permit<'a>: Permit<Block = Self::Block>
     where
         Self: 'a;
@@ -80,8 +80,8 @@ pub trait Netif {
     /// [`write`](Netif::write) see to that.
     fn alloc(&mut self, headroom: usize) -> Option<TxBuf<Self::Block>>;
 
-    /// Reserves room for one packet of up to `slots` slots (see [`slots`]), after making room if
-    /// earlier packets are done; `None` if there is none now or the device is not connected.
+    /// Reserves room for packets of up to `slots` slots together (see [`slots`]), after making room
+    /// if earlier packets are done; `None` if there is none now or the device is not connected.
     fn reserve(&mut self, slots: usize) -> Option<Self::Permit<'_>>;
 
     /// Hands up to `budget` received packets to `sink`, oldest first, each of them its own; returns
@@ -113,12 +113,12 @@ pub trait Netif {
     /// header first; gives it back if there is no room now.
     ///
     /// A packet that the device can never send (shorter than an Ethernet header, too long, too many
-    /// fragments, GSO without the capability) is dropped and counted. A blank checksum that the peer would not fill in is
-    /// filled in here, in software.
+    /// fragments) is dropped and counted. What the peer does not do is done here, in software: a
+    /// blank checksum filled in, a large packet cut into segments.
     #[inline]
     fn send(&mut self, packet: TxOf<Self>) -> Result<(), TxOf<Self>> {
         match self.reserve(slots(&packet)) {
-            Some(permit) => {
+            Some(mut permit) => {
                 permit.send(packet);
                 Ok(())
             }
@@ -149,7 +149,7 @@ pub trait Netif {
         let Some(bytes) = buf.append(size) else {
             return write_large(self, buf, size, fill);
         };
-        let permit = self.reserve(1).ok_or(WriteError::Full)?;
+        let mut permit = self.reserve(1).ok_or(WriteError::Full)?;
         bytes.fill(0);
         let filled = fill(bytes);
         if is_frame(filled, size)? {
@@ -160,22 +160,20 @@ pub trait Netif {
     }
 }
 
-/// Room for one packet in a device, held until it is used or dropped.
+/// Room in a device, held until it is used up or dropped: for one packet, or for several that take
+/// no more slots together.
 #[must_use = "dropped, the room is free again"]
 pub trait Permit {
     /// The device's memory.
     type Block: Block;
 
-    /// Sends a packet; nothing can fail. It must need no more slots than were reserved: one that
-    /// does, or that the device can never send, is dropped and counted.
-    fn send(self, packet: TxPacket<Self::Block>);
+    /// Sends a packet; nothing can fail. It must need no more slots than are left of those
+    /// reserved: one that does, or that the device can never send, is dropped and counted.
+    fn send(&mut self, packet: TxPacket<Self::Block>);
 
     /// Sends a packet of one fragment.
     #[inline]
-    fn send_single(self, buf: TxBuf<Self::Block>)
-    where
-        Self: Sized,
-    {
+    fn send_single(&mut self, buf: TxBuf<Self::Block>) {
         self.send(buf.into());
     }
 }
@@ -286,7 +284,7 @@ fn write_large<N: Netif + ?Sized>(
     let mut linear = core::mem::take(netif.linear());
     let result = match netif.reserve(bufs.fragments().len()) {
         None => Err(WriteError::Full),
-        Some(permit) => {
+        Some(mut permit) => {
             let filled = fill(linear.blank(size));
             is_frame(filled, size).and_then(|send| {
                 if send {

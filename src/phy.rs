@@ -366,7 +366,7 @@ pub struct TxToken<'a, N: Netif + 'a> {
 impl<N: Netif> phy::TxToken for TxToken<'_, N> {
     /// The closure gets zeroed bytes, so that what it leaves out is not some earlier packet's.
     #[inline]
-    fn consume<R, F>(self, len: usize, f: F) -> R
+    fn consume<R, F>(mut self, len: usize, f: F) -> R
     where
         F: FnOnce(&mut [u8]) -> R,
     {

@@ -84,6 +84,15 @@ pub trait Platform: Memory {
     /// Sends an event to the other end (`EVTCHNOP_send`). An error (the peer is gone) is ignored:
     /// xenbus will tell.
     fn notify(&self, port: Port);
+
+    /// The driver has seen to everything that events on `port` announced, and waits for the next
+    /// one. `progress` is false if there was nothing since it last said so.
+    ///
+    /// A platform that takes interrupts unmasks the port only now, and later if the peer keeps
+    /// sending events for nothing. One that polls has nothing to do.
+    fn handled(&self, port: Port, progress: bool) {
+        let _ = (port, progress);
+    }
 }
 
 /// A backend's machine: what a frontend needs, plus mapping and copying a client's grants.

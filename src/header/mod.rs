@@ -115,6 +115,7 @@
 mod arp;
 pub mod checksum;
 mod ethernet;
+mod flow;
 mod ipv4;
 mod ipv6;
 mod source;
@@ -131,6 +132,7 @@ use crate::buffer::{Block, TxBuf};
 
 pub use arp::Arp;
 pub use ethernet::{ETHERNET_HEADER, EtherType, Ethernet, MacAddr, Network};
+pub use flow::flow_hash;
 pub use ipv4::Ipv4;
 pub use ipv6::Ipv6;
 pub use source::{Copied, Narrow, Source, ViewMut};

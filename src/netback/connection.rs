@@ -42,14 +42,7 @@ impl Published {
             rx_ring: queue.rx_ring,
             tx_event,
             rx_event,
-            takes: Takes {
-                notify: offer.rx_notify,
-                scatter_gather: offer.sg,
-                gso_v4: offer.gso_tcpv4,
-                gso_v6: offer.gso_tcpv6,
-                blank_v4: !offer.no_csum_offload,
-                blank_v6: offer.ipv6_csum_offload,
-            },
+            takes: Takes { notify: offer.rx_notify, features: offer.features },
         })
     }
 }
@@ -173,8 +166,9 @@ impl<P: BackendPlatform> Connection<P> {
         stats.maps += 1;
         let rx = ForeignPage::map(platform, client, published.rx_ring)?;
         stats.maps += 1;
+        let gso = config.features.coherent().gso_v4;
         Ok(Connection {
-            from: FromClient::new(tx, client, config.gso, config.headroom)?,
+            from: FromClient::new(tx, client, gso, config.headroom)?,
             to: ToClient::new(rx, client, published.takes, config)?,
             channels: Channels::bind(platform, client, published)?,
             tell_tx: Notify::Suppressed,

@@ -89,12 +89,14 @@ mod stats;
 mod to_client;
 
 use alloc::string::ToString;
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use xen_grant::{DomId, FramePool};
 use xen_ring::Notify;
 
 use crate::buffer::{RxPacket, TxPacket};
+use crate::features::Features;
 use crate::platform::{BackendPlatform, Instant, Port};
 use crate::store::{Store, StoreError};
 use crate::xenbus::{BackBus, BackStep, FrontendOffer, Removal, Vif};
@@ -119,13 +121,14 @@ pub struct Config {
     /// How long the next packet may wait for the client to post pages. Then the queue is dropped,
     /// and packets are refused until there are some.
     pub patience: Duration,
-    /// Whether to take packets with blank checksums. If not, `feature-no-csum-offload` asks the
-    /// client not to send any. Frontends that predate the key (Linux's) send them anyway over
-    /// IPv4, so whoever takes packets from here copes with
-    /// [`Checksum::Blank`](crate::buffer::Checksum::Blank) in any case.
-    pub checksum_offload: bool,
-    /// Whether to take GSO packets, TCP over IPv4 and IPv6.
-    pub gso: bool,
+    /// What to take from the client, and what to give it if it takes as much.
+    ///
+    /// Frontends that predate `feature-no-csum-offload` (Linux's) send blank checksums over IPv4 in
+    /// any case, so whoever takes packets from here copes with
+    /// [`Checksum::Blank`](crate::buffer::Checksum::Blank).
+    pub features: Features,
+    /// The most queues that a client may have, at most [`MAX_QUEUES`](crate::xenbus::MAX_QUEUES).
+    pub max_queues: u32,
     /// Who removes the vif's directory in the end.
     pub removal: Removal,
 }
@@ -137,8 +140,8 @@ impl Default for Config {
             queue_packets: 256,
             queue_frames: 512,
             patience: Duration::from_secs(10),
-            checksum_offload: false,
-            gso: false,
+            features: Features { scatter_gather: true, ..Features::NONE },
+            max_queues: 1,
             removal: Removal::Ours,
         }
     }
@@ -178,17 +181,13 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
         vif: u32,
         config: Config,
     ) -> Result<Netback<P, S>, StoreError> {
-        let on = |feature: bool| if feature { "1" } else { "0" };
-        let features = [
-            ("feature-sg", "1"),
+        let always = [
             ("feature-rx-copy", "1"),
             ("feature-rx-flip", "0"),
             ("feature-split-event-channels", "1"),
-            ("feature-no-csum-offload", on(!config.checksum_offload)),
-            ("feature-ipv6-csum-offload", on(config.checksum_offload)),
-            ("feature-gso-tcpv4", on(config.gso)),
-            ("feature-gso-tcpv6", on(config.gso)),
         ];
+        let features: Vec<_> =
+            config.features.coherent().nodes().into_iter().chain(always).collect();
         Ok(Netback {
             platform,
             bus: BackBus::open(Metered::new(store), client, vif, &features, config.removal)?,

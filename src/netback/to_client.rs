@@ -29,11 +29,12 @@ use super::fault::Fault;
 use super::from_client::{BATCH_OPS, BATCH_PACKETS};
 use super::stats::Stats;
 use crate::buffer::{Checksum, RxBuf, RxPacket};
+use crate::features::Features;
 use crate::platform::{BackendPlatform, Instant};
 use crate::ring_page::Shared;
 use crate::wire::{
-    Extra, Gso, GsoKind, MAX_PACKET, MAX_SLOTS, RING_SIZE, RxRequest, RxResponse, RxRing, RxSlot,
-    Status, rx_flags,
+    Extra, Gso, MAX_PACKET, MAX_SLOTS, RING_SIZE, RxRequest, RxResponse, RxRing, RxSlot, Status,
+    rx_flags,
 };
 
 /// An Ethernet header.
@@ -51,11 +52,7 @@ const UNTOLD: Duration = Duration::from_millis(30);
 pub(super) struct Takes {
     /// It tells when it has posted pages.
     pub(super) notify: bool,
-    pub(super) scatter_gather: bool,
-    pub(super) gso_v4: bool,
-    pub(super) gso_v6: bool,
-    pub(super) blank_v4: bool,
-    pub(super) blank_v6: bool,
+    pub(super) features: Features,
 }
 
 /// Why a packet to the client was dropped at once.
@@ -171,7 +168,7 @@ impl<P: BackendPlatform> ToClient<P> {
             len += fragment.len();
             fragments += usize::from(!fragment.is_empty());
         }
-        let longest = if self.takes.scatter_gather { MAX_PACKET } else { PAGE_SIZE };
+        let longest = if self.takes.features.scatter_gather { MAX_PACKET } else { PAGE_SIZE };
         if len < SHORTEST || len > longest {
             return Err(Refused::BadLength);
         }
@@ -209,18 +206,7 @@ impl<P: BackendPlatform> ToClient<P> {
 
     #[cold]
     fn takes_offload(&self, packet: &RxPacket) -> bool {
-        let head = packet.fragments().first().map_or(&[][..], crate::buffer::View::bytes);
-        let blank = match head.get(12..14) {
-            Some([0x08, 0x00]) => self.takes.blank_v4,
-            Some([0x86, 0xdd]) => self.takes.blank_v6,
-            // A VLAN tag or something stranger: only for a client that takes both.
-            Some(_) | None => self.takes.blank_v4 && self.takes.blank_v6,
-        };
-        let gso = packet.meta.gso.is_none_or(|gso| match gso.kind {
-            GsoKind::TcpV4 => self.takes.gso_v4,
-            GsoKind::TcpV6 => self.takes.gso_v6,
-        });
-        gso && (blank || packet.meta.checksum != Checksum::Blank)
+        self.takes.features.takes(packet.meta, packet.head())
     }
 
     /// Gives the client as many queued packets as it has posted pages for; says whether it wants

@@ -115,7 +115,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             ("event-channel", format!("{}", port.get())),
             ("request-rx-copy", on(true)),
             ("feature-rx-notify", on(true)),
-            ("feature-sg", on(self.config.scatter_gather)),
+            ("feature-sg", on(self.config.features.scatter_gather)),
             // Absent would mean that we take packets with blank checksums.
             ("feature-no-csum-offload", on(true)),
         ];

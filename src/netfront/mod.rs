@@ -45,6 +45,7 @@ use xen_grant::{Frame, FramePool, GrantTable, Quarantine, Reference, TableFull};
 use xen_ring::Notify;
 
 use crate::buffer::{RxPacket, TxBuf};
+use crate::features::Features;
 use crate::netif::Linear;
 use crate::platform::{Instant, Platform, Port};
 use crate::store::{Store, StoreError};
@@ -63,18 +64,43 @@ const STALL: Duration = Duration::from_secs(10);
 /// How long to wait for frames when the receive ring has run empty for want of them.
 const NO_FRAME_RETRY: Duration = Duration::from_millis(10);
 
-/// What the frontend asks for.
+/// What the frontend asks for. The backend may have less to offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Packets of several slots, both ways (`feature-sg`).
-    pub scatter_gather: bool,
+    /// What to take from the backend, and what to give it if it takes as much.
+    ///
+    /// With checksums, received packets may come with a blank one
+    /// ([`Checksum::Blank`](crate::buffer::Checksum::Blank)); with GSO, up to 65,535 bytes long
+    /// ([`Meta::gso`](crate::buffer::Meta)). `phy` knows what to do with either.
+    pub features: Features,
+    /// Queues: pairs of rings that a backend can serve side by side, at most
+    /// [`MAX_QUEUES`](crate::xenbus::MAX_QUEUES). What one takes of grants and pages, each takes.
+    pub queues: u32,
+    /// An event channel for each ring, rather than one for both.
+    pub split_event_channels: bool,
+    /// Pages posted for receiving, on each queue, while little arrives: at least 18.
+    pub rx_floor: u16,
+    /// The most pages posted, on each queue, while much arrives: at most 256.
+    pub rx_ceiling: u16,
+    /// The most bytes in flight to the backend, on each queue, before
+    /// [`reserve`](Netfront::reserve) says that there is no room. With `None` the ring is the limit.
+    /// One packet always goes.
+    pub tx_bytes: Option<u32>,
     /// Where the ring indices start. They wrap, so tests start shortly before that.
     pub ring_start: u32,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { scatter_gather: true, ring_start: 0 }
+        Config {
+            features: Features::ALL,
+            queues: 1,
+            split_event_channels: true,
+            rx_floor: 64,
+            rx_ceiling: RING_SIZE as u16,
+            tx_bytes: None,
+            ring_start: 0,
+        }
     }
 }
 
@@ -316,7 +342,11 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     /// The most fragments that a packet to this backend may have: 18, or 1 if it takes no
     /// scatter-gather.
     pub fn max_fragments(&self) -> usize {
-        if self.config.scatter_gather && self.bus.offer().sg { MAX_SLOTS } else { 1 }
+        if self.config.features.scatter_gather && self.bus.offer().features.scatter_gather {
+            MAX_SLOTS
+        } else {
+            1
+        }
     }
 
     /// Shows the backend everything sent since the last time: one event at most.

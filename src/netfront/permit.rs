@@ -45,7 +45,7 @@ impl<'a> TxPermit<'a> {
     /// reserved or than the backend takes) is dropped and counted. A blank checksum is filled in:
     /// offload has not been agreed on with any backend.
     #[inline]
-    pub fn send(self, mut packet: TxPacket) {
+    pub fn send(&mut self, mut packet: TxPacket) {
         let fragments = packet.fragments().len();
         let size: usize = packet.fragments().iter().map(TxBuf::len).sum();
         let drops = &mut self.stats.tx_drops;
@@ -64,7 +64,7 @@ impl<'a> TxPermit<'a> {
 
     /// As [`send`](TxPermit::send), for a packet of one fragment and nothing known about it.
     #[inline]
-    pub fn send_single(self, buf: TxBuf) {
+    pub fn send_single(&mut self, buf: TxBuf) {
         let size = buf.len();
         if !(ETHERNET_HEADER..=self.largest).contains(&size) || self.slots == 0 {
             self.stats.tx_drops.bad_length += 1;
@@ -151,12 +151,12 @@ impl Permit for TxPermit<'_> {
     type Block = Frame;
 
     #[inline]
-    fn send(self, packet: TxPacket) {
+    fn send(&mut self, packet: TxPacket) {
         TxPermit::send(self, packet);
     }
 
     #[inline]
-    fn send_single(self, buf: TxBuf) {
+    fn send_single(&mut self, buf: TxBuf) {
         TxPermit::send_single(self, buf);
     }
 }

@@ -34,7 +34,7 @@ struct MockPermit<'a>(&'a mut Mock, usize);
 impl Permit for MockPermit<'_> {
     type Block = HeapBlock;
 
-    fn send(self, packet: TxPacket<HeapBlock>) {
+    fn send(&mut self, packet: TxPacket<HeapBlock>) {
         assert!(slots(&packet) <= self.1, "more slots than reserved");
         self.0.room -= slots(&packet);
         self.0.sent.push(packet);

@@ -135,7 +135,7 @@ pub struct MirrorPermit<'a, F>(&'a mut Mirror<F>);
 impl<B: Block, F: FnMut() -> Option<B>> Permit for MirrorPermit<'_, F> {
     type Block = B;
 
-    fn send(self, packet: TxPacket<B>) {
+    fn send(&mut self, packet: TxPacket<B>) {
         self.0.room -= slots(&packet);
         self.0.stats.tx_packets += 1;
         self.0.stats.tx_bytes += packet.len() as u64;

@@ -4,6 +4,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::features::Features;
 use crate::platform::Port;
 use crate::store::{Store, StoreError};
 use crate::xenbus::values::{Reader, join};
@@ -46,16 +47,8 @@ pub struct FrontendOffer {
     pub rx_copy: bool,
     /// `feature-rx-notify`: it sends an event when it has posted receive requests.
     pub rx_notify: bool,
-    /// `feature-sg`: it takes packets of more than one slot.
-    pub sg: bool,
-    /// `feature-gso-tcpv4`: it takes large TCP segments over IPv4.
-    pub gso_tcpv4: bool,
-    /// `feature-gso-tcpv6`: it takes large TCP segments over IPv6.
-    pub gso_tcpv6: bool,
-    /// `feature-no-csum-offload`: it takes no blank TCP and UDP checksums over IPv4.
-    pub no_csum_offload: bool,
-    /// `feature-ipv6-csum-offload`: it takes blank TCP and UDP checksums over IPv6.
-    pub ipv6_csum_offload: bool,
+    /// What it takes besides plain packets of one slot.
+    pub features: Features,
     /// `request-multicast-control`: it wants multicast filtered.
     pub multicast_control: bool,
 }
@@ -113,11 +106,7 @@ impl FrontendOffer {
             queues,
             rx_copy: peer.flag("request-rx-copy", false)?,
             rx_notify: peer.flag("feature-rx-notify", false)?,
-            sg: peer.flag("feature-sg", false)?,
-            gso_tcpv4: peer.flag("feature-gso-tcpv4", false)?,
-            gso_tcpv6: peer.flag("feature-gso-tcpv6", false)?,
-            no_csum_offload: peer.flag("feature-no-csum-offload", false)?,
-            ipv6_csum_offload: peer.flag("feature-ipv6-csum-offload", false)?,
+            features: Features::read(&peer)?,
             multicast_control: peer.flag("request-multicast-control", false)?,
         }))
     }

@@ -2,6 +2,7 @@
 
 use xen_grant::DomId;
 
+use crate::features::Features;
 use crate::store::{Store, StoreError};
 use crate::xenbus::values::Reader;
 
@@ -30,16 +31,8 @@ pub struct BackendOffer {
     pub rx_copy: bool,
     /// `feature-rx-notify`: it wants an event for receive requests.
     pub rx_notify: bool,
-    /// `feature-sg`: it takes packets of more than one slot.
-    pub sg: bool,
-    /// `feature-gso-tcpv4`: it takes large TCP segments over IPv4.
-    pub gso_tcpv4: bool,
-    /// `feature-gso-tcpv6`: it takes large TCP segments over IPv6.
-    pub gso_tcpv6: bool,
-    /// `feature-no-csum-offload`: it takes no blank TCP and UDP checksums over IPv4.
-    pub no_csum_offload: bool,
-    /// `feature-ipv6-csum-offload`: it takes blank TCP and UDP checksums over IPv6.
-    pub ipv6_csum_offload: bool,
+    /// What it takes besides plain packets of one slot.
+    pub features: Features,
     /// `feature-multicast-control`: it filters multicast on request.
     pub multicast_control: bool,
     /// `feature-dynamic-multicast-control`: the request may come at any time.
@@ -62,11 +55,7 @@ impl Default for BackendOffer {
             carrier: true,
             rx_copy: false,
             rx_notify: false,
-            sg: false,
-            gso_tcpv4: false,
-            gso_tcpv6: false,
-            no_csum_offload: false,
-            ipv6_csum_offload: false,
+            features: Features::default(),
             multicast_control: false,
             dynamic_multicast_control: false,
             split_event_channels: false,
@@ -91,11 +80,7 @@ impl BackendOffer {
             carrier: peer.flag("carrier", true)?,
             rx_copy: peer.flag("feature-rx-copy", false)?,
             rx_notify: peer.flag("feature-rx-notify", false)?,
-            sg: peer.flag("feature-sg", false)?,
-            gso_tcpv4: peer.flag("feature-gso-tcpv4", false)?,
-            gso_tcpv6: peer.flag("feature-gso-tcpv6", false)?,
-            no_csum_offload: peer.flag("feature-no-csum-offload", false)?,
-            ipv6_csum_offload: peer.flag("feature-ipv6-csum-offload", false)?,
+            features: Features::read(&peer)?,
             multicast_control: peer.flag("feature-multicast-control", false)?,
             dynamic_multicast_control: peer.flag("feature-dynamic-multicast-control", false)?,
             split_event_channels: peer.flag("feature-split-event-channels", false)?,

@@ -172,7 +172,9 @@ fn p3_garbage_in_what_a_backend_offers_reads_as_the_default() {
     lab.connect();
     let offer = lab.world.front.bus.offer();
     assert_eq!((offer.max_queues, offer.mtu, offer.trusted), (8, 65521, false));
-    assert!(offer.sg && offer.gso_tcpv4 && offer.no_csum_offload && offer.split_event_channels);
+    let features = offer.features;
+    assert!(features.scatter_gather && features.gso_v4 && !features.checksum_v4);
+    assert!(offer.split_event_channels);
 
     for (mtu, read) in [("67", 1500), ("68", 68), ("65522", 1500), ("9000", 9000)] {
         let mut lab = Lab::new();

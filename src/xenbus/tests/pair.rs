@@ -14,7 +14,7 @@ fn a_vif_connects_at_once() {
     world.attach();
     world.connect();
     let offer = world.front.bus.offer();
-    assert!(offer.rx_copy && offer.sg && !offer.gso_tcpv4);
+    assert!(offer.rx_copy && offer.features.scatter_gather && !offer.features.gso_v4);
     assert_eq!((offer.domain.0, offer.max_queues, offer.mtu), (2, 2, 1500));
     assert_eq!(offer.mac, Some([0, 0x16, 0x3e, 0, 0, 1]));
     assert!(world.back.unwrap().mapped.unwrap().rx_copy);

@@ -43,7 +43,9 @@ fn p3_what_a_frontend_publishes_is_read_with_care() {
         lab.poll();
         assert_eq!(lab.bus.frontend_offer().map(|offer| &offer.queues), Some(&queues), "{keys:?}");
         let offer = lab.bus.frontend_offer().unwrap();
-        assert!(offer.sg && !offer.gso_tcpv4 && !offer.multicast_control);
+        assert!(
+            offer.features.scatter_gather && !offer.features.gso_v4 && !offer.multicast_control
+        );
     }
 
     let bad: [Nodes<'_>; 12] = [

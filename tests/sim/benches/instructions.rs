@@ -48,7 +48,7 @@ fn fe_single(net: &mut Net, count: usize) -> usize {
         if buf.append(64).is_none() {
             break;
         }
-        let Some(permit) = net.reserve(1) else { break };
+        let Some(mut permit) = net.reserve(1) else { break };
         permit.send_single(buf);
         sent += 1;
     }

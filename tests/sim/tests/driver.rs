@@ -41,7 +41,7 @@ impl Task for Echo {
             let Some(mut buffer) = self.net.buffer(0) else { break };
             let bytes = packet(self.sent);
             buffer.append(bytes.len()).unwrap().copy_from_slice(&bytes);
-            let Some(permit) = self.net.reserve(1) else { break };
+            let Some(mut permit) = self.net.reserve(1) else { break };
             permit.send(Packet::from(buffer));
             self.sent += 1;
         }

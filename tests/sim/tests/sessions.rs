@@ -11,6 +11,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use pair::{Blow, Nap, Pair, Plan, RECOVERY, Shape, limits};
 use proptest::prelude::*;
+use xen_netfront::features::Features;
 use xen_netfront::{netback, netfront};
 use xen_sim::{Chaos, Ctx, Next, Outcome};
 
@@ -94,7 +95,11 @@ fn plan() -> impl Strategy<Value = Plan> {
     (any::<u64>(), any::<bool>(), start, mtu, frames, queue, 0..=2048usize).prop_map(
         |(seed, scatter_gather, ring_start, mtu, frames, queue, headroom)| Plan {
             seed,
-            front: netfront::Config { scatter_gather, ring_start },
+            front: netfront::Config {
+                features: Features { scatter_gather, ..Features::NONE },
+                ring_start,
+                ..Default::default()
+            },
             back: netback::Config {
                 headroom,
                 queue_packets: queue.0,

@@ -86,7 +86,7 @@ impl Firewall {
 /// False if there is no room.
 fn transmit(net: &mut Netfront<Domain, Domain>, packet: TxPacket) -> bool {
     let permit = net.reserve(packet.fragments().len());
-    permit.map(|permit| permit.send(packet)).is_some()
+    permit.map(|mut permit| permit.send(packet)).is_some()
 }
 
 /// The number of the page in which a fragment lies.

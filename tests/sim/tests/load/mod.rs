@@ -126,7 +126,7 @@ impl<'a> Load<'a> {
                     buf.append(size).unwrap().fill(sent as u8);
                     packet.push(buf).unwrap();
                 }
-                let permit = net.reserve(fragments).unwrap();
+                let mut permit = net.reserve(fragments).unwrap();
                 match packet.into_single() {
                     Ok(only) => permit.send_single(only),
                     Err(packet) => permit.send(packet),

@@ -188,7 +188,7 @@ fn a_packet_can_be_rewritten_in_place_and_shared() {
 
 #[test]
 fn blank_checksums_and_gso_come_with_the_packet() {
-    let config = Config { gso: true, checksum_offload: true, ..Config::default() };
+    let config = Config { features: xen_netfront::features::Features::ALL, ..Config::default() };
     let (mut bench, mut client) = Bench::with_client(config, 64);
     let blank = tx_flags::CSUM_BLANK | tx_flags::DATA_VALIDATED;
     client.chain(&[(0, 0, 4000), (1, 0, 2000)], blank, &[Extra::from_gso(gso(1448))]);

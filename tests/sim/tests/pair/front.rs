@@ -119,7 +119,7 @@ impl Front {
                 break;
             };
             let before = net.stats().tx_packets;
-            if let Some(permit) = net.reserve(shape.0.len()) {
+            if let Some(mut permit) = net.reserve(shape.0.len()) {
                 permit.send(packet);
             }
             if net.stats().tx_packets > before {

@@ -248,7 +248,7 @@ impl Bench {
             buf.append(part.len()).unwrap().copy_from_slice(part);
             packet.push(buf).unwrap();
         }
-        let Some(permit) = self.front.reserve(parts.len()) else { return false };
+        let Some(mut permit) = self.front.reserve(parts.len()) else { return false };
         permit.send(packet);
         self.front.flush();
         true

@@ -9,6 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use fastrand::Rng;
+use xen_netfront::features::Features;
 use xen_netfront::{netback, netfront};
 use xen_sim::Chaos;
 
@@ -57,7 +58,11 @@ pub fn any_plan(seed: u64, rng: &mut Rng) -> Plan {
     let patience = Duration::from_millis([100, 1000, 10_000][rng.usize(..3)]);
     Plan {
         seed,
-        front: netfront::Config { scatter_gather: rng.u8(..4) > 0, ring_start },
+        front: netfront::Config {
+            features: Features { scatter_gather: rng.u8(..4) > 0, ..Features::NONE },
+            ring_start,
+            ..Default::default()
+        },
         back: netback::Config {
             headroom: [0, 2, 128, 2048, 4096][rng.usize(..5)],
             queue_packets: [4, 64, 256][rng.usize(..3)],

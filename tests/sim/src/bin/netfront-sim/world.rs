@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::io;
 
 use xen_grant::DomId;
+use xen_netfront::features::Features;
 use xen_netfront::netfront::Config;
 use xen_netfront::platform::Instant;
 use xen_sim::{Ctx, Domain, Host, Limits, Outcome, Scheduler, Task, Vif};
@@ -98,7 +99,10 @@ impl World {
         let source = |seed| Source::new(seed, args.bytes(), deadline);
         // Two seeds, so that neither stream can be taken for the other.
         let (up, down) = (args.seed.wrapping_mul(2), args.seed.wrapping_mul(2).wrapping_add(1));
-        let config = Config { scatter_gather: !args.no_sg, ..Config::default() };
+        let config = Config {
+            features: Features { scatter_gather: !args.no_sg, ..Features::NONE },
+            ..Config::default()
+        };
         let client =
             Client::new(&front, config, source(up), Sink::new(down), args.seed, pcap.clone())?;
         let backend =
