@@ -78,12 +78,9 @@ mod tests {
 
     #[test]
     fn p1_progress_resets() {
-        for progress in [
-            |channel: &mut Spurious| channel.polled(true),
-            |channel| {
-                assert_eq!(channel.upcall(true), None);
-            },
-        ] {
+        let by_poll = |channel: &mut Spurious| channel.polled(true);
+        let by_upcall = |channel: &mut Spurious| assert_eq!(channel.upcall(true), None);
+        for progress in [by_poll, by_upcall] {
             let mut channel = Spurious::new();
             millis(&mut channel, 10);
             progress(&mut channel);
