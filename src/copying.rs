@@ -7,19 +7,24 @@
 //! ```text
 //!   receive   io.recv(block) ──copy──► RxBuf ──► sink ──► recycle ┐
 //!   send      TxBuf ──copy──► io.send(bytes)  ────────────────────┴─► free blocks ──► alloc
+//!                │     ▲
+//!                └─────┘ what it does not take: checksums filled in, large packets cut
 //! ```
 //!
 //! Blocks that have been sent or [recycled](Netif::recycle) are used again, so steady traffic
 //! allocates nothing. Packets that are dropped instead are freed, and later ones allocated.
 
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use crate::buffer::{Block, HeapBlock, Packet, RxBuf, SharedBlock, TxBuf, TxPacket, View};
+use crate::buffer::{Block, Checksum, HeapBlock, Meta, Packet, TxBuf, TxPacket, View};
+use crate::features::Features;
 use crate::header::{ETHERNET_HEADER, MacAddr, checksum};
-use crate::netif::{Capabilities, Linear, Netif, Permit, RxOf, Stats};
+use crate::netif::{Capabilities, Linear, Netif, Permit, RxOf, Stats, slots};
+use crate::offload::{Segments, Sums, make_blank};
 use crate::wire::{MAX_PACKET, MAX_SLOTS};
 
-/// What a copying device does.
+/// What a copying device does: two methods, three more if its frames carry a [`Meta`].
 pub trait RawIo {
     /// Copies the next frame into `target`, Ethernet header first; returns its length, or `None`
     /// if none is waiting. A frame that is longer than `target` may be cut or dropped.
@@ -28,6 +33,25 @@ pub trait RawIo {
     /// Copies a frame out of `bytes`; `false` if there is no room for it now. Then the same frame
     /// is offered again, later.
     fn send(&mut self, bytes: &[u8]) -> bool;
+
+    /// What [`send_meta`](RawIo::send_meta) takes besides plain frames, and
+    /// [`recv_meta`](RawIo::recv_meta) may give: a TAP with a virtio-net header has these. Nothing
+    /// unless said otherwise. Frames are always in one piece, so `scatter_gather` says nothing.
+    fn features(&self) -> Features {
+        Features::NONE
+    }
+
+    /// As [`recv`](RawIo::recv), with what is known about the frame. `target` has room for 65,535
+    /// bytes if there is GSO in the [`features`](RawIo::features).
+    fn recv_meta(&mut self, target: &mut [u8]) -> Option<(usize, Meta)> {
+        Some((self.recv(target)?, Meta::default()))
+    }
+
+    /// As [`send`](RawIo::send), with what is known about the frame: within the
+    /// [`features`](RawIo::features), and large only with GSO, whose checksum is blank.
+    fn send_meta(&mut self, bytes: &[u8], _meta: Meta) -> bool {
+        self.send(bytes)
+    }
 }
 
 impl<Io: RawIo + ?Sized> RawIo for &mut Io {
@@ -37,6 +61,18 @@ impl<Io: RawIo + ?Sized> RawIo for &mut Io {
 
     fn send(&mut self, bytes: &[u8]) -> bool {
         (**self).send(bytes)
+    }
+
+    fn features(&self) -> Features {
+        (**self).features()
+    }
+
+    fn recv_meta(&mut self, target: &mut [u8]) -> Option<(usize, Meta)> {
+        (**self).recv_meta(target)
+    }
+
+    fn send_meta(&mut self, bytes: &[u8], meta: Meta) -> bool {
+        (**self).send_meta(bytes, meta)
     }
 }
 
@@ -53,8 +89,11 @@ pub struct Copying<Io> {
     mtu: usize,
     /// Free blocks, each of [`block_size`](Copying::block_size).
     spare: Vec<HeapBlock>,
-    /// Sent, but `io` had no room yet.
-    waiting: Option<TxBuf<HeapBlock>>,
+    /// Sent, but `io` has no room yet: a frame, then what is left of the packet that it was cut
+    /// from, then more packets.
+    frame: Option<(TxBuf<HeapBlock>, Meta)>,
+    segments: Option<Segments<TxBuf<HeapBlock>>>,
+    packets: VecDeque<TxPacket<HeapBlock>>,
     linear: Linear,
     stats: Stats,
 }
@@ -67,7 +106,9 @@ impl<Io: RawIo> Copying<Io> {
             mac,
             mtu: mtu.min(MAX_PACKET - ETHERNET_HEADER),
             spare: Vec::with_capacity(SPARE),
-            waiting: None,
+            frame: None,
+            segments: None,
+            packets: VecDeque::with_capacity(MAX_SLOTS),
             linear: Linear::default(),
             stats: Stats::default(),
         }
@@ -78,58 +119,114 @@ impl<Io: RawIo> Copying<Io> {
         &mut self.io
     }
 
+    fn features(&self) -> Features {
+        Features { scatter_gather: true, ..self.io.features() }.coherent()
+    }
+
+    /// The most that a block is to hold.
+    fn max_packet(&self) -> usize {
+        let features = self.features();
+        if features.gso_v4 || features.gso_v6 { MAX_PACKET } else { self.max_frame() }
+    }
+
     fn block_size(&self) -> usize {
-        self.max_frame().saturating_add(HEADROOM)
+        self.max_packet().saturating_add(HEADROOM)
+    }
+
+    /// Passes on what waits, until `io` has no room; whether nothing is left.
+    fn drain(&mut self) -> bool {
+        loop {
+            if let Some((buf, meta)) = self.frame.take() {
+                if !self.io.send_meta(buf.bytes(), meta) {
+                    self.frame = Some((buf, meta));
+                    return false;
+                }
+                self.stats.copies += 1;
+                self.stats.copied_bytes += buf.len() as u64;
+                self.stats.tx_packets += 1;
+                self.stats.tx_bytes += buf.len() as u64;
+                self.keep_block(buf);
+            } else if let Some(segments) = self.segments.take() {
+                self.cut(segments);
+            } else if let Some(packet) = self.packets.pop_front() {
+                self.begin(packet);
+            } else {
+                return true;
+            }
+        }
+    }
+
+    /// Makes a packet the next frame, or begins to cut it.
+    fn begin(&mut self, mut packet: TxPacket<HeapBlock>) {
+        let (len, features) = (packet.len(), self.features());
+        let is_blank = |packet: &TxPacket<HeapBlock>| packet.meta.checksum == Checksum::Blank;
+        let (max, ready) = match packet.meta.gso {
+            Some(gso) if !features.takes_gso(gso.kind) => {
+                match Segments::new(packet, Sums::Fill) {
+                    Ok(segments) => self.segments = Some(segments),
+                    Err(_) => self.stats.tx_dropped += 1,
+                }
+                return;
+            }
+            Some(_) => (MAX_PACKET, is_blank(&packet) || make_blank(&mut packet).is_ok()),
+            None => {
+                let as_it_is = !is_blank(&packet) || features.takes_blank(packet.head());
+                (self.max_frame(), as_it_is || checksum::fill_blank(&mut packet).is_some())
+            }
+        };
+        let meta = packet.meta;
+        let frame = if ready && (ETHERNET_HEADER..=max).contains(&len) {
+            self.in_one_piece(packet)
+        } else {
+            None
+        };
+        match frame {
+            Some(buf) => self.frame = Some((buf, meta)),
+            None => self.stats.tx_dropped += 1,
+        }
+    }
+
+    /// Makes the next segment.
+    fn cut(&mut self, mut segments: Segments<TxBuf<HeapBlock>>) {
+        let before = segments.copied().payload;
+        let segment = segments.cut(|| Some(TxBuf::new(self.take_block(), 0)));
+        let copied = segments.copied().payload - before;
+        self.stats.copies += u64::from(copied > 0);
+        self.stats.copied_bytes += copied;
+        match segment {
+            None => {}
+            Some(Ok(segment)) => {
+                self.begin(segment);
+                self.segments = Some(segments);
+            }
+            // Blocks that hold no headers.
+            Some(Err(_)) => self.stats.tx_dropped += segments.remaining() as u64,
+        }
+    }
+
+    /// A packet in one block.
+    fn in_one_piece(&mut self, packet: TxPacket<HeapBlock>) -> Option<TxBuf<HeapBlock>> {
+        let packet = match packet.into_single() {
+            Ok(buf) => return Some(buf),
+            Err(packet) => packet,
+        };
+        let len = packet.len();
+        let mut buf = TxBuf::new(self.take_block(), 0);
+        packet.copy_to_slice(buf.append(len)?)?;
+        self.stats.linearised_packets += 1;
+        self.stats.linearised_bytes += len as u64;
+        packet.into_fragments().into_iter().for_each(|fragment| self.keep_block(fragment));
+        Some(buf)
     }
 
     fn take_block(&mut self) -> HeapBlock {
         self.spare.pop().unwrap_or_else(|| HeapBlock::new(self.block_size()))
     }
 
-    fn keep_block(&mut self, block: HeapBlock) {
+    fn keep_block(&mut self, buf: TxBuf<HeapBlock>) {
+        let block = buf.into_parts().0;
         if self.spare.len() < SPARE && block.bytes().len() == self.block_size() {
             self.spare.push(block);
-        }
-    }
-
-    /// A packet as it goes out: in one piece, its checksum filled in. `None` if this device
-    /// can't send it.
-    fn finish(&mut self, mut packet: TxPacket<HeapBlock>) -> Option<TxBuf<HeapBlock>> {
-        let len = packet.len();
-        if packet.meta.gso.is_some() || !(ETHERNET_HEADER..=self.max_frame()).contains(&len) {
-            return None;
-        }
-        checksum::fill_blank(&mut packet)?;
-        let packet = match packet.into_single() {
-            Ok(buf) => return Some(buf),
-            Err(packet) => packet,
-        };
-        let mut buf = TxBuf::new(self.take_block(), 0);
-        packet.copy_to_slice(buf.append(len)?)?;
-        self.stats.linearised_packets += 1;
-        self.stats.linearised_bytes += len as u64;
-        for fragment in packet.into_fragments() {
-            self.keep_block(fragment.into_parts().0);
-        }
-        Some(buf)
-    }
-
-    /// Sends a frame, or lets it wait if there is no room below.
-    fn transmit(&mut self, buf: TxBuf<HeapBlock>) {
-        if !self.io.send(buf.bytes()) {
-            self.waiting = Some(buf);
-            return;
-        }
-        self.stats.copies += 1;
-        self.stats.copied_bytes += buf.len() as u64;
-        self.stats.tx_packets += 1;
-        self.stats.tx_bytes += buf.len() as u64;
-        self.keep_block(buf.into_parts().0);
-    }
-
-    fn retry(&mut self) {
-        if let Some(buf) = self.waiting.take() {
-            self.transmit(buf);
         }
     }
 }
@@ -150,10 +247,14 @@ impl<Io: RawIo> Netif for Copying<Io> {
     }
 
     fn capabilities(&self) -> Capabilities {
+        let features = self.features();
         Capabilities {
             block_size: self.block_size(),
             max_fragments: MAX_SLOTS,
-            ..Capabilities::default()
+            checksum_v4: features.checksum_v4,
+            checksum_v6: features.checksum_v6,
+            gso_v4: features.gso_v4,
+            gso_v6: features.gso_v6,
         }
     }
 
@@ -169,40 +270,40 @@ impl<Io: RawIo> Netif for Copying<Io> {
         Some(TxBuf::new(self.take_block(), headroom))
     }
 
-    fn reserve(&mut self, _slots: usize) -> Option<CopyingPermit<'_, Io>> {
-        self.retry();
-        if self.waiting.is_some() { None } else { Some(CopyingPermit(self)) }
+    fn reserve(&mut self, slots: usize) -> Option<CopyingPermit<'_, Io>> {
+        self.drain().then_some(CopyingPermit { device: self, slots })
     }
 
     fn receive(&mut self, budget: usize, mut sink: impl FnMut(RxOf<Self>)) -> usize {
-        let max = self.max_frame();
+        let (room, max) = (self.max_packet(), self.max_frame());
         let mut received = 0;
         for _ in 0..budget {
-            let mut block = self.take_block();
-            let room = block.range_mut(HEADROOM..HEADROOM + max).unwrap_or_default();
-            let Some(len) = self.io.recv(room) else {
-                self.keep_block(block);
+            let mut buf = TxBuf::new(self.take_block(), HEADROOM);
+            let target = buf.append(room).unwrap_or_default();
+            let Some((len, meta)) = self.io.recv_meta(target) else {
+                self.keep_block(buf);
                 break;
             };
-            if len > room.len() {
+            if len > if meta.gso.is_some() { room } else { max } {
                 self.stats.rx_dropped += 1;
-                self.keep_block(block);
+                self.keep_block(buf);
                 continue;
             }
             self.stats.copies += 1;
             self.stats.copied_bytes += len as u64;
             self.stats.rx_packets += 1;
             self.stats.rx_bytes += len as u64;
-            if let Some(buf) = RxBuf::new(block.share(), HEADROOM..HEADROOM + len) {
-                received += 1;
-                sink(Packet::from(buf));
-            }
+            buf.truncate(len);
+            let mut packet = Packet::from(buf.freeze());
+            packet.meta = meta;
+            received += 1;
+            sink(packet);
         }
         received
     }
 
     fn flush(&mut self) {
-        self.retry();
+        self.drain();
     }
 
     fn linear(&mut self) -> &mut Linear {
@@ -211,23 +312,31 @@ impl<Io: RawIo> Netif for Copying<Io> {
 
     fn recycle(&mut self, packet: RxOf<Self>) {
         for fragment in packet.into_fragments() {
-            if let Ok(block) = fragment.into_parts().0.try_unshare() {
-                self.keep_block(block);
+            if let Ok(buf) = fragment.try_into_tx() {
+                self.keep_block(buf);
             }
         }
     }
 }
 
-/// Room for one packet in a [`Copying`].
-pub struct CopyingPermit<'a, Io>(&'a mut Copying<Io>);
+/// Room for packets in a [`Copying`].
+pub struct CopyingPermit<'a, Io> {
+    device: &'a mut Copying<Io>,
+    /// Slots that are left.
+    slots: usize,
+}
 
 impl<Io: RawIo> Permit for CopyingPermit<'_, Io> {
     type Block = HeapBlock;
 
     fn send(&mut self, packet: TxPacket<HeapBlock>) {
-        match self.0.finish(packet) {
-            Some(buf) => self.0.transmit(buf),
-            None => self.0.stats.tx_dropped += 1,
-        }
+        // No fragments are no packet, and take a slot lest they be without bound.
+        let Some(left) = self.slots.checked_sub(slots(&packet).max(1)) else {
+            self.device.stats.tx_dropped += 1;
+            return;
+        };
+        self.slots = left;
+        self.device.packets.push_back(packet);
+        self.device.drain();
     }
 }
