@@ -14,7 +14,14 @@
 //! receive chain every response gives its own. An extra goes right after the first slot, in a
 //! slot of its own.
 
+pub mod control;
+mod extra;
+#[cfg(test)]
+mod tests;
+
 use xen_ring::{Protocol, Wire};
+
+pub use extra::{Extra, Gso, GsoKind, Hash, Multicast};
 
 /// Flags of a transmit request (`NETTXF_*`).
 pub mod tx_flags {
@@ -199,90 +206,6 @@ impl Wire for RxResponse {
     #[inline]
     fn from_words([w0, w1]: [u32; 2]) -> RxResponse {
         RxResponse { id: low(w0), offset: high(w0), flags: low(w1), status: high(w1) as i16 }
-    }
-}
-
-/// Which protocol's segments a GSO packet is to be cut into (`XEN_NETIF_GSO_TYPE_*`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GsoKind {
-    /// TCP over IPv4.
-    TcpV4,
-    /// TCP over IPv6.
-    TcpV6,
-}
-
-/// Generic segmentation offload: a packet larger than the MTU, and how to cut it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gso {
-    /// Payload bytes of a segment. Never 0.
-    pub size: core::num::NonZeroU16,
-    /// What it is cut into.
-    pub kind: GsoKind,
-}
-
-/// `netif_extra_info`: a slot that describes the packet instead of carrying it, as received.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extra {
-    /// `XEN_NETIF_EXTRA_TYPE_*`.
-    pub kind: u8,
-    /// [`Extra::MORE`].
-    pub flags: u8,
-    /// What the kind makes of them.
-    pub data: [u8; 6],
-}
-
-impl Extra {
-    /// `XEN_NETIF_EXTRA_FLAG_MORE`: another extra follows.
-    pub const MORE: u8 = 1;
-    /// `XEN_NETIF_EXTRA_TYPE_GSO`
-    pub const GSO: u8 = 1;
-    /// `XEN_NETIF_EXTRA_TYPE_MCAST_ADD`
-    pub const MCAST_ADD: u8 = 2;
-    /// `XEN_NETIF_EXTRA_TYPE_MCAST_DEL`
-    pub const MCAST_DEL: u8 = 3;
-    /// `XEN_NETIF_EXTRA_TYPE_HASH`
-    pub const HASH: u8 = 4;
-
-    /// The extra that carries a GSO size.
-    #[inline]
-    pub fn from_gso(gso: Gso) -> Extra {
-        let [low, high] = gso.size.get().to_le_bytes();
-        let kind = match gso.kind {
-            GsoKind::TcpV4 => 1,
-            GsoKind::TcpV6 => 2,
-        };
-        Extra { kind: Extra::GSO, flags: 0, data: [low, high, kind, 0, 0, 0] }
-    }
-
-    /// The GSO size that this extra carries; `None` if it is of another kind, or its size is 0,
-    /// or its type is not one of TCP's.
-    #[inline]
-    pub fn gso(&self) -> Option<Gso> {
-        let [low, high, kind, ..] = self.data;
-        let size = core::num::NonZeroU16::new(u16::from_le_bytes([low, high]))?;
-        let kind = match kind {
-            1 => GsoKind::TcpV4,
-            2 => GsoKind::TcpV6,
-            _ => return None,
-        };
-        (self.kind == Extra::GSO).then_some(Gso { size, kind })
-    }
-}
-
-impl Wire for Extra {
-    type Words = [u32; 2];
-
-    #[inline]
-    fn to_words(self) -> [u32; 2] {
-        let [a, b, c, d, e, f] = self.data;
-        [u32::from_le_bytes([self.kind, self.flags, a, b]), u32::from_le_bytes([c, d, e, f])]
-    }
-
-    #[inline]
-    fn from_words([w0, w1]: [u32; 2]) -> Extra {
-        let [kind, flags, a, b] = w0.to_le_bytes();
-        let [c, d, e, f] = w1.to_le_bytes();
-        Extra { kind, flags, data: [a, b, c, d, e, f] }
     }
 }
 

@@ -6,6 +6,8 @@
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "abi/control.rs"]
+mod control;
 #[path = "../grant/tests/common/mod.rs"]
 mod grant_world;
 #[path = "abi/headers.rs"]
@@ -16,7 +18,7 @@ mod ring_world;
 use std::num::NonZeroU16;
 
 use grant_world::Domain;
-use headers::headers;
+use headers::{Headers, headers};
 use ring_world::Page;
 use xen_grant::{DomId, FramePool, GrantStatus, GrantTable, Grantee, ReadOnly, ReadWrite};
 use xen_netfront::wire::{
@@ -46,6 +48,11 @@ fn hex(words: impl AsRef<[u32]>) -> String {
 
 fn dump(page: &Page) -> String {
     hex((0..1024).map(|word| page.get(word)).collect::<Vec<_>>())
+}
+
+/// Whether C's ring macros say that an event is due.
+fn notify(c: &Headers, name: &str) -> Notify {
+    if c.number(name) == 1 { Notify::Needed } else { Notify::Suppressed }
 }
 
 #[test]
@@ -114,7 +121,6 @@ fn abi_xenbus_states() {
 #[test]
 fn abi_transmit_ring_page() {
     let Some(c) = headers() else { return };
-    let notify = |name| if c.number(name) == 1 { Notify::Needed } else { Notify::Suppressed };
     let page = Page::zeroed();
     let mut front = FrontRing::<TxRing, _>::new(page.clone());
     assert_eq!(dump(&page), c.text("tx_page_empty"));
@@ -124,7 +130,7 @@ fn abi_transmit_ring_page() {
     for slot in [TX_REQUEST.into(), extra, TX_REQUEST.into()] {
         front.push(slot).unwrap();
     }
-    assert_eq!(front.publish(), notify("tx_notify_back"));
+    assert_eq!(front.publish(), notify(c, "tx_notify_back"));
     assert_eq!(dump(&page), c.text("tx_page_requests"));
 
     assert_eq!(back.refresh(), Ok(3));
@@ -133,7 +139,7 @@ fn abi_transmit_ring_page() {
     for _ in 0..3 {
         back.push(tx_response()).unwrap();
     }
-    assert_eq!(back.publish(), notify("tx_notify_front"));
+    assert_eq!(back.publish(), notify(c, "tx_notify_front"));
     assert_eq!(front.refresh(), Ok(3));
     while front.pop().is_some() {}
     assert_eq!(front.arm(1), Ok(c.number("tx_more_responses") == 1));
@@ -143,7 +149,6 @@ fn abi_transmit_ring_page() {
 #[test]
 fn abi_receive_ring_page() {
     let Some(c) = headers() else { return };
-    let notify = |name| if c.number(name) == 1 { Notify::Needed } else { Notify::Suppressed };
     let page = Page::zeroed();
     let mut front = FrontRing::<RxRing, _>::new(page.clone());
     let mut back = BackRing::<RxRing, _>::attach(page.clone()).unwrap();
@@ -151,11 +156,11 @@ fn abi_receive_ring_page() {
         let id = front.next_index() as u16;
         front.push(RxRequest { id, ..RX_REQUEST }).unwrap();
     }
-    assert_eq!(front.publish(), notify("rx_notify_back"));
+    assert_eq!(front.publish(), notify(c, "rx_notify_back"));
     back.refresh().unwrap();
     back.pop().unwrap();
     back.push(RxSlot::from(RX_RESPONSE)).unwrap();
-    assert_eq!(back.publish(), notify("rx_notify_front"));
+    assert_eq!(back.publish(), notify(c, "rx_notify_front"));
     assert_eq!(dump(&page), c.text("rx_page"));
 }
 

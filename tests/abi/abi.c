@@ -65,6 +65,20 @@ static const struct netif_extra_info extra_mcast = {
     .u.mcast.addr = { 1, 2, 3, 4, 5, 6 }
 };
 
+static const struct netif_extra_info extra_hash = {
+    .type = XEN_NETIF_EXTRA_TYPE_HASH,
+    .u.hash = {
+        .type = _XEN_NETIF_CTRL_HASH_TYPE_IPV6_TCP,
+        .algorithm = XEN_NETIF_CTRL_HASH_ALGORITHM_TOEPLITZ,
+        .value = { 0x44, 0x33, 0x22, 0x11 } /* LSB first */
+    }
+};
+#ifdef XEN_NETIF_EXTRA_TYPE_XDP /* Linux has it; Xen's header need not */
+static const struct netif_extra_info extra_xdp = {
+    .type = XEN_NETIF_EXTRA_TYPE_XDP, .u.xdp = { .headroom = 0x1234 }
+};
+#endif
+
 static void netif(void)
 {
     BYTES("tx_request", tx_request);
@@ -73,6 +87,11 @@ static void netif(void)
     BYTES("rx_response", rx_response);
     BYTES("extra_gso", extra_gso);
     BYTES("extra_mcast", extra_mcast);
+    BYTES("extra_hash", extra_hash);
+#ifdef XEN_NETIF_EXTRA_TYPE_XDP
+    BYTES("extra_xdp", extra_xdp);
+    NUMBER(XEN_NETIF_EXTRA_TYPE_XDP);
+#endif
 
     NUMBER(NETTXF_csum_blank);
     NUMBER(NETTXF_data_validated);
@@ -96,6 +115,49 @@ static void netif(void)
     NUMBER(XEN_NETIF_EXTRA_TYPE_HASH);
     printf("tx_ring_size %d\n", (int)__CONST_RING_SIZE(netif_tx, PAGE));
     printf("rx_ring_size %d\n", (int)__CONST_RING_SIZE(netif_rx, PAGE));
+}
+
+static const struct xen_netif_ctrl_request ctrl_request = {
+    .id = 0x1122, .type = XEN_NETIF_CTRL_TYPE_SET_HASH_MAPPING, .data = { 0x33445566, 7, 9 }
+};
+static const struct xen_netif_ctrl_response ctrl_response = {
+    .id = 0x1122, .type = XEN_NETIF_CTRL_TYPE_SET_HASH_MAPPING,
+    .status = XEN_NETIF_CTRL_STATUS_BUFFER_OVERFLOW, .data = 0x778899aa
+};
+static const struct xen_netif_gref gref = {
+    .ref = 0x11223344, .flags = XEN_NETIF_CTRLF_GREF_readonly, .status = 0x5566
+};
+
+static void control(void)
+{
+    BYTES("ctrl_request", ctrl_request);
+    BYTES("ctrl_response", ctrl_response);
+    BYTES("gref", gref);
+    printf("grefs_per_page %zu\n", PAGE / sizeof(gref));
+    printf("ctrl_ring_size %d\n", (int)__CONST_RING_SIZE(xen_netif_ctrl, PAGE));
+
+    NUMBER(XEN_NETIF_CTRL_TYPE_INVALID);
+    NUMBER(XEN_NETIF_CTRL_TYPE_GET_HASH_FLAGS);
+    NUMBER(XEN_NETIF_CTRL_TYPE_SET_HASH_FLAGS);
+    NUMBER(XEN_NETIF_CTRL_TYPE_SET_HASH_KEY);
+    NUMBER(XEN_NETIF_CTRL_TYPE_GET_HASH_MAPPING_SIZE);
+    NUMBER(XEN_NETIF_CTRL_TYPE_SET_HASH_MAPPING_SIZE);
+    NUMBER(XEN_NETIF_CTRL_TYPE_SET_HASH_MAPPING);
+    NUMBER(XEN_NETIF_CTRL_TYPE_SET_HASH_ALGORITHM);
+    NUMBER(XEN_NETIF_CTRL_TYPE_GET_GREF_MAPPING_SIZE);
+    NUMBER(XEN_NETIF_CTRL_TYPE_ADD_GREF_MAPPING);
+    NUMBER(XEN_NETIF_CTRL_TYPE_DEL_GREF_MAPPING);
+    NUMBER(XEN_NETIF_CTRL_STATUS_SUCCESS);
+    NUMBER(XEN_NETIF_CTRL_STATUS_NOT_SUPPORTED);
+    NUMBER(XEN_NETIF_CTRL_STATUS_INVALID_PARAMETER);
+    NUMBER(XEN_NETIF_CTRL_STATUS_BUFFER_OVERFLOW);
+    NUMBER(XEN_NETIF_CTRL_HASH_TYPE_IPV4);
+    NUMBER(XEN_NETIF_CTRL_HASH_TYPE_IPV4_TCP);
+    NUMBER(XEN_NETIF_CTRL_HASH_TYPE_IPV6);
+    NUMBER(XEN_NETIF_CTRL_HASH_TYPE_IPV6_TCP);
+    NUMBER(XEN_NETIF_CTRL_HASH_ALGORITHM_NONE);
+    NUMBER(XEN_NETIF_CTRL_HASH_ALGORITHM_TOEPLITZ);
+    NUMBER(XEN_NETIF_CTRLF_GREF_readonly);
 }
 
 static void xenbus(void)
@@ -170,6 +232,30 @@ static void rx_session(void)
     BYTES("rx_page", shared);
 }
 
+/* A ring filled to its last slot, and one response. */
+static void ctrl_session(void)
+{
+    static union { struct xen_netif_ctrl_sring ring; char page[PAGE]; } shared;
+    struct xen_netif_ctrl_front_ring front;
+    struct xen_netif_ctrl_back_ring back;
+    int notify;
+
+    XEN_FRONT_RING_INIT(&front, &shared.ring, PAGE);
+    BACK_RING_INIT(&back, &shared.ring, PAGE);
+    while (!RING_FULL(&front)) {
+        struct xen_netif_ctrl_request request = ctrl_request;
+
+        request.id = front.req_prod_pvt;
+        *RING_GET_REQUEST(&front, front.req_prod_pvt++) = request;
+    }
+    RING_PUSH_REQUESTS_AND_CHECK_NOTIFY(&front, notify);
+    printf("ctrl_notify_back %d\n", notify);
+    *RING_GET_RESPONSE(&back, back.rsp_prod_pvt++) = ctrl_response;
+    RING_PUSH_RESPONSES_AND_CHECK_NOTIFY(&back, notify);
+    printf("ctrl_notify_front %d\n", notify);
+    BYTES("ctrl_page", shared);
+}
+
 static void grants(void)
 {
     const struct grant_entry_v1 writable = {
@@ -203,9 +289,11 @@ static void grants(void)
 int main(void)
 {
     netif();
+    control();
     xenbus();
     tx_session();
     rx_session();
+    ctrl_session();
     grants();
     guest();
     return 0;
