@@ -164,7 +164,7 @@ pub struct CapturedPermit<'a, P> {
 impl<P: Permit> Permit for CapturedPermit<'_, P> {
     type Block = P::Block;
 
-    fn send(self, packet: TxPacket<P::Block>) {
+    fn send(&mut self, packet: TxPacket<P::Block>) {
         if let Some(pcap) = self.pcap {
             pcap.write(&packet);
         }

@@ -164,7 +164,7 @@ pub struct Delivery<'a>(&'a mut Back);
 impl Permit for Delivery<'_> {
     type Block = Frame;
 
-    fn send(self, packet: TxPacket) {
+    fn send(&mut self, packet: TxPacket) {
         // Refused means dropped, and counted there.
         let _ = self.0.deliver(packet.freeze());
     }
