@@ -1,93 +1,46 @@
-//! One connection to the backend: how it is made, watched over, and taken apart.
+//! How a connection is made, watched over, and taken apart.
 
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use xen_grant::{GrantedPage, Grantee, Quarantine, Reference};
 
+use super::connection::{Connection, Queue, State};
 use super::rx::RxQueue;
+use super::target::Target;
 use super::tx::TxQueue;
-use super::{Fault, Netfront, QUOTA, STALL, Stats};
-use crate::platform::{Instant, Platform, Port};
+use super::{Netfront, Stats};
+use crate::platform::{Instant, Platform};
 use crate::store::Store;
+use crate::wire::MAX_PACKET;
+use crate::xenbus::BackendOffer;
 
-/// The rings of one connection, and how they fare.
-pub(super) struct Queue {
-    pub(super) tx: TxQueue,
-    pub(super) rx: RxQueue,
-    pub(super) port: Port,
-    state: State,
-    /// The last moment at which transmit was idle or moved.
-    pub(super) tx_moved: Instant,
-    completed_then: u64,
-}
+/// Transmitted packets that stay unanswered for so long mean that the backend has gone silent.
+pub(super) const STALL: Duration = Duration::from_secs(10);
 
-/// In the order in which things go wrong.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd)]
-enum State {
-    /// Published; the backend is not there yet.
-    Waiting,
-    /// Both ends are connected.
-    Live,
-    /// The backend is silent. Nothing more is sent, but what comes is received until xenbus has
-    /// closed the connection.
-    Stalled,
-    /// The backend broke a rule, and `service` does not know yet.
-    Broken,
-    /// As before, and xenbus is closing the connection.
-    Closing,
-}
+/// Ethernet header with a VLAN tag, which netif does not count into the MTU.
+pub(super) const LINK_HEADER: usize = 18;
 
-impl Queue {
-    /// The backend has connected. False if that is no news.
-    pub(super) fn go_live(&mut self, now: Instant) -> bool {
-        let news = self.state == State::Waiting;
-        if news {
-            self.state = State::Live;
-            self.tx_moved = now;
-        }
-        news
-    }
+/// A node to publish: its name below our directory, and its value.
+type Node = (String, String);
 
-    /// Whether packets may be sent.
-    #[inline]
-    pub(super) fn takes_packets(&self) -> bool {
-        self.state == State::Live
-    }
-
-    /// Whether the rings must be left alone.
-    #[inline]
-    pub(super) fn is_broken(&self) -> bool {
-        self.state >= State::Broken
-    }
-
-    /// Whether `service` has something to learn.
-    pub(super) fn has_news(&self) -> bool {
-        self.state == State::Broken
-    }
-
-    /// The backend broke a rule.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn break_down(&mut self, fault: Fault) {
-        if !self.is_broken() {
-            log::warn!("vif: the backend broke a rule: {fault}");
-            self.state = State::Broken;
-        }
-    }
+fn node(name: &str, value: impl core::fmt::Display) -> Node {
+    (String::from(name), format!("{value}"))
 }
 
 impl<P: Platform, S: Store> Netfront<P, S> {
-    /// Makes rings and event channel and shows them to the backend.
+    /// Makes rings and event channels and shows them to the backend.
     pub(super) fn connect(&mut self, now: Instant) {
         self.dismantle();
+        // What other devices left in the table's quarantine may have come free.
+        self.table.sweep();
         // With too much in quarantine the device stays down; the bus asks again later.
         let published = !self.quarantine.too_full()
-            && self.make_queue(now).is_some_and(|(queue, keys)| {
-                self.queue = Some(queue);
+            && self.make_queues(now).is_some_and(|nodes| {
                 self.refill();
-                self.bus.publish(now, &keys).is_ok()
+                self.bus.publish(now, &nodes).is_ok()
             });
         if !published {
             self.dismantle();
@@ -95,56 +48,88 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         }
     }
 
-    /// `None` if pages, references or event channels are short.
-    fn make_queue(&mut self, now: Instant) -> Option<(Queue, [(&'static str, String); 7])> {
+    /// Makes the connection; returns what is to be published of it. `None` if pages, references or
+    /// event channels are short.
+    fn make_queues(&mut self, now: Instant) -> Option<Vec<Node>> {
         // References in quarantine are replaced, as far as the table has more.
-        while self.references.len() < QUOTA
+        while self.references.len() < self.config.quota()
             && let Ok(reference) = self.table.claim()
         {
             self.references.push(reference);
         }
-        let offer = self.bus.offer();
-        let grantee = Grantee::new(offer.domain, offer.trusted);
-        let tx_page = self.ring_page(&grantee)?;
-        let rx_page = self.ring_page(&grantee)?;
-        let port = self.platform.alloc_unbound(grantee.domain()).ok()?;
-        let on = |feature: bool| String::from(if feature { "1" } else { "0" });
-        let keys = [
-            ("tx-ring-ref", format!("{}", tx_page.number())),
-            ("rx-ring-ref", format!("{}", rx_page.number())),
-            ("event-channel", format!("{}", port.get())),
-            ("request-rx-copy", on(true)),
-            ("feature-rx-notify", on(true)),
-            ("feature-sg", on(self.config.features.scatter_gather)),
-            // Absent would mean that we take packets with blank checksums.
-            ("feature-no-csum-offload", on(true)),
-        ];
-        let rx_references = self.references.split_off(self.references.len() / 2);
-        let tx_references = core::mem::take(&mut self.references);
-        let start = self.config.ring_start;
-        let queue = Queue {
-            tx: TxQueue::new(tx_page, start, tx_references, grantee),
-            rx: RxQueue::new(rx_page, start, rx_references, grantee),
-            port,
-            state: State::Waiting,
-            tx_moved: now,
-            completed_then: self.stats.tx_completed,
-        };
-        Some((queue, keys))
+        let offer = self.bus.offer().clone();
+        let features = self.config.features.and(offer.features).coherent();
+        self.connection = Some(Connection::new(features, longest(&offer)));
+        let count = self.config.queues_with(&offer);
+        let mut nodes = alloc::vec![node("request-rx-copy", 1), node("feature-rx-notify", 1)];
+        let own = self.config.features.coherent().nodes();
+        nodes.extend(own.into_iter().map(|(name, value)| node(name, value)));
+        if count > 1 {
+            nodes.push(node("multi-queue-num-queues", count));
+        }
+        for number in 0..count {
+            // One queue keeps its nodes at the top, where frontends have always had them.
+            let dir = if count > 1 { format!("queue-{number}/") } else { String::new() };
+            let share = self.references.len() / (count - number) as usize;
+            let mine = self.references.split_off(self.references.len() - share);
+            nodes.extend(self.make_queue(now, &offer, mine, &dir)?);
+        }
+        Some(nodes)
     }
 
-    /// A ring's page. If it is not used after all, dropping it ends the grant.
-    fn ring_page(&mut self, grantee: &Grantee) -> Option<GrantedPage> {
-        let frame = self.pool.take()?;
-        let page = GrantedPage::new(frame, self.references.pop()?, grantee);
-        self.stats.grants += 1;
-        Some(page)
+    /// Makes a queue that grants with `references`.
+    fn make_queue(
+        &mut self,
+        now: Instant,
+        offer: &BackendOffer,
+        mut references: Vec<Reference>,
+        dir: &str,
+    ) -> Option<Vec<Node>> {
+        let grantee = Grantee::new(offer.domain, offer.trusted);
+        let mut ring_page = || {
+            // If it is not used after all, dropping it ends the grant.
+            let page = GrantedPage::new(self.pool.take()?, references.pop()?, &grantee);
+            self.stats.grants += 1;
+            Some(page)
+        };
+        let (tx_page, rx_page) = (ring_page()?, ring_page()?);
+        let named = |name: &str, value: u32| (format!("{dir}{name}"), format!("{value}"));
+        let mut nodes = alloc::vec![
+            named("tx-ring-ref", tx_page.number()),
+            named("rx-ring-ref", rx_page.number()),
+        ];
+        let tx_port = self.platform.alloc_unbound(grantee.domain()).ok()?;
+        let mut rx_port = tx_port;
+        if self.config.split_event_channels && offer.split_event_channels {
+            let Ok(port) = self.platform.alloc_unbound(grantee.domain()) else {
+                self.platform.close(tx_port);
+                return None;
+            };
+            rx_port = port;
+            nodes.push(named("event-channel-tx", tx_port.get()));
+            nodes.push(named("event-channel-rx", rx_port.get()));
+        } else {
+            nodes.push(named("event-channel", tx_port.get()));
+        }
+        let config = &self.config;
+        let rx_references = references.split_off(references.len() / 2);
+        let target = Target::new(config.rx_floor, config.rx_ceiling);
+        let start = config.ring_start;
+        let tx = TxQueue::new(tx_page, start, references, grantee, config.tx_bytes);
+        let features = config.features.coherent();
+        let rx = RxQueue::new(rx_page, start, rx_references, grantee, target, features);
+        let queue = Queue::new(tx, rx, (tx_port, rx_port), now);
+        self.connection.as_mut()?.queues.push(queue);
+        Some(nodes)
     }
 
     /// Ends the connection on our side, at once and whatever the backend does.
     pub(super) fn dismantle(&mut self) {
-        if let Some(queue) = self.queue.take() {
-            self.platform.close(queue.port);
+        for queue in self.connection.take().into_iter().flat_map(|connection| connection.queues) {
+            self.platform.close(queue.tx_port);
+            if queue.rx_port != queue.tx_port {
+                self.platform.close(queue.rx_port);
+            }
             let tx = queue.tx.dismantle(&mut self.quarantine, &mut self.stats);
             let rx = queue.rx.dismantle(&mut self.quarantine, &mut self.stats);
             self.references.extend(tx.into_iter().chain(rx));
@@ -156,30 +141,44 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     }
 
     /// Sees whether the backend has broken a rule or gone silent, and has the bus reconnect.
-    pub(super) fn watch_queue(&mut self, now: Instant) {
-        let Some(queue) = &mut self.queue else { return };
-        match queue.state {
+    pub(super) fn watch_connection(&mut self, now: Instant) {
+        let Some(connection) = &mut self.connection else { return };
+        match connection.state {
             State::Broken => {
                 self.stats.faults += 1;
-                queue.state = State::Closing;
+                connection.state = State::Closing;
                 self.bus.fail(now);
             }
             State::Live => {
-                let outstanding = queue.tx.outstanding();
-                if outstanding == 0 || queue.completed_then != self.stats.tx_completed {
-                    queue.completed_then = self.stats.tx_completed;
-                    queue.tx_moved = now;
-                } else if now.since(queue.tx_moved) >= STALL {
-                    log::warn!("vif: {outstanding} slots unanswered for 10 s, reconnecting");
-                    self.stats.stalls += 1;
-                    queue.state = State::Stalled;
-                    self.bus.recheck(now);
-                    self.bus.fail(now);
-                }
+                let Some(silent) =
+                    connection.queues.iter_mut().find_map(|queue| stalled(queue, now))
+                else {
+                    return;
+                };
+                log::warn!("vif: {silent} slots unanswered for 10 s, reconnecting");
+                self.stats.stalls += 1;
+                connection.state = State::Stalled;
+                self.bus.recheck(now);
+                self.bus.fail(now);
             }
-            State::Waiting | State::Stalled | State::Closing => {}
+            State::Waiting | State::NoCarrier | State::Stalled | State::Closing => {}
         }
     }
+}
+
+/// Slots of a queue that the backend leaves unanswered for too long.
+fn stalled(queue: &mut Queue, now: Instant) -> Option<u32> {
+    let (outstanding, answered) = (queue.tx.outstanding(), queue.tx.answered());
+    if outstanding == 0 || queue.answered_then != answered {
+        queue.answered_then = answered;
+        queue.tx_moved = now;
+    }
+    (now.since(queue.tx_moved) >= STALL).then_some(outstanding)
+}
+
+/// The most bytes of a packet that is not to be cut.
+fn longest(offer: &BackendOffer) -> usize {
+    (usize::from(offer.mtu) + LINK_HEADER).min(MAX_PACKET)
 }
 
 /// Ends the sharing of a ring's page; its reference is free again unless the backend still maps it.

@@ -25,17 +25,23 @@
 //!     // ... let the upper layer send: net.reserve(..) and send(..), or net.batch() ...
 //!     net.flush(); // the backend learns of all of it at once
 //!     if !net.rearm() {
-//!         wait_for_an_event(net.next_deadline()); // on net.port(), or a xenstore watch
+//!         wait_for_an_event(net.next_deadline()); // on net.ports(), or a xenstore watch
 //!     }
 //! }
 //! # }
 //! ```
 
+mod bytes;
+mod config;
 mod connect;
+mod connection;
+mod device;
 mod fault;
 mod permit;
 mod rx;
+mod software;
 mod stats;
+mod target;
 mod tx;
 
 use alloc::vec::Vec;
@@ -49,60 +55,17 @@ use crate::features::Features;
 use crate::netif::Linear;
 use crate::platform::{Instant, Platform, Port};
 use crate::store::{Store, StoreError};
-use crate::wire::{MAX_SLOTS, RING_SIZE};
 use crate::xenbus::{BackendOffer, FrontBus, FrontStep};
-use connect::Queue;
+use connect::STALL;
+use connection::{Connection, State};
 
+pub use config::Config;
 pub use fault::Fault;
 pub use permit::{TxBatch, TxPermit};
 pub use stats::{RxDrops, Stats, TxDrops};
 
-/// Grants of a device: both rings full, and the two ring pages.
-const QUOTA: usize = 2 * RING_SIZE + 2;
-/// Transmitted packets that stay unanswered for so long mean that the backend has gone silent.
-const STALL: Duration = Duration::from_secs(10);
 /// How long to wait for frames when the receive ring has run empty for want of them.
 const NO_FRAME_RETRY: Duration = Duration::from_millis(10);
-
-/// What the frontend asks for. The backend may have less to offer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// What to take from the backend, and what to give it if it takes as much.
-    ///
-    /// With checksums, received packets may come with a blank one
-    /// ([`Checksum::Blank`](crate::buffer::Checksum::Blank)); with GSO, up to 65,535 bytes long
-    /// ([`Meta::gso`](crate::buffer::Meta)). `phy` knows what to do with either.
-    pub features: Features,
-    /// Queues: pairs of rings that a backend can serve side by side, at most
-    /// [`MAX_QUEUES`](crate::xenbus::MAX_QUEUES). What one takes of grants and pages, each takes.
-    pub queues: u32,
-    /// An event channel for each ring, rather than one for both.
-    pub split_event_channels: bool,
-    /// Pages posted for receiving, on each queue, while little arrives: at least 18.
-    pub rx_floor: u16,
-    /// The most pages posted, on each queue, while much arrives: at most 256.
-    pub rx_ceiling: u16,
-    /// The most bytes in flight to the backend, on each queue, before
-    /// [`reserve`](Netfront::reserve) says that there is no room. With `None` the ring is the limit.
-    /// One packet always goes.
-    pub tx_bytes: Option<u32>,
-    /// Where the ring indices start. They wrap, so tests start shortly before that.
-    pub ring_start: u32,
-}
-
-impl Default for Config {
-    fn default() -> Config {
-        Config {
-            features: Features::ALL,
-            queues: 1,
-            split_event_channels: true,
-            rx_floor: 64,
-            rx_ceiling: RING_SIZE as u16,
-            tx_bytes: None,
-            ring_start: 0,
-        }
-    }
-}
 
 /// Why a device could not be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,6 +92,9 @@ impl core::error::Error for OpenError {}
 pub enum Link {
     /// Not connected, not any more, or not yet.
     Down,
+    /// Both ends are connected, but the backend says that there is nobody behind it (`carrier`):
+    /// nothing can be sent.
+    NoCarrier,
     /// Both ends are connected.
     Up,
 }
@@ -141,7 +107,7 @@ pub struct Netfront<P: Platform, S: Store> {
     pool: FramePool,
     table: GrantTable,
     config: Config,
-    queue: Option<Queue>,
+    connection: Option<Connection>,
     references: Vec<Reference>,
     quarantine: Quarantine,
     stats: Stats,
@@ -152,8 +118,9 @@ pub struct Netfront<P: Platform, S: Store> {
 impl<P: Platform, S: Store> Netfront<P, S> {
     /// Opens vif number `vif` of this domain. [`service`](Netfront::service) then connects it.
     ///
-    /// It claims all the grant references that it will use. Pages come from `pool`: up to 256 are
-    /// posted for receiving, and as many as there are packets in flight are sent.
+    /// It claims all the grant references that it will use. Pages come from `pool`: for receiving
+    /// on each queue between [`rx_floor`](Config::rx_floor) and
+    /// [`rx_ceiling`](Config::rx_ceiling), and as many as there are packets in flight.
     pub fn open(
         platform: P,
         store: S,
@@ -163,16 +130,16 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         config: Config,
     ) -> Result<Netfront<P, S>, OpenError> {
         let bus = FrontBus::open(store, vif).map_err(OpenError::Store)?;
-        let references = table.claim_many(QUOTA).map_err(OpenError::Table)?;
+        let references = table.claim_many(config.quota()).map_err(OpenError::Table)?;
         Ok(Netfront {
             platform,
             bus,
             pool: pool.clone(),
             table: table.clone(),
             config,
-            queue: None,
+            connection: None,
             references,
-            quarantine: Quarantine::new(QUOTA),
+            quarantine: Quarantine::new(config.quota()),
             stats: Stats::default(),
             linear: Linear::default(),
         })
@@ -184,13 +151,14 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     pub fn service(&mut self) {
         let now = self.platform.now();
         self.retry_quarantine(now);
-        self.watch_queue(now);
+        self.watch_connection(now);
         match self.bus.poll(now) {
             FrontStep::Wait => {}
             FrontStep::Connect => self.connect(now),
             FrontStep::Live => {
-                if let Some(queue) = &mut self.queue
-                    && queue.go_live(now)
+                let carrier = self.bus.offer().carrier;
+                if let Some(connection) = &mut self.connection
+                    && connection.go_live(now, carrier)
                 {
                     self.stats.connects += 1;
                 }
@@ -207,36 +175,55 @@ impl<P: Platform, S: Store> Netfront<P, S> {
 
     /// When [`service`](Netfront::service) has something to do though nothing happens.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let queue = self.queue.as_ref();
-        let stall = queue.filter(|queue| queue.takes_packets() && queue.tx.outstanding() > 0);
-        let starved = queue.filter(|queue| !queue.is_broken() && queue.rx.posted() == 0);
-        [
-            self.bus.next_deadline(),
-            self.quarantine.next_retry().map(|at| Instant(0) + at),
-            stall.map(|queue| queue.tx_moved + STALL),
-            starved.map(|_| self.platform.now() + NO_FRAME_RETRY),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        let quarantine = self.quarantine.next_retry().map(|at| Instant(0) + at);
+        let others = self.bus.next_deadline().into_iter().chain(quarantine);
+        let connection = self.connection.iter().filter(|connection| !connection.is_broken());
+        let queues = connection.flat_map(|connection| {
+            let sends = connection.takes_packets();
+            connection.queues.iter().flat_map(move |queue| {
+                let waits = sends && queue.tx.outstanding() > 0;
+                let starved = queue.rx.posted() == 0;
+                let stall = waits.then(|| queue.tx_moved + STALL);
+                stall.into_iter().chain(starved.then(|| self.platform.now() + NO_FRAME_RETRY))
+            })
+        });
+        others.chain(queues).min()
     }
 
     /// Whether packets can be sent and received.
     pub fn link(&self) -> Link {
-        match &self.queue {
-            Some(queue) if queue.takes_packets() => Link::Up,
-            _ => Link::Down,
+        match self.connection.as_ref().map(|connection| connection.state) {
+            Some(State::Live) => Link::Up,
+            Some(State::NoCarrier) => Link::NoCarrier,
+            Some(State::Waiting | State::Stalled | State::Broken | State::Closing) | None => {
+                Link::Down
+            }
         }
     }
 
-    /// The event channel on which the backend wakes us, while there is one.
-    pub fn port(&self) -> Option<Port> {
-        self.queue.as_ref().map(|queue| queue.port)
+    /// The event channels on which the backend wakes us, each once, while there are any.
+    pub fn ports(&self) -> impl Iterator<Item = Port> + '_ {
+        self.queues().flat_map(|queue| {
+            let other = (queue.rx_port != queue.tx_port).then_some(queue.rx_port);
+            core::iter::once(queue.tx_port).chain(other)
+        })
+    }
+
+    /// Queues, while there are any.
+    pub fn queue_count(&self) -> usize {
+        self.queues().count()
     }
 
     /// What the toolstack and the backend say of themselves: MAC, MTU, features.
     pub fn backend(&self) -> &BackendOffer {
         self.bus.offer()
+    }
+
+    /// What packets to the backend may use: what it takes, and we are configured to give. Nothing
+    /// while there is no connection.
+    #[inline]
+    pub fn features(&self) -> Features {
+        self.connection.as_ref().map_or(Features::NONE, |connection| connection.features)
     }
 
     /// Counters.
@@ -256,36 +243,65 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         self.bus.close(self.platform.now());
     }
 
+    /// Connects again after [`disconnect`](Netfront::disconnect).
+    pub fn reconnect(&mut self) {
+        self.bus.reopen(self.platform.now());
+    }
+
     /// Whether an orderly disconnect has come to its end.
     pub fn closed(&self) -> bool {
-        self.queue.is_none() && self.bus.is_closed()
+        self.connection.is_none() && self.bus.is_closed()
+    }
+
+    /// The domain goes on after having been suspended, maybe on another machine: event channels
+    /// and grants of the old connection are gone. What was in flight is lost, and counted; then
+    /// it connects anew.
+    ///
+    /// Call it when the platform's grant table, event channels and xenstore work again. After a
+    /// suspend that was cancelled (a checkpoint), nothing has changed: don't.
+    pub fn resumed(&mut self) {
+        self.dismantle();
+        self.bus.resumed(self.platform.now());
     }
 
     // -- receive ----------------------------------------------------------------------------
 
     /// Hands up to `budget` received packets to `sink`, and posts new pages in the place of
     /// theirs. Returns how many packets it looked at, dropped ones included.
-    pub fn poll_rx(&mut self, budget: usize, sink: impl FnMut(RxPacket)) -> usize {
-        let Some(queue) = self.queue.as_mut().filter(|queue| !queue.is_broken()) else { return 0 };
-        match queue.rx.poll(budget, &mut self.quarantine, &mut self.stats, sink) {
-            Ok(0) => 0,
-            Ok(packets) => {
-                self.refill();
-                packets
-            }
-            Err(fault) => {
-                queue.break_down(fault);
-                0
+    ///
+    /// Packets of a flow come in their order.
+    pub fn poll_rx(&mut self, budget: usize, mut sink: impl FnMut(RxPacket)) -> usize {
+        let Some(connection) = self.connection.as_mut().filter(|it| !it.is_broken()) else {
+            return 0;
+        };
+        let (mut looked, mut fault) = (0, None);
+        for queue in connection.in_turn() {
+            let left = budget - looked;
+            match queue.rx.poll(left, &mut self.quarantine, &mut self.stats, &mut sink) {
+                Ok(packets) => looked += packets,
+                Err(found) => {
+                    fault = Some(found);
+                    break;
+                }
             }
         }
+        if let Some(fault) = fault {
+            connection.break_down(fault);
+        } else if looked > 0 {
+            self.refill();
+        }
+        looked
     }
 
     pub(crate) fn refill(&mut self) {
-        if let Some(queue) = self.queue.as_mut().filter(|queue| !queue.is_broken())
-            && queue.rx.refill(&self.pool, &mut self.stats) == Notify::Needed
-        {
-            self.stats.events_sent += 1;
-            self.platform.notify(queue.port);
+        let Some(connection) = self.connection.as_mut().filter(|it| !it.is_broken()) else {
+            return;
+        };
+        for queue in &mut connection.queues {
+            if queue.rx.refill(&self.pool, &mut self.stats) == Notify::Needed {
+                self.stats.events_sent += 1;
+                self.platform.notify(queue.rx_port);
+            }
         }
     }
 
@@ -294,7 +310,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     /// A frame to write a packet into. `None` when the pool has none left.
     #[inline]
     pub fn frame(&mut self) -> Option<Frame> {
-        match &mut self.queue {
+        match self.connection.as_mut().and_then(|connection| connection.queues.first_mut()) {
             Some(queue) => queue.tx.frame(&self.pool),
             None => self.pool.take(),
         }
@@ -306,84 +322,79 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         Some(TxBuf::new(self.frame()?, headroom))
     }
 
-    /// Reserves room for a packet of up to `slots` fragments, so that sending it can't fail.
-    /// `None` while the ring is full or the link is down: try again after
-    /// [`complete_tx`](Netfront::complete_tx), or after [`service`](Netfront::service).
+    /// Reserves room for packets of up to `slots` slots together ([`slots`](crate::netif::slots):
+    /// one a fragment, one more with GSO), so that sending them can't fail. `None` while a ring is
+    /// full or the link is not up: try again after [`complete_tx`](Netfront::complete_tx), or
+    /// after [`service`](Netfront::service).
+    ///
+    /// What will be sent is not known yet, so it takes room on every queue;
+    /// [`Netif::send`](crate::netif::Netif::send) looks at the packet first.
     #[inline]
     pub fn reserve(&mut self, slots: usize) -> Option<TxPermit<'_>> {
-        let max_fragments = self.max_fragments();
-        let queue = self.queue.as_mut().filter(|queue| queue.takes_packets())?;
-        if !queue.tx.has_room(slots) {
+        let connection = self.connection.as_mut().filter(|it| it.takes_packets())?;
+        if connection.room() < slots {
             return None;
         }
-        Some(TxPermit::new(
-            &mut queue.tx,
-            &mut self.stats,
-            self.bus.offer(),
-            slots.min(max_fragments),
-        ))
+        Some(TxPermit::new(connection, slots, &self.pool, &mut self.stats))
     }
 
     /// Begins a burst of packets of one fragment each: the leanest way to send many. `None` while
-    /// the link is down.
+    /// the link is not up.
     #[inline]
     pub fn batch(&mut self) -> Option<TxBatch<'_, P>> {
-        let queue = self.queue.as_mut().filter(|queue| queue.takes_packets())?;
-        let (stats, offer) = (&mut self.stats, self.bus.offer());
-        Some(TxBatch::new(queue, stats, offer, &self.pool, &self.platform))
+        let connection = self.connection.as_mut().filter(|it| it.takes_packets())?;
+        Some(TxBatch::new(connection, &self.pool, &mut self.stats, &self.platform))
     }
 
-    /// How many fragments a packet may have now.
+    /// How many slots have room now, whichever queue they go to.
     #[inline]
     pub fn room(&self) -> usize {
-        self.queue.as_ref().map_or(0, |queue| queue.tx.room())
+        self.connection.as_ref().map_or(0, Connection::room)
     }
 
     /// The most fragments that a packet to this backend may have: 18, or 1 if it takes no
     /// scatter-gather.
     pub fn max_fragments(&self) -> usize {
-        if self.config.features.scatter_gather && self.bus.offer().features.scatter_gather {
-            MAX_SLOTS
-        } else {
-            1
-        }
+        self.features().max_fragments()
     }
 
-    /// Shows the backend everything sent since the last time: one event at most.
+    /// Shows the backend everything sent since the last time: one event a queue at most.
     pub fn flush(&mut self) {
-        if let Some(queue) = self.queue.as_mut().filter(|queue| !queue.is_broken()) {
-            queue.tx.flush(&mut self.stats, &self.platform, queue.port);
+        let Some(connection) = self.connection.as_mut().filter(|it| !it.is_broken()) else {
+            return;
+        };
+        for queue in &mut connection.queues {
+            queue.tx.flush(&mut self.stats, &self.platform, queue.tx_port);
         }
     }
 
     /// Takes back the pages of packets that have been sent; returns how many slots that were.
     pub fn complete_tx(&mut self) -> usize {
-        let Some(queue) = self.queue.as_mut().filter(|queue| !queue.is_broken()) else { return 0 };
-        match queue.tx.complete(&mut self.quarantine, &mut self.stats) {
-            Ok(slots) => slots,
-            Err(fault) => {
-                queue.break_down(fault);
-                0
+        let Some(connection) = self.connection.as_mut().filter(|it| !it.is_broken()) else {
+            return 0;
+        };
+        let mut slots = 0;
+        for queue in &mut connection.queues {
+            match queue.tx.complete(&mut self.quarantine, &mut self.stats) {
+                Ok(answered) => slots += answered,
+                Err(fault) => {
+                    connection.break_down(fault);
+                    return 0;
+                }
             }
         }
+        slots
     }
 
     /// Flushes, and asks the backend for an event at the next packet. True if there is something
     /// to do already: then go round again instead of waiting, for that event may never come.
     pub fn rearm(&mut self) -> bool {
         self.flush();
-        let Some(queue) = &mut self.queue else { return false };
-        if queue.is_broken() {
-            // `service` has not seen it yet, or waits for the backend to close.
-            return queue.has_news();
-        }
-        match (queue.rx.arm(), queue.tx.arm()) {
-            (Ok(rx), Ok(tx)) => rx || tx,
-            (Err(fault), _) | (_, Err(fault)) => {
-                queue.break_down(fault);
-                true
-            }
-        }
+        self.connection.as_mut().is_some_and(|connection| connection.arm(&self.platform))
+    }
+
+    fn queues(&self) -> impl Iterator<Item = &connection::Queue> {
+        self.connection.iter().flat_map(|connection| &connection.queues)
     }
 }
 

@@ -1,84 +1,119 @@
-//! Room on the transmit ring, reserved; and the frontend as a [`Netif`].
+//! Room on the transmit rings, reserved, and what is sent into it.
 
 use xen_grant::{Frame, FramePool};
 
-use super::connect::Queue;
+use super::connection::{Connection, Queue, queue_for};
+use super::software;
 use super::stats::Stats;
-use super::tx::TxQueue;
-use super::{Link, Netfront};
-use crate::buffer::{TxBuf, TxPacket};
-use crate::header::checksum::fill_blank;
-use crate::header::{ETHERNET_HEADER, MacAddr};
-use crate::netif::{self, Capabilities, Linear, Netif, Permit, RxOf};
-use crate::platform::{Platform, Port};
-use crate::store::Store;
+use crate::buffer::{TxBuf, TxPacket, View};
+use crate::features::Features;
+use crate::header::ETHERNET_HEADER;
+use crate::netif::{self, Permit};
+use crate::platform::Platform;
 use crate::wire::MAX_PACKET;
-use crate::xenbus::BackendOffer;
 
-/// Ethernet header with a VLAN tag, which netif does not count into the MTU.
-const LINK_HEADER: usize = 18;
-
-/// Room on the ring for one packet, so that sending it can't fail.
+/// Room on the rings, so that sending can't fail: for one packet, or for several that take no
+/// more slots together.
 #[must_use = "a permit that is not used reserves nothing"]
 pub struct TxPermit<'a> {
-    tx: &'a mut TxQueue,
-    stats: &'a mut Stats,
+    queues: &'a mut [Queue],
+    features: Features,
+    longest: usize,
+    /// Slots left.
     slots: usize,
-    largest: usize,
+    pool: &'a FramePool,
+    stats: &'a mut Stats,
 }
 
 impl<'a> TxPermit<'a> {
+    /// Room for `slots` slots on any queue; the caller has seen that it is there.
     #[inline]
     pub(super) fn new(
-        tx: &'a mut TxQueue,
-        stats: &'a mut Stats,
-        offer: &BackendOffer,
+        connection: &'a mut Connection,
         slots: usize,
+        pool: &'a FramePool,
+        stats: &'a mut Stats,
     ) -> TxPermit<'a> {
-        TxPermit { tx, stats, slots, largest: largest(offer) }
+        let Connection { queues, features, longest, .. } = connection;
+        TxPermit { queues, features: *features, longest: *longest, slots, pool, stats }
     }
 
-    /// Puts the packet on the ring. The backend learns of it with the next
-    /// [`flush`](Netfront::flush).
+    /// Room on the queue of packets that begin with `head`; the caller has seen that it is there.
+    #[inline]
+    pub(super) fn for_flow(
+        connection: &'a mut Connection,
+        head: &[u8],
+        slots: usize,
+        pool: &'a FramePool,
+        stats: &'a mut Stats,
+    ) -> TxPermit<'a> {
+        let Connection { queues, features, longest, .. } = connection;
+        let queues = queue_for(queues, head).map_or(&mut [][..], core::slice::from_mut);
+        TxPermit { queues, features: *features, longest: *longest, slots, pool, stats }
+    }
+
+    /// Puts the packet on a ring: that of its flow. The backend learns of it with the next
+    /// [`flush`](super::Netfront::flush).
     ///
-    /// A packet that can't be sent (shorter than an Ethernet header or too long, more fragments than
-    /// reserved or than the backend takes) is dropped and counted. A blank checksum is filled in:
-    /// offload has not been agreed on with any backend.
+    /// A packet that can't be sent (shorter than an Ethernet header, longer than the MTU and not GSO,
+    /// more slots than are left) is dropped and counted. What the backend does not take is done
+    /// here where it needs no more slots: a blank checksum is filled in, several fragments
+    /// that fit a page are put into one. GSO that the backend does not take is dropped; a packet
+    /// is cut by [`Netif::send`](crate::netif::Netif::send), which reserves for all its segments.
     #[inline]
     pub fn send(&mut self, mut packet: TxPacket) {
-        let fragments = packet.fragments().len();
-        let size: usize = packet.fragments().iter().map(TxBuf::len).sum();
-        let drops = &mut self.stats.tx_drops;
-        if fragments > self.slots {
-            drops.too_many_slots += 1;
-        } else if packet.meta.gso.is_some() {
-            drops.no_gso += 1;
-        } else if !(ETHERNET_HEADER..=self.largest).contains(&size) {
-            drops.bad_length += 1;
-        } else if fill_blank(&mut packet).is_none() {
-            drops.bad_checksum += 1;
-        } else {
-            self.tx.send(packet, size as u16, self.stats);
+        let slots = netif::slots(&packet);
+        let size = packet.fragments().iter().map(TxBuf::len).sum();
+        let longest = if packet.meta.gso.is_some() { MAX_PACKET } else { self.longest };
+        if slots > self.slots {
+            self.stats.tx_drops.too_many_slots += 1;
+            return;
         }
+        if !(ETHERNET_HEADER..=longest).contains(&size) {
+            self.stats.tx_drops.bad_length += 1;
+            return;
+        }
+        let Some(queue) = queue_for(self.queues, packet.head()) else { return };
+        if software::is_needed(&packet, &self.features) {
+            let alloc = || queue.tx.frame(self.pool);
+            match software::fit(packet, &self.features, alloc, self.stats) {
+                Some(fitting) => packet = fitting,
+                None => return,
+            }
+        }
+        self.slots -= slots;
+        // At most MAX_PACKET.
+        queue.tx.send(packet, size as u16, self.stats);
     }
 
     /// As [`send`](TxPermit::send), for a packet of one fragment and nothing known about it.
     #[inline]
     pub fn send_single(&mut self, buf: TxBuf) {
         let size = buf.len();
-        if !(ETHERNET_HEADER..=self.largest).contains(&size) || self.slots == 0 {
+        if self.slots == 0 {
+            self.stats.tx_drops.too_many_slots += 1;
+        } else if !(ETHERNET_HEADER..=self.longest).contains(&size) {
             self.stats.tx_drops.bad_length += 1;
-        } else {
+        } else if let Some(queue) = queue_for(self.queues, buf.bytes()) {
+            self.slots -= 1;
             // Room was reserved.
-            let _sent = self.tx.send_single(buf, size as u16, self.stats);
+            let _sent = queue.tx.send_single(buf, size as u16, self.stats);
         }
     }
 }
 
-/// The most bytes of a packet, Ethernet header included.
-#[inline]
-fn largest(offer: &BackendOffer) -> usize {
-    (usize::from(offer.mtu) + LINK_HEADER).min(MAX_PACKET)
+impl Permit for TxPermit<'_> {
+    type Block = Frame;
+
+    #[inline]
+    fn send(&mut self, packet: TxPacket) {
+        TxPermit::send(self, packet);
+    }
+
+    #[inline]
+    fn send_single(&mut self, buf: TxBuf) {
+        TxPermit::send_single(self, buf);
+    }
 }
 
 /// A burst of packets of one fragment each. What is the same for all of them is looked up once;
@@ -97,45 +132,49 @@ fn largest(offer: &BackendOffer) -> usize {
 /// # }
 /// ```
 pub struct TxBatch<'a, P: Platform> {
-    tx: &'a mut TxQueue,
-    stats: &'a mut Stats,
-    largest: usize,
+    queues: &'a mut [Queue],
+    longest: usize,
     pool: &'a FramePool,
+    stats: &'a mut Stats,
     platform: &'a P,
-    port: Port,
 }
 
 impl<'a, P: Platform> TxBatch<'a, P> {
     #[inline]
     pub(super) fn new(
-        queue: &'a mut Queue,
-        stats: &'a mut Stats,
-        offer: &BackendOffer,
+        connection: &'a mut Connection,
         pool: &'a FramePool,
+        stats: &'a mut Stats,
         platform: &'a P,
     ) -> TxBatch<'a, P> {
-        let (tx, port) = (&mut queue.tx, queue.port);
-        TxBatch { tx, stats, largest: largest(offer), pool, platform, port }
+        let Connection { queues, longest, .. } = connection;
+        TxBatch { queues, longest: *longest, pool, stats, platform }
     }
 
     /// An empty buffer with `headroom` bytes reserved in front. `None` when the pool has no frame
     /// left.
     #[inline]
     pub fn buffer(&mut self, headroom: usize) -> Option<TxBuf> {
-        Some(TxBuf::new(self.tx.frame(self.pool)?, headroom))
+        let frame = match self.queues.first_mut() {
+            Some(queue) => queue.tx.frame(self.pool),
+            None => self.pool.take(),
+        };
+        Some(TxBuf::new(frame?, headroom))
     }
 
-    /// Puts a packet on the ring; gives it back if the ring is full.
+    /// Puts a packet on the ring of its flow; gives it back if that is full.
     ///
     /// One that can't be sent (shorter than an Ethernet header or too long) is dropped and counted.
     #[inline]
     pub fn send(&mut self, buf: TxBuf) -> Result<(), TxBuf> {
         let size = buf.len();
-        if !(ETHERNET_HEADER..=self.largest).contains(&size) {
+        if !(ETHERNET_HEADER..=self.longest).contains(&size) {
             self.stats.tx_drops.bad_length += 1;
-            Ok(())
-        } else {
-            self.tx.send_single(buf, size as u16, self.stats)
+            return Ok(());
+        }
+        match queue_for(self.queues, buf.bytes()) {
+            Some(queue) => queue.tx.send_single(buf, size as u16, self.stats),
+            None => Err(buf),
         }
     }
 }
@@ -143,88 +182,8 @@ impl<'a, P: Platform> TxBatch<'a, P> {
 impl<P: Platform> Drop for TxBatch<'_, P> {
     #[inline]
     fn drop(&mut self) {
-        self.tx.flush(self.stats, self.platform, self.port);
-    }
-}
-
-impl Permit for TxPermit<'_> {
-    type Block = Frame;
-
-    #[inline]
-    fn send(&mut self, packet: TxPacket) {
-        TxPermit::send(self, packet);
-    }
-
-    #[inline]
-    fn send_single(&mut self, buf: TxBuf) {
-        TxPermit::send_single(self, buf);
-    }
-}
-
-impl<P: Platform, S: Store> Netif for Netfront<P, S> {
-    type Block = Frame;
-    type Permit<'a>
-        = TxPermit<'a>
-    where
-        Self: 'a;
-
-    fn mac(&self) -> MacAddr {
-        MacAddr(self.backend().mac.unwrap_or_default())
-    }
-
-    /// The vif's MTU, or what fits a page where a packet has only one.
-    fn mtu(&self) -> usize {
-        let mtu = usize::from(self.backend().mtu);
-        if self.max_fragments() > 1 { mtu } else { mtu.min(xen_grant::PAGE_SIZE - LINK_HEADER) }
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            block_size: xen_grant::PAGE_SIZE,
-            max_fragments: self.max_fragments(),
-            ..Capabilities::default()
+        for queue in self.queues.iter_mut() {
+            queue.tx.flush(self.stats, self.platform, queue.tx_port);
         }
-    }
-
-    fn stats(&self) -> netif::Stats {
-        let stats = Netfront::stats(self);
-        netif::Stats {
-            rx_packets: stats.rx_packets,
-            rx_bytes: stats.rx_bytes,
-            rx_dropped: stats.rx_drops.total(),
-            tx_packets: stats.tx_packets,
-            tx_bytes: stats.tx_bytes,
-            tx_dropped: stats.tx_drops.total(),
-            copies: 0,
-            copied_bytes: 0,
-            linearised_packets: self.linear.packets(),
-            linearised_bytes: self.linear.bytes(),
-        }
-    }
-
-    #[inline]
-    fn alloc(&mut self, headroom: usize) -> Option<TxBuf> {
-        self.buffer(headroom)
-    }
-
-    #[inline]
-    fn reserve(&mut self, slots: usize) -> Option<TxPermit<'_>> {
-        if self.link() == Link::Up && self.room() < slots {
-            self.complete_tx();
-        }
-        Netfront::reserve(self, slots)
-    }
-
-    #[inline]
-    fn receive(&mut self, budget: usize, sink: impl FnMut(RxOf<Self>)) -> usize {
-        self.poll_rx(budget, sink)
-    }
-
-    fn flush(&mut self) {
-        Netfront::flush(self);
-    }
-
-    fn linear(&mut self) -> &mut Linear {
-        &mut self.linear
     }
 }

@@ -14,7 +14,10 @@ use xen_ring::{FrontRing, Notify};
 
 use super::fault::Fault;
 use super::stats::{RxDrops, Stats};
+use super::target::Target;
 use crate::buffer::{Checksum, RxBuf, RxPacket};
+use crate::features::Features;
+use crate::offload::make_blank;
 use crate::ring_page::Shared;
 use crate::wire::{Extra, Gso, RING_SIZE, RxRequest, RxResponse, RxRing, rx_flags};
 
@@ -35,7 +38,10 @@ pub(super) struct RxQueue {
     slots: Box<[Slot; RING_SIZE]>,
     /// Slots that own nothing: their references are in quarantine, or there never were so many.
     bare: usize,
+    target: Target,
     grantee: Grantee,
+    /// What we told the backend that we take.
+    features: Features,
 }
 
 /// What is wrong with a packet: the counter to raise.
@@ -56,18 +62,22 @@ impl RxQueue {
         start: u32,
         references: Vec<Reference>,
         grantee: Grantee,
+        target: Target,
+        features: Features,
     ) -> RxQueue {
         let mut slots = Box::new([const { Slot { reference: None, posted: None } }; RING_SIZE]);
         let bare = RING_SIZE.saturating_sub(references.len());
         for (slot, reference) in slots.iter_mut().zip(references) {
             slot.reference = Some(reference);
         }
-        RxQueue { ring: FrontRing::starting_at(Shared(page), start), slots, bare, grantee }
+        let ring = FrontRing::starting_at(Shared(page), start);
+        RxQueue { ring, slots, bare, target, grantee, features }
     }
 
-    /// Posts pages until the ring is full, and shows them to the backend.
+    /// Posts as many pages as are wanted, and shows them to the backend.
     pub(super) fn refill(&mut self, pool: &FramePool, stats: &mut Stats) -> Notify {
-        let room = (self.ring.free() as usize).saturating_sub(self.bare);
+        let wanted = self.target.pages().saturating_sub(self.posted()) as usize;
+        let room = (self.ring.free() as usize).saturating_sub(self.bare).min(wanted);
         let frames = pool.take_many(room);
         if frames.len() < room {
             stats.no_frame += 1;
@@ -100,9 +110,22 @@ impl RxQueue {
         next.push(request);
     }
 
-    /// Pages posted and not filled.
+    /// Pages posted and not taken back.
+    #[inline]
     pub(super) fn posted(&self) -> u32 {
         self.ring.outstanding()
+    }
+
+    /// How far the backend has answered: an index that moves with every response.
+    #[inline]
+    pub(super) fn answered(&self) -> u32 {
+        self.ring.consumed()
+    }
+
+    /// Whether a packet has come.
+    #[inline]
+    pub(super) fn has_news(&mut self) -> Result<bool, Fault> {
+        Ok(self.ring.refresh()? > 0)
     }
 
     /// Hands up to `budget` packets to `sink`; returns how many it looked at.
@@ -134,8 +157,7 @@ impl RxQueue {
                     Ok(len)
                 })
             } else {
-                self.chain(index, response, quarantine, stats).map(|(mut packet, len)| {
-                    packet.meta.checksum = checksum(response.flags);
+                self.chain(index, response, quarantine, stats).map(|(packet, len)| {
                     sink(packet);
                     len
                 })
@@ -154,7 +176,11 @@ impl RxQueue {
         }
         stats.rx_packets += packets;
         stats.rx_bytes += bytes;
-        stats.rx_slots += u64::from(self.ring.consumed().wrapping_sub(first));
+        let slots = self.ring.consumed().wrapping_sub(first);
+        stats.rx_slots += u64::from(slots);
+        if slots > 0 {
+            self.target.adapt(self.posted());
+        }
         match fault {
             None => Ok(looked),
             Some(fault) => {
@@ -177,6 +203,7 @@ impl RxQueue {
     ) -> Result<(RxPacket, usize), Bad> {
         let (mut packet, mut bytes) = (RxPacket::new(), 0);
         let mut wrong: Option<Wrong> = None;
+        let flags = response.flags;
         let (mut index, mut response, mut extra) = (first, response, true);
         loop {
             let added = self.fragment(index, response, quarantine, stats).and_then(|(buf, len)| {
@@ -207,7 +234,33 @@ impl RxQueue {
         match wrong {
             Some(why) => Err(bad(why)),
             None if bytes < SHORTEST => Err(bad(|drops| &mut drops.runt)),
-            None => Ok((packet, bytes)),
+            None => {
+                packet.meta.checksum = checksum(flags);
+                Ok((self.large(packet, stats)?, bytes))
+            }
+        }
+    }
+
+    /// Sees to a packet that is to be cut, if it is one: its checksum is to be blank.
+    fn large(&self, packet: RxPacket, stats: &mut Stats) -> Result<RxPacket, Bad> {
+        let Some(gso) = packet.meta.gso else { return Ok(packet) };
+        if !self.features.takes_gso(gso.kind) {
+            return Err(bad(|drops| &mut drops.bad_extra));
+        }
+        stats.rx_gso += 1;
+        if packet.meta.checksum == Checksum::Blank {
+            return Ok(packet);
+        }
+        // Nobody else has seen it yet, so it can be written.
+        let Ok(mut packet) = packet.try_into_tx() else {
+            return Err(bad(|drops| &mut drops.bad_extra));
+        };
+        match make_blank(&mut packet) {
+            Ok(()) => {
+                stats.rx_made_blank += 1;
+                Ok(packet.freeze())
+            }
+            Err(_) => Err(bad(|drops| &mut drops.bad_extra)),
         }
     }
 

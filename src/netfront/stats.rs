@@ -48,8 +48,10 @@ pub struct TxDrops {
     pub bad_checksum: u64,
     /// More fragments than were reserved, or several although the backend takes only one.
     pub too_many_slots: u64,
-    /// GSO, which the backend does not take.
+    /// GSO that the backend does not take, or whose headers make no sense.
     pub no_gso: u64,
+    /// Something had to be done in software, and the pool had no frame for it.
+    pub no_frame: u64,
     /// The backend answered with an error (slots).
     pub backend_error: u64,
     /// The backend answered that it had dropped it (slots).
@@ -66,6 +68,7 @@ impl TxDrops {
             bad_checksum,
             too_many_slots,
             no_gso,
+            no_frame,
             backend_error,
             backend_dropped,
             disconnected,
@@ -74,6 +77,7 @@ impl TxDrops {
             + bad_checksum
             + too_many_slots
             + no_gso
+            + no_frame
             + backend_error
             + backend_dropped
             + disconnected
@@ -101,6 +105,20 @@ pub struct Stats {
     pub tx_completed: u64,
     /// Packets, or slots, not sent.
     pub tx_drops: TxDrops,
+    /// Large packets handed up whole.
+    pub rx_gso: u64,
+    /// Of these, some whose checksum was not blank as it should be, and was made so.
+    pub rx_made_blank: u64,
+    /// Large packets sent whole.
+    pub tx_gso: u64,
+    /// Packets sent with a blank checksum.
+    pub tx_blank: u64,
+    /// Blank checksums that the backend does not take, filled in before sending.
+    pub tx_filled: u64,
+    /// Large packets that the backend does not take, cut into segments before sending.
+    pub tx_cut: u64,
+    /// Packets of several fragments put into one page for a backend that takes no more.
+    pub tx_gathered: u64,
     /// Pages granted. Each was revoked, is granted now, or is in quarantine.
     pub grants: u64,
     /// Grants ended.
@@ -111,8 +129,8 @@ pub struct Stats {
     pub clears: u64,
     /// Bytes cleared.
     pub cleared_bytes: u64,
-    /// Payload bytes that this driver copied. It has no code that does; the adaptors above it
-    /// count what they copy.
+    /// Payload bytes that this driver copied: cutting and gathering packets for a backend that
+    /// takes less. The adaptors above it count what they copy.
     pub copied_bytes: u64,
     /// Events sent to the backend: the only hypercalls on the packet path.
     pub events_sent: u64,

@@ -6,6 +6,7 @@ use arrayvec::ArrayVec;
 use xen_grant::{Frame, FramePool, Granted, GrantedPage, Grantee, Quarantine, ReadOnly, Reference};
 use xen_ring::{FrontRing, InFlight, Notify};
 
+use super::bytes::BytesInFlight;
 use super::fault::Fault;
 use super::stats::Stats;
 use crate::buffer::{Checksum, TxBuf, TxPacket};
@@ -22,6 +23,7 @@ pub(super) struct TxQueue {
     /// A free id owns a reference; one in flight, the page that it grants.
     in_flight: InFlight<Reference, Granted<ReadOnly>, RING_SIZE>,
     spare: ArrayVec<Frame, SPARE>,
+    bytes: Option<BytesInFlight>,
     grantee: Grantee,
     /// Extras pushed and not published yet.
     staged_extras: u32,
@@ -36,11 +38,13 @@ impl TxQueue {
         start: u32,
         references: Vec<Reference>,
         grantee: Grantee,
+        most_bytes: Option<u32>,
     ) -> TxQueue {
         TxQueue {
             ring: FrontRing::starting_at(Shared(page), start),
             in_flight: InFlight::new(references),
             spare: ArrayVec::new(),
+            bytes: most_bytes.map(BytesInFlight::new),
             grantee,
             staged_extras: 0,
             published_extras: 0,
@@ -56,15 +60,19 @@ impl TxQueue {
         }
     }
 
-    /// How many fragments a packet may have now, an extra besides them included.
+    /// How many slots, extras included, have room now.
+    #[inline]
     pub(super) fn room(&self) -> usize {
-        (self.ring.free() as usize).saturating_sub(1).min(self.in_flight.free())
+        match &self.bytes {
+            Some(bytes) if !bytes.has_room() => 0,
+            _ => (self.ring.free() as usize).min(self.in_flight.free()),
+        }
     }
 
-    /// Whether a packet of `slots` fragments, and an extra, has room now.
+    /// How far the backend has answered: an index that moves with every response.
     #[inline]
-    pub(super) fn has_room(&self, slots: usize) -> bool {
-        self.ring.free() as usize > slots && self.in_flight.free() >= slots
+    pub(super) fn answered(&self) -> u32 {
+        self.ring.consumed()
     }
 
     /// Slots that the backend has not answered.
@@ -79,7 +87,9 @@ impl TxQueue {
         let mut flags = checksum_flags(meta.checksum);
         if meta.gso.is_some() {
             flags |= tx_flags::EXTRA_INFO;
+            stats.tx_gso += 1;
         }
+        stats.tx_blank += u64::from(meta.checksum == Checksum::Blank);
         let fragments = packet.into_fragments();
         let mut left = fragments.len();
         stats.tx_packets += 1;
@@ -139,6 +149,9 @@ impl TxQueue {
         if let Some((id, gref)) = started {
             let request = TxRequest { gref, offset, flags, id, size: size.unwrap_or(len) };
             slot.push(request.into());
+            if let Some(bytes) = &mut self.bytes {
+                bytes.start(id, len);
+            }
         }
         Ok(())
     }
@@ -193,6 +206,9 @@ impl TxQueue {
             if let Err(found) = ended {
                 fault = Some(found.into());
                 break;
+            }
+            if let Some(bytes) = &mut self.bytes {
+                bytes.end(response.id);
             }
             completed += 1;
         }

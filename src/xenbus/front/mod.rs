@@ -245,6 +245,10 @@ impl<S: Store> FrontBus<S> {
 
     /// Disconnects in good order, and stays so until [`reopen`](FrontBus::reopen).
     pub fn close(&mut self, now: Instant) {
+        if !self.wanted {
+            // Asked again, it does not begin again.
+            return;
+        }
         self.wanted = false;
         self.enter(self.phase, now);
         self.deadline = Some(now);

@@ -74,7 +74,7 @@ fn recover(pair: &mut Pair, script: &str) {
     pair.toolstack.remove_vif(&pair.vif);
     pair.front.borrow_mut().outbox.clear();
     pair.run_until("the frontend lets go", RECOVERY, |pair| {
-        pair.front.borrow().net.as_ref().is_some_and(|net| net.port().is_none())
+        pair.front.borrow().net.as_ref().is_some_and(|net| net.ports().next().is_none())
     });
     pair.host.set_chaos(Chaos { spurious: 0.0, ..Chaos::rough() });
     (*pair.up.borrow_mut(), *pair.down.borrow_mut()) = (Ledger::default(), Ledger::default());

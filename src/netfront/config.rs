@@ -1,0 +1,65 @@
+//! What the frontend asks for, and what it tells the backend of it.
+
+use crate::features::Features;
+use crate::wire::RING_SIZE;
+use crate::xenbus::{BackendOffer, MAX_QUEUES};
+
+/// Grants of a queue: both rings full, and the two ring pages.
+const GRANTS: usize = 2 * RING_SIZE + 2;
+
+/// What the frontend asks for. The backend may have less to offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// What to take from the backend, and what to give it if it takes as much.
+    ///
+    /// With checksums, received packets may come with a blank one
+    /// ([`Checksum::Blank`](crate::buffer::Checksum::Blank)); with GSO, up to 65,535 bytes long
+    /// ([`Meta::gso`](crate::buffer::Meta)). `phy` knows what to do with either.
+    pub features: Features,
+    /// Queues: pairs of rings that a backend can serve side by side, at most
+    /// [`MAX_QUEUES`](crate::xenbus::MAX_QUEUES). What one takes of grants and pages, each takes.
+    pub queues: u32,
+    /// An event channel for each ring, rather than one for both.
+    pub split_event_channels: bool,
+    /// Pages posted for receiving, on each queue, while little arrives: at least 18.
+    pub rx_floor: u16,
+    /// The most pages posted, on each queue, while much arrives: at most 256.
+    pub rx_ceiling: u16,
+    /// The most bytes in flight to the backend, on each queue, before
+    /// [`reserve`](Netfront::reserve) says that there is no room. With `None` the ring is the limit.
+    /// One packet always goes.
+    pub tx_bytes: Option<u32>,
+    /// Where the ring indices start. They wrap, so tests start shortly before that.
+    pub ring_start: u32,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            features: Features::ALL,
+            queues: 1,
+            split_event_channels: true,
+            rx_floor: 64,
+            rx_ceiling: RING_SIZE as u16,
+            tx_bytes: None,
+            ring_start: 0,
+        }
+    }
+}
+
+impl Config {
+    /// Queues that we ever have.
+    pub(super) fn most_queues(&self) -> u32 {
+        self.queues.clamp(1, MAX_QUEUES)
+    }
+
+    /// Grants that the device ever has at once.
+    pub(super) fn quota(&self) -> usize {
+        self.most_queues() as usize * GRANTS
+    }
+
+    /// Queues that we have with this backend.
+    pub(super) fn queues_with(&self, offer: &BackendOffer) -> u32 {
+        self.most_queues().min(offer.max_queues)
+    }
+}

@@ -1,0 +1,149 @@
+//! The frontend as a [`Netif`].
+
+use xen_grant::Frame;
+
+use super::connect::LINK_HEADER;
+use super::connection::queue_for;
+use super::{Link, Netfront, TxPermit, software};
+use crate::buffer::{TxBuf, TxPacket};
+use crate::header::MacAddr;
+use crate::netif::{self, Capabilities, Linear, Netif, RxOf};
+use crate::platform::Platform;
+use crate::store::Store;
+
+impl<P: Platform, S: Store> Netif for Netfront<P, S> {
+    type Block = Frame;
+    type Permit<'a>
+        = TxPermit<'a>
+    where
+        Self: 'a;
+
+    fn mac(&self) -> MacAddr {
+        MacAddr(self.backend().mac.unwrap_or_default())
+    }
+
+    /// The vif's MTU, or what fits a page where a packet has only one.
+    fn mtu(&self) -> usize {
+        let mtu = usize::from(self.backend().mtu);
+        if self.max_fragments() > 1 { mtu } else { mtu.min(xen_grant::PAGE_SIZE - LINK_HEADER) }
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let features = self.features();
+        Capabilities {
+            block_size: xen_grant::PAGE_SIZE,
+            max_fragments: features.max_fragments(),
+            checksum_v4: features.checksum_v4,
+            checksum_v6: features.checksum_v6,
+            gso_v4: features.gso_v4,
+            gso_v6: features.gso_v6,
+        }
+    }
+
+    fn stats(&self) -> netif::Stats {
+        let stats = Netfront::stats(self);
+        netif::Stats {
+            rx_packets: stats.rx_packets,
+            rx_bytes: stats.rx_bytes,
+            rx_dropped: stats.rx_drops.total(),
+            tx_packets: stats.tx_packets,
+            tx_bytes: stats.tx_bytes,
+            tx_dropped: stats.tx_drops.total(),
+            copies: stats.tx_gathered,
+            copied_bytes: stats.copied_bytes,
+            linearised_packets: self.linear.packets(),
+            linearised_bytes: self.linear.bytes(),
+        }
+    }
+
+    #[inline]
+    fn alloc(&mut self, headroom: usize) -> Option<TxBuf> {
+        self.buffer(headroom)
+    }
+
+    #[inline]
+    fn reserve(&mut self, slots: usize) -> Option<TxPermit<'_>> {
+        if self.link() == Link::Up && self.room() < slots {
+            self.complete_tx();
+        }
+        Netfront::reserve(self, slots)
+    }
+
+    #[inline]
+    fn receive(&mut self, budget: usize, sink: impl FnMut(RxOf<Self>)) -> usize {
+        self.poll_rx(budget, sink)
+    }
+
+    fn flush(&mut self) {
+        Netfront::flush(self);
+    }
+
+    fn linear(&mut self) -> &mut Linear {
+        &mut self.linear
+    }
+
+    /// A full queue holds up its own flows only. A large packet that the backend does not take is
+    /// cut here.
+    #[inline]
+    fn send(&mut self, packet: TxPacket) -> Result<(), TxPacket> {
+        let features = self.features();
+        if packet.meta.gso.is_some_and(|gso| !features.takes_gso(gso.kind)) {
+            return self.send_cut(packet);
+        }
+        match self.reserve_for(packet.head(), netif::slots(&packet)) {
+            Some(mut permit) => {
+                permit.send(packet);
+                Ok(())
+            }
+            None => Err(packet),
+        }
+    }
+}
+
+impl<P: Platform, S: Store> Netfront<P, S> {
+    /// Room on the queue of a packet that begins with `head`.
+    #[inline]
+    fn reserve_for(&mut self, head: &[u8], slots: usize) -> Option<TxPermit<'_>> {
+        self.make_room(head, slots)?;
+        let connection = self.connection.as_mut()?;
+        Some(TxPermit::for_flow(connection, head, slots, &self.pool, &mut self.stats))
+    }
+
+    /// Sees to it that the queue of a flow has so much room; `None` if it has not.
+    #[inline]
+    fn make_room(&mut self, head: &[u8], slots: usize) -> Option<()> {
+        for complete in [true, false] {
+            let connection = self.connection.as_mut().filter(|it| it.takes_packets())?;
+            if queue_for(&mut connection.queues, head)?.tx.room() >= slots {
+                return Some(());
+            }
+            if complete {
+                self.complete_tx();
+            }
+        }
+        None
+    }
+
+    #[cold]
+    fn send_cut(&mut self, packet: TxPacket) -> Result<(), TxPacket> {
+        let features = self.features();
+        let Some(slots) = software::slots_when_cut(&packet, &features) else {
+            self.stats.tx_drops.no_gso += 1;
+            return Ok(());
+        };
+        if self.make_room(packet.head(), slots).is_none() {
+            return Err(packet);
+        }
+        let Some(connection) = &mut self.connection else { return Err(packet) };
+        let Some(queue) = queue_for(&mut connection.queues, packet.head()) else {
+            return Err(packet);
+        };
+        let alloc = || self.pool.take();
+        software::cut(packet, &features, alloc, &mut self.stats, |segment, stats| {
+            // Shorter than the packet, which has a `u16` of bytes at most.
+            let size = segment.len() as u16;
+            queue.tx.send(segment, size, stats);
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,95 @@
+//! How many pages lie posted for receiving.
+//!
+//! ```text
+//!   ceiling ┤            ┌───────────┐ half used up between two looks: twice as many
+//!           │      ┌─────┘           └──┐
+//!   floor   ┼──────┘                    └── many looks with hardly any used: a quarter fewer
+//! ```
+//!
+//! A page that has been posted comes back only with a packet in it, so fewer are a matter of not
+//! posting again.
+
+use crate::wire::{MAX_SLOTS, RING_SIZE};
+
+/// Looks with little to do before the target goes down.
+const CALM: u32 = 64;
+
+pub(super) struct Target {
+    pages: u32,
+    floor: u32,
+    ceiling: u32,
+    calm: u32,
+}
+
+impl Target {
+    pub(super) fn new(floor: u16, ceiling: u16) -> Target {
+        // The largest packet must fit, else it would wait for ever.
+        let ceiling = u32::from(ceiling).clamp(MAX_SLOTS as u32, RING_SIZE as u32);
+        let floor = u32::from(floor).clamp(MAX_SLOTS as u32, ceiling);
+        Target { pages: floor, floor, ceiling, calm: 0 }
+    }
+
+    /// How many pages are to be posted.
+    #[inline]
+    pub(super) fn pages(&self) -> u32 {
+        self.pages
+    }
+
+    /// Packets have come, and `left` pages are still empty.
+    #[inline]
+    pub(super) fn adapt(&mut self, left: u32) {
+        if left < self.pages / 2 {
+            self.calm = 0;
+            self.pages = (self.pages * 2).min(self.ceiling);
+        } else if left < self.pages - self.pages / 4 {
+            self.calm = 0;
+        } else {
+            self.calm += 1;
+            if self.calm == CALM {
+                self.calm = 0;
+                self.pages = (self.pages - self.pages / 4).max(self.floor);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_follows_traffic_between_floor_and_ceiling() {
+        let mut target = Target::new(64, 256);
+        assert_eq!(target.pages(), 64);
+        for expected in [128, 256, 256] {
+            target.adapt(target.pages() / 2 - 1);
+            assert_eq!(target.pages(), expected);
+        }
+        let mut looks = 0;
+        while target.pages() > 64 {
+            target.adapt(target.pages() - 1);
+            looks += 1;
+        }
+        assert_eq!(looks, 5 * CALM); // 192, 144, 108, 81, 64
+        target.adapt(64);
+        assert_eq!(target.pages(), 64);
+    }
+
+    #[test]
+    fn work_in_between_keeps_it_where_it_is() {
+        let mut target = Target::new(20, 256);
+        target.adapt(0);
+        for look in 0..1000 {
+            target.adapt(if look % 50 == 0 { 25 } else { 40 });
+        }
+        assert_eq!(target.pages(), 40);
+    }
+
+    #[test]
+    fn the_largest_packet_always_fits() {
+        for (floor, ceiling) in [(0, 0), (300, 5), (1, 18)] {
+            assert_eq!(Target::new(floor, ceiling).pages(), 18);
+        }
+        assert_eq!(Target::new(u16::MAX, u16::MAX).pages(), 256);
+    }
+}
