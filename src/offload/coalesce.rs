@@ -10,9 +10,18 @@
 //!                                                      meta: GSO size of data 1, blank checksum
 //! ```
 //!
-//! Only packets that come right after each other are put together, so nothing overtakes anything,
-//! in a flow or across flows. Whether one joins is decided as Linux's GRO does it, whose rules
-//! make sure that cutting the packet again gives the segments back (RFC 9293 for the fields):
+//! Up to eight flows have a packet waiting, for a stack that serves its sockets in turn:
+//!
+//! ```text
+//!  push   A1 B1 C1 A2 B2 U A3 B3 flush     U is UDP, A and B are flows of many segments
+//!  sink   U A1-A3 B1-B3 C1                 the oldest first; with a ninth flow, it leaves at once
+//! ```
+//!
+//! A flow's packets stay in order: one that does not join leaves after what waits of its flow, and
+//! one whose flow can't be told (a fragment of an IP packet, headers that are cut short) after all
+//! that waits. Other packets need not wait, so they overtake. Whether a segment joins is decided
+//! as Linux's GRO does it, whose rules make sure that cutting the packet again gives the segments
+//! back (RFC 9293 for the fields):
 //!
 //! | | a segment joins if |
 //! |---|---|
@@ -25,11 +34,17 @@
 //! | data | as much as in the first, or less in the last, and some |
 //! | checksum | complete or blank. Of an unknown one nobody knows if it is right, and it could not be told afterwards |
 
+use arrayvec::ArrayVec;
+
+use super::ends::Ends;
 use super::flow::{Run, Step};
 use crate::buffer::{Checksum, Meta, Packet, View};
 use crate::header::{Narrow, ViewMut};
 use crate::netif::Capabilities;
 use crate::wire::{GsoKind, MAX_SLOTS};
+
+/// Flows that have a packet waiting, at most.
+pub const FLOWS: usize = 8;
 
 /// What a [`Coalescer`] has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,9 +61,9 @@ pub struct Stats {
 
 /// Puts consecutive segments together into packets that a device takes.
 ///
-/// At most one packet waits here, until [`flush`](Coalescer::flush) at the end of a burst. Packets
-/// are written in place, so fragments have one owner; those that are shared can be tried with
-/// [`Packet::try_into_tx`].
+/// Packets of up to [`FLOWS`] flows wait here, until [`flush`](Coalescer::flush) at the end of a
+/// burst. They are written in place, so fragments have one owner; those that are shared can be
+/// tried with [`Packet::try_into_tx`].
 ///
 /// ```
 /// # use xen_netfront::buffer::{HeapBlock, TxPacket};
@@ -65,18 +80,27 @@ pub struct Stats {
 /// # }
 /// ```
 pub struct Coalescer<V> {
-    /// The segments so far in one packet, headers as they came; empty if there are none.
-    pending: Packet<V>,
-    run: Option<Run>,
+    /// The oldest first.
+    waiting: ArrayVec<Waiting<V>, FLOWS>,
+    /// All of theirs.
+    fragments: usize,
     max_fragments: usize,
     v4: bool,
     v6: bool,
     stats: Stats,
 }
 
+/// The segments of a flow, so far.
+struct Waiting<V> {
+    run: Run,
+    /// In one packet, headers as they came.
+    packet: Packet<V>,
+}
+
 /// Whether a packet joins those that wait.
 enum Verdict {
-    Joins(Step),
+    /// The packet at this place.
+    Joins(usize, Step),
     /// It does not; others could join it.
     Starts(Run),
     Passes,
@@ -86,15 +110,30 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
     /// For a device that can do this. What it can't cut (GSO of that kind, with blank checksums),
     /// passes.
     pub fn new(device: &Capabilities) -> Coalescer<V> {
-        let max_fragments = device.max_fragments.min(MAX_SLOTS);
-        Coalescer {
-            pending: Packet::new(),
-            run: None,
-            max_fragments,
-            v4: max_fragments > 1 && device.gso_v4 && device.checksum_v4,
-            v6: max_fragments > 1 && device.gso_v6 && device.checksum_v6,
+        let mut coalescer = Coalescer {
+            waiting: ArrayVec::new_const(),
+            fragments: 0,
+            max_fragments: 0,
+            v4: false,
+            v6: false,
             stats: Stats::default(),
-        }
+        };
+        coalescer.adapt(device);
+        coalescer
+    }
+
+    /// From now on for a device that can do this. What waits is as the old one takes it.
+    pub fn adapt(&mut self, device: &Capabilities) {
+        self.max_fragments = device.max_fragments.min(MAX_SLOTS);
+        let several = self.max_fragments > 1;
+        self.v4 = several && device.gso_v4 && device.checksum_v4;
+        self.v6 = several && device.gso_v6 && device.checksum_v6;
+    }
+
+    /// Whether any packet is put together with another: whether the device takes them.
+    #[inline]
+    pub fn is_on(&self) -> bool {
+        self.v4 || self.v6
     }
 
     /// What it has done.
@@ -105,22 +144,29 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
     /// Whether a packet waits.
     #[inline]
     pub fn is_pending(&self) -> bool {
-        self.run.is_some()
+        !self.waiting.is_empty()
     }
 
-    /// Takes a packet. `sink` gets those that are done, in the order they came: none, one, or two.
+    /// The most [`slots`](crate::netif::slots) that what waits takes, and a packet that joins it
+    /// besides its own fragments.
+    #[inline]
+    pub fn slots(&self) -> usize {
+        // One more each for the GSO size.
+        self.fragments + self.waiting.len()
+    }
+
+    /// Takes a packet. `sink` gets those that are done: none, one, or several.
     #[inline]
     pub fn push(&mut self, packet: Packet<V>, mut sink: impl FnMut(Packet<V>)) {
         self.stats.taken += 1;
         match self.judge(packet.fragments(), packet.meta) {
-            Verdict::Joins(step) => self.join(step, packet.into_fragments(), sink),
+            Verdict::Joins(at, step) => self.join(at, step, packet.into_fragments(), sink),
             Verdict::Starts(run) => {
-                self.flush(sink);
-                self.run = Some(run);
-                self.pending = packet;
+                self.make_way(packet.head(), true, &mut sink);
+                self.start(run, packet);
             }
             Verdict::Passes => {
-                self.flush(&mut sink);
+                self.make_way(packet.head(), false, &mut sink);
                 self.stats.unchanged += 1;
                 sink(packet);
             }
@@ -132,29 +178,32 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
     pub fn push_single(&mut self, buf: V, meta: Meta, mut sink: impl FnMut(Packet<V>)) {
         self.stats.taken += 1;
         match self.judge(core::slice::from_ref(&buf), meta) {
-            Verdict::Joins(step) => self.join(step, Some(buf), sink),
+            Verdict::Joins(at, step) => self.join(at, step, Some(buf), sink),
             Verdict::Starts(run) => {
-                self.flush(sink);
-                self.run = Some(run);
-                self.pending.meta = meta;
-                // Flushed, it is empty.
-                let _ = self.pending.push(buf);
+                self.make_way(buf.bytes(), true, &mut sink);
+                self.start(run, with_meta(buf, meta));
             }
             Verdict::Passes => {
-                self.flush(&mut sink);
+                self.make_way(buf.bytes(), false, &mut sink);
                 self.stats.unchanged += 1;
-                let mut packet = Packet::from(buf);
-                packet.meta = meta;
-                sink(packet);
+                sink(with_meta(buf, meta));
             }
         }
     }
 
-    /// Hands on what waits: at the end of a burst.
+    /// Hands on all that waits, the oldest first: at the end of a burst.
     #[inline]
     pub fn flush(&mut self, mut sink: impl FnMut(Packet<V>)) {
-        let Some(run) = self.run.take() else { return };
-        let mut packet = core::mem::take(&mut self.pending);
+        while !self.waiting.is_empty() {
+            self.release(0, &mut sink);
+        }
+    }
+
+    /// Hands on one packet.
+    #[inline]
+    fn release(&mut self, at: usize, sink: &mut impl FnMut(Packet<V>)) {
+        let Some(Waiting { run, mut packet }) = self.waiting.pop_at(at) else { return };
+        self.fragments -= packet.fragments().len();
         if run.segments > 1 && run.finish(&mut packet).is_some() {
             self.stats.coalesced += 1;
             self.stats.segments += u64::from(run.segments);
@@ -164,15 +213,44 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
         sink(packet);
     }
 
-    /// Adds a packet's data to what waits.
+    /// Hands on what must leave before a packet that begins so: what may be of its flow, and the
+    /// oldest if it is to wait and there is no place.
+    #[inline]
+    fn make_way(&mut self, head: &[u8], waits: bool, sink: &mut impl FnMut(Packet<V>)) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let ends = Ends::of(head);
+        let mut at = 0;
+        while let Some(waiting) = self.waiting.get(at) {
+            if ends.may_be(Ends::of(waiting.packet.head())) {
+                self.release(at, sink);
+            } else {
+                at += 1;
+            }
+        }
+        if waits && self.waiting.is_full() {
+            self.release(0, sink);
+        }
+    }
+
+    /// Lets a packet wait. There is a place.
+    #[inline]
+    fn start(&mut self, run: Run, packet: Packet<V>) {
+        self.fragments += packet.fragments().len();
+        let _ = self.waiting.try_push(Waiting { run, packet });
+    }
+
+    /// Adds a packet's data to one that waits.
     #[inline]
     fn join(
         &mut self,
+        at: usize,
         step: Step,
         fragments: impl IntoIterator<Item = V>,
-        sink: impl FnMut(Packet<V>),
+        mut sink: impl FnMut(Packet<V>),
     ) {
-        let Some(run) = &mut self.run else { return };
+        let Some(Waiting { run, packet }) = self.waiting.get_mut(at) else { return };
         let mut headers = run.headers();
         run.add(step);
         for mut fragment in fragments {
@@ -181,29 +259,32 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
             let _ = fragment.advance_by(now);
             headers -= now;
             if !fragment.bytes().is_empty() {
+                self.fragments += 1;
                 // They have been counted.
-                let _ = self.pending.push(fragment);
+                let _ = packet.push(fragment);
             }
         }
-        if step.is_last {
-            self.flush(sink);
+        if step.is_last || packet.fragments().len() >= self.max_fragments {
+            self.release(at, &mut sink);
         }
     }
 
     #[inline]
     fn judge(&self, fragments: &[V], meta: Meta) -> Verdict {
-        if meta.gso.is_some() || meta.checksum == Checksum::Unknown || !(self.v4 || self.v6) {
+        if meta.gso.is_some() || meta.checksum == Checksum::Unknown || !self.is_on() {
             return Verdict::Passes;
         }
         let head = fragments.first().map_or(&[][..], View::bytes);
         let len = fragments.iter().map(|fragment| fragment.bytes().len()).sum();
-        // As if none of its fragments were all headers.
-        let slots = self.pending.fragments().len() + fragments.len();
-        if let Some(run) = &self.run
-            && slots <= self.max_fragments
-            && let Some(step) = run.step(self.pending.head(), head, len)
-        {
-            return Verdict::Joins(step);
+        for (at, Waiting { run, packet }) in self.waiting.iter().enumerate() {
+            // As if none of its fragments were all headers.
+            let slots = packet.fragments().len() + fragments.len();
+            if run.is_like(head)
+                && slots <= self.max_fragments
+                && let Some(step) = run.step(packet.head(), head, len)
+            {
+                return Verdict::Joins(at, step);
+            }
         }
         match Run::start(head, len) {
             Some(run) if self.takes(run.kind()) => Verdict::Starts(run),
@@ -218,4 +299,11 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
             GsoKind::TcpV6 => self.v6,
         }
     }
+}
+
+#[inline]
+fn with_meta<V>(buf: V, meta: Meta) -> Packet<V> {
+    let mut packet = Packet::from(buf);
+    packet.meta = meta;
+    packet
 }

@@ -24,6 +24,8 @@ const ALONE: u8 = Tcp::SYN | Tcp::FIN | Tcp::RST | URG;
 #[derive(Clone, Copy)]
 pub(super) struct Run {
     at: Layout,
+    /// Source and destination, as they come.
+    ports: [u8; 4],
     pub(super) segments: u16,
     /// Data of the first.
     size: usize,
@@ -75,8 +77,17 @@ impl Run {
             }
             (id, right) = (ip.id.get(), residue(ip));
         }
-        let (size, flags) = (at.data(), at.flags);
-        Some(Run { at, segments: 1, size, data: size, ids: Ids::Any, id, residue: right, flags })
+        let (ports, _) = head.get(at.tcp..)?.split_first_chunk()?;
+        let (ports, size, flags, residue) = (*ports, at.data(), at.flags, right);
+        Some(Run { at, ports, segments: 1, size, data: size, ids: Ids::Any, id, residue, flags })
+    }
+
+    /// Whether a packet that begins so may be of the same flow: a look at the ports, to save all
+    /// the others.
+    #[inline]
+    pub(super) fn is_like(&self, next: &[u8]) -> bool {
+        let ports = next.get(self.at.tcp..).and_then(<[u8]>::first_chunk);
+        ports == Some(&self.ports)
     }
 
     /// What the next packet, of `len` bytes, adds to the run that starts with `first`; `None` if

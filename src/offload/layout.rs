@@ -16,7 +16,7 @@ use crate::header::{ETHERNET_HEADER, EtherType, Ethernet, Ipv4, Ipv6, Protocol, 
 use crate::wire::GsoKind;
 
 /// A VLAN tag, and the real type behind it (IEEE 802.1Q).
-const VLAN_TAG: usize = 4;
+pub(super) const VLAN_TAG: usize = 4;
 
 /// The most that all headers together can take: tagged Ethernet, and IPv4 and TCP with all the
 /// options that their length fields allow.

@@ -21,6 +21,7 @@
 
 mod blank;
 mod coalesce;
+mod ends;
 mod flow;
 mod layout;
 mod piece;
@@ -29,7 +30,7 @@ mod segment;
 mod tests;
 
 pub use blank::{make_blank, pseudo_sum};
-pub use coalesce::{Coalescer, Stats};
+pub use coalesce::{Coalescer, FLOWS, Stats};
 pub use layout::Refusal;
 pub use piece::Piece;
 pub use segment::{Copied, MAX_SEGMENTS, Segments, Stopped, Sums};

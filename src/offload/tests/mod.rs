@@ -1,6 +1,7 @@
 //! Against another implementation: etherparse builds every segment by itself.
 
 mod coalesce;
+mod flows;
 mod hostile;
 mod rules;
 mod segment;
