@@ -4,18 +4,20 @@ use core::time::Duration;
 use std::path::PathBuf;
 
 use clap::Parser;
+use xen_netfront::features::Features;
+use xen_netfront::netfront;
 
 /// Bytes each way if neither `--bytes` nor `--seconds` says otherwise.
 const DEFAULT_BYTES: u64 = 64 << 20;
 
-/// Two domains on a simulated Xen host: a client (netfront and a TCP/IP stack) uploads to and
+/// Domains on a simulated Xen host: a client (netfront and a TCP/IP stack) uploads to and
 /// downloads from a backend domain (netback and a stack of its own). Every byte is checked.
 ///
 /// Time is virtual and one seed decides every chance: the same options give the same run.
 #[derive(Clone, Debug, Parser)]
 #[command(version, max_term_width = 100)]
 pub struct Args {
-    /// Bytes to send each way; k, M and G are powers of 1024 [default: 64M, or as much as goes
+    /// Bytes that each client sends each way; k, M and G are powers of 1024 [default: 64M, or as much as goes
     /// with --seconds]
     #[arg(long, value_name = "N[k|M|G]", value_parser = bytes, allow_hyphen_values = true)]
     bytes: Option<u64>,
@@ -23,6 +25,16 @@ pub struct Args {
     /// Stop sending after so many seconds of virtual time
     #[arg(long, value_name = "N", value_parser = seconds, allow_hyphen_values = true)]
     pub seconds: Option<Duration>,
+
+    /// How many client domains, each with a vif and streams of its own
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u8).range(1..=32),
+        allow_hyphen_values = true,
+    )]
+    pub domains: u8,
 
     /// The largest IP packet, 576 to 65521
     #[arg(
@@ -47,6 +59,15 @@ pub struct Args {
     #[arg(long)]
     pub hostile: bool,
 
+    /// Send the Ethernet packets of a pcap or pcapng file through the ring instead, all of them both
+    /// ways, and compare every byte
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["bytes", "seconds", "mtu", "domains", "hostile"],
+    )]
+    pub replay: Option<PathBuf>,
+
     /// Write what crosses the ring to a pcap file, with virtual time in nanoseconds
     #[arg(long, value_name = "FILE")]
     pub pcap: Option<PathBuf>,
@@ -57,12 +78,23 @@ pub struct Args {
 }
 
 impl Args {
-    /// Bytes to send each way; `None`: until time is up.
+    /// Bytes that each client sends each way; `None`: until time is up.
     pub fn bytes(&self) -> Option<u64> {
         match (self.bytes, self.seconds) {
             (None, None) => Some(DEFAULT_BYTES),
             (bytes, _) => bytes,
         }
+    }
+
+    /// Bytes that all clients are to transfer both ways; `None`: until time is up.
+    pub fn bytes_in_all(&self) -> Option<u64> {
+        self.bytes().map(|bytes| bytes.saturating_mul(2 * u64::from(self.domains)))
+    }
+
+    /// What the client's device asks for.
+    pub fn front_config(&self) -> netfront::Config {
+        let features = Features { scatter_gather: !self.no_sg, ..Features::ALL }.coherent();
+        netfront::Config { features, ..netfront::Config::default() }
     }
 }
 

@@ -1,7 +1,7 @@
-//! The backend domain: netback, a TCP/IP stack, and the other ends of both streams.
+//! The backend of one client: netback, a TCP/IP stack, and the other ends of both streams.
 
-use core::cell::Cell;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use xen_grant::{DomId, FramePool};
 use xen_netfront::netback::{Config, Netback};
@@ -11,17 +11,17 @@ use crate::alloc::{Charge, Owner};
 use crate::client::wait;
 use crate::error::Error;
 use crate::served::{Back, QUEUE, Served};
-use crate::stack::{SERVER, Stack};
+use crate::stack::{Network, Stack};
 use crate::stream::{Sink, Source};
 
-/// Pages of the backend: a batch of the largest packets from the client, and a full queue of them
+/// Pages for each client: a batch of the largest packets from the client, and a full queue of them
 /// to it.
 pub const POOL_PAGES: usize = 64 * 18 + QUEUE * 18 + 64;
 
 /// The address of the stack in the backend's domain.
-const MAC: [u8; 6] = [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff];
+pub const MAC: [u8; 6] = [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff];
 
-/// The backend domain.
+/// What serves one client, in the backend's domain.
 pub struct Backend {
     domain: Domain,
     client: DomId,
@@ -30,7 +30,7 @@ pub struct Backend {
     upload: Sink,
     download: Source,
     /// Bytes of the upload received.
-    uploaded: Rc<Cell<u64>>,
+    uploaded: Arc<AtomicU64>,
 }
 
 impl Backend {
@@ -41,19 +41,19 @@ impl Backend {
         mtu: u16,
         upload: Sink,
         download: Source,
-        seed: u64,
+        network: Network,
     ) -> Result<Backend, Error> {
         let pool = FramePool::new(domain, POOL_PAGES)?;
         let served = Served::new(open(domain, client, &pool)?, &pool, MAC, mtu);
-        let mut stack = Stack::new(domain, served, MAC, SERVER, seed);
+        let mut stack = Stack::new(domain, served, MAC, network.server, !network.seed);
         // Nothing is open yet: both ports are free.
         let _ = stack.listen();
-        let uploaded = Rc::default();
+        let uploaded = Arc::default();
         Ok(Backend { domain: domain.clone(), client, pool, stack, upload, download, uploaded })
     }
 
     /// Bytes of the upload received so far.
-    pub fn uploaded(&self) -> Rc<Cell<u64>> {
+    pub fn uploaded(&self) -> Arc<AtomicU64> {
         self.uploaded.clone()
     }
 
@@ -80,7 +80,8 @@ impl Backend {
     }
 }
 
-fn open(domain: &Domain, client: DomId, pool: &FramePool) -> Result<Back, Error> {
+/// Opens the backend of vif 0 of `client`.
+pub fn open(domain: &Domain, client: DomId, pool: &FramePool) -> Result<Back, Error> {
     let config = Config { queue_packets: QUEUE, queue_frames: QUEUE * 18, ..Config::default() };
     Ok(Netback::open(domain.clone(), domain.store(), pool, client, 0, config)?)
 }
@@ -97,7 +98,7 @@ impl Task for Backend {
         self.upload.drain(stack.upload());
         self.download.pump(stack.download(), ctx.now);
         stack.send(ctx.now);
-        self.uploaded.set(self.upload.bytes());
+        self.uploaded.store(self.upload.bytes(), Ordering::Relaxed);
 
         let served = stack.device.netif_mut();
         if served.rearm() {

@@ -2,11 +2,10 @@
 //!
 //! Any [`Netif`] can sit below, and anything that takes a [`Netif`] above.
 
-use std::cell::RefCell;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 
 use pcap_file::pcap::{PcapHeader, PcapPacket, PcapWriter};
 use pcap_file::{DataLink, PcapError, TsResolution};
@@ -18,11 +17,12 @@ use xen_sim::Domain;
 
 use crate::alloc::{Charge, Owner};
 use crate::error::Error;
+use crate::lock;
 
 /// The file. Clones write to the same.
 #[derive(Clone)]
 pub struct Pcap {
-    inner: Rc<RefCell<Inner>>,
+    inner: Arc<Mutex<Inner>>,
     clock: Domain,
 }
 
@@ -48,12 +48,12 @@ impl Pcap {
             .map_err(|error| Error::pcap(path, &error))?;
         let (path, packet) = (path.to_owned(), Vec::new());
         let inner = Inner { path, writer: Some(writer), packet, error: None };
-        Ok(Pcap { inner: Rc::new(RefCell::new(inner)), clock: domain.clone() })
+        Ok(Pcap { inner: Arc::new(Mutex::new(inner)), clock: domain.clone() })
     }
 
     fn write<V: View>(&self, packet: &Packet<V>) {
         let _not_the_drivers = Charge::to(Owner::Nobody);
-        let Inner { writer, packet: bytes, error, .. } = &mut *self.inner.borrow_mut();
+        let Inner { writer, packet: bytes, error, .. } = &mut *lock(&self.inner);
         let Some(open) = writer else { return };
         bytes.clear();
         packet.fragments().iter().for_each(|fragment| bytes.extend_from_slice(fragment.bytes()));
@@ -67,7 +67,7 @@ impl Pcap {
 
     /// Writes out the rest; the first error there was.
     pub fn finish(&self) -> Result<(), Error> {
-        let mut inner = self.inner.borrow_mut();
+        let mut inner = lock(&self.inner);
         let result = match (inner.error.take(), inner.writer.take()) {
             (Some(error), _) => Err(error),
             (None, Some(writer)) => writer.into_writer().flush().map_err(PcapError::IoError),

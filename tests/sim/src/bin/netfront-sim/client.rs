@@ -1,8 +1,7 @@
 //! The client domain: netfront, a TCP/IP stack, an upload and a download.
 
-use core::cell::Cell;
 use core::time::Duration;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use smoltcp::socket::tcp;
 use xen_grant::{FramePool, GrantTable};
@@ -14,7 +13,8 @@ use xen_sim::{Ctx, Domain, Next, StoreClient, Task};
 use crate::alloc::{Charge, Owner};
 use crate::capture::{Captured, Pcap};
 use crate::error::Error;
-use crate::stack::{CLIENT, Stack};
+use crate::lock;
+use crate::stack::{Network, Stack};
 use crate::stream::{Sink, Source};
 
 /// Pages of the client: a full receive ring, a full transmit ring, and what the stack holds.
@@ -23,23 +23,27 @@ pub const POOL_PAGES: usize = 640;
 /// The device.
 pub type Front = Netfront<Domain, StoreClient>;
 
-/// What others may see of the client while it runs.
+/// What others may see of the client while it runs. Clones show the same.
+#[derive(Clone, Debug, Default)]
+pub struct Board(Arc<Mutex<State>>);
+
+/// What is on a [`Board`].
 #[derive(Debug, Default)]
-pub struct Board {
+pub struct State {
     /// When the link came up last; `None` while it is down.
-    pub up_since: Cell<Option<Instant>>,
+    pub up_since: Option<Instant>,
     /// When it went down; `None` while it is up, or has not been up.
-    down_since: Cell<Option<Instant>>,
+    down_since: Option<Instant>,
     /// Whatever was down before this moment counts only from then on.
-    pub excused_until: Cell<Instant>,
+    pub excused_until: Instant,
     /// The longest outage since this was last taken.
-    pub outage: Cell<Duration>,
+    pub outage: Duration,
     /// How often it has come up.
-    pub connects: Cell<u64>,
+    pub connects: u64,
     /// When it came up first.
-    pub first_up: Cell<Option<Instant>>,
+    pub first_up: Option<Instant>,
     /// Bytes of the download received.
-    pub downloaded: Cell<u64>,
+    pub downloaded: u64,
 }
 
 /// The client domain.
@@ -51,9 +55,9 @@ pub struct Client {
     stack: Option<Stack<Captured<Front>>>,
     upload: Source,
     download: Sink,
-    seed: u64,
+    network: Network,
     pcap: Option<Pcap>,
-    board: Rc<Board>,
+    board: Board,
     closing: bool,
 }
 
@@ -64,7 +68,7 @@ impl Client {
         config: Config,
         upload: Source,
         download: Sink,
-        seed: u64,
+        network: Network,
         pcap: Option<Pcap>,
     ) -> Result<Client, Error> {
         let pool = FramePool::new(domain, POOL_PAGES)?;
@@ -78,15 +82,15 @@ impl Client {
             stack: None,
             upload,
             download,
-            seed,
+            network,
             pcap,
-            board: Rc::default(),
+            board: Board::default(),
             closing: false,
         })
     }
 
     /// What others may see.
-    pub fn board(&self) -> Rc<Board> {
+    pub fn board(&self) -> Board {
         self.board.clone()
     }
 
@@ -128,9 +132,9 @@ impl Client {
         }
         let mac = net.mac().0;
         let net = Captured::new(net, self.pcap.clone());
-        let mut stack = Stack::new(&self.domain, net, mac, CLIENT, self.seed);
+        let mut stack = Stack::new(&self.domain, net, mac, self.network.client, self.network.seed);
         // Nothing is open yet, and the address is one: it connects.
-        let _ = stack.connect();
+        let _ = stack.connect(self.network.server);
         self.stack = Some(stack);
         None
     }
@@ -169,19 +173,25 @@ impl Task for Client {
 }
 
 impl Board {
+    /// What is on it now.
+    pub fn look(&self) -> MutexGuard<'_, State> {
+        lock(&self.0)
+    }
+
     fn show(&self, net: &Front, download: &Sink, now: Instant) {
-        self.connects.set(net.stats().connects);
+        let mut state = self.look();
+        state.connects = net.stats().connects;
         if net.link() == Link::Up {
-            self.first_up.set(self.first_up.get().or(Some(now)));
-            self.up_since.set(self.up_since.get().or(Some(now)));
-            if let Some(since) = self.down_since.take() {
-                let outage = now.since(since.max(self.excused_until.get()));
-                self.outage.set(self.outage.get().max(outage));
+            state.first_up = state.first_up.or(Some(now));
+            state.up_since = state.up_since.or(Some(now));
+            if let Some(since) = state.down_since.take() {
+                let outage = now.since(since.max(state.excused_until));
+                state.outage = state.outage.max(outage);
             }
-        } else if self.up_since.take().is_some() {
-            self.down_since.set(Some(now));
+        } else if state.up_since.take().is_some() {
+            state.down_since = Some(now);
         }
-        self.downloaded.set(download.bytes());
+        state.downloaded = download.bytes();
     }
 }
 

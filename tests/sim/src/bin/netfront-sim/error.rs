@@ -11,6 +11,8 @@ use xen_netfront::netfront::OpenError;
 use xen_netfront::store::StoreError;
 use xen_sim::Outcome;
 
+use crate::replay::Unusable;
+
 /// What stopped the program, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error(String);
@@ -21,9 +23,14 @@ impl Error {
         Error(format!("--pcap {}: {error}", path.display()))
     }
 
+    /// The capture can't be replayed.
+    pub fn replay(path: &Path, why: &Unusable) -> Error {
+        Error(format!("--replay {}: {why}", path.display()))
+    }
+
     /// Nothing was transferred for too long.
     pub fn stalled(time: Duration, bytes: u64) -> Error {
-        Error(format!("nothing was transferred for {time:?} (virtual) after {bytes} bytes"))
+        Error(format!("nothing was transferred for {time:?} after {bytes} bytes"))
     }
 }
 

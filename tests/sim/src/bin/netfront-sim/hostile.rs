@@ -10,10 +10,10 @@
 //! is connected again; time without an honest backend does not count. The stall is longer: TCP
 //! waits for a second or more before it sends again what was lost.
 
-use core::cell::{Cell, RefCell};
 use core::time::Duration;
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use fastrand::Rng;
 use xen_grant::DomId;
@@ -24,6 +24,7 @@ use xen_sim::{Ctx, Domain, Next, Task};
 use crate::attacks::{How, KINDS, Kind};
 use crate::backend::Backend;
 use crate::client::Board;
+use crate::lock;
 
 /// How often the director looks whether it is time for an attack, or for its next step.
 const LOOK: Duration = Duration::from_micros(20);
@@ -52,6 +53,18 @@ pub struct Record {
 }
 
 impl Record {
+    /// Both records as one.
+    pub fn add(&mut self, other: &Record) {
+        for (&kind, count) in &other.kinds {
+            *self.kinds.entry(kind).or_default() += count;
+        }
+        self.reconnected += other.reconnected;
+        if other.longest_outage.0 > self.longest_outage.0 {
+            self.longest_outage = other.longest_outage;
+        }
+        self.longest_stall = self.longest_stall.max(other.longest_stall);
+    }
+
     /// Attacks made.
     pub fn attacks(&self) -> u64 {
         self.kinds.values().sum()
@@ -60,9 +73,9 @@ impl Record {
 
 /// Who decides when the backend turns, and how. A task in the backend's domain.
 pub struct Director<'a> {
-    backend: &'a RefCell<Backend>,
-    board: Rc<Board>,
-    uploaded: Rc<Cell<u64>>,
+    backend: &'a Mutex<Backend>,
+    board: Board,
+    uploaded: Arc<AtomicU64>,
     /// What is to be transferred each way, if that is known.
     bytes: Option<u64>,
     rng: Rng,
@@ -101,8 +114,8 @@ impl<'a> Director<'a> {
     pub fn new(
         domain: &Domain,
         client: DomId,
-        backend: &'a RefCell<Backend>,
-        board: Rc<Board>,
+        backend: &'a Mutex<Backend>,
+        board: Board,
         bytes: Option<u64>,
         seed: u64,
     ) -> Director<'a> {
@@ -110,7 +123,7 @@ impl<'a> Director<'a> {
         Director {
             backend,
             board,
-            uploaded: backend.borrow().uploaded(),
+            uploaded: lock(backend).uploaded(),
             bytes,
             rng: Rng::with_seed(seed),
             every,
@@ -129,7 +142,7 @@ impl<'a> Director<'a> {
         match self.phase {
             // The last attack, whose end the run did not wait for.
             Phase::Attacking(attack) | Phase::Waiting { attack, .. } => {
-                record.reconnected += u64::from(self.board.connects.get() != attack.connects);
+                record.reconnected += u64::from(self.board.look().connects != attack.connects);
             }
             Phase::Calm { .. } => {}
         }
@@ -137,7 +150,7 @@ impl<'a> Director<'a> {
     }
 
     fn transferred(&self) -> (u64, u64) {
-        (self.uploaded.get(), self.board.downloaded.get())
+        (self.uploaded.load(Ordering::Relaxed), self.board.look().downloaded)
     }
 
     fn peer(&mut self, how: How) -> &mut HostileBackend {
@@ -158,10 +171,10 @@ impl<'a> Director<'a> {
         // A test sees to it that all scripts can be read.
         let script = kind.script(&mut self.rng).unwrap_or_default();
         if kind.how == How::Instead {
-            self.backend.borrow_mut().kill();
+            lock(self.backend).kill();
         }
         self.peer(kind.how).play(script, After::Honest);
-        Phase::Attacking(Attack { kind, started: now, connects: self.board.connects.get() })
+        Phase::Attacking(Attack { kind, started: now, connects: self.board.look().connects })
     }
 
     /// The script is over: the rings are let go, and an honest backend is there again.
@@ -170,9 +183,9 @@ impl<'a> Director<'a> {
             How::Beside => self.play_out(How::Beside, vec![Step::Drop {}], ctx),
             How::Instead => {
                 self.play_out(How::Instead, vec![Step::Drop {}, Step::Unmap {}], ctx);
-                self.board.excused_until.set(ctx.now);
+                self.board.look().excused_until = ctx.now;
                 // Without a backend the run comes to no end, and says so.
-                let _ = self.backend.borrow_mut().restart();
+                let _ = lock(self.backend).restart();
             }
         }
         Phase::Waiting { attack, ended: ctx.now, at: self.transferred() }
@@ -194,10 +207,10 @@ impl<'a> Director<'a> {
         let now_at = self.transferred();
         let moved = |before: u64, now: u64| now >= before + BREATH || Some(now) == self.bytes;
         let goes_on = moved(at.0, now_at.0) && moved(at.1, now_at.1);
-        if !goes_on || self.board.up_since.get().is_none() || self.beside.kept() > 0 {
+        if !goes_on || self.board.look().up_since.is_none() || self.beside.kept() > 0 {
             return Phase::Waiting { attack, ended, at };
         }
-        if self.board.connects.get() != attack.connects {
+        if self.board.look().connects != attack.connects {
             self.record.reconnected += 1;
         }
         self.record.longest_stall = self.record.longest_stall.max(ctx.now.since(ended));
@@ -208,7 +221,7 @@ impl<'a> Director<'a> {
 
 impl Task for Director<'_> {
     fn run(&mut self, ctx: &mut Ctx<'_>) -> Next {
-        let outage = self.board.outage.take();
+        let outage = core::mem::take(&mut self.board.look().outage);
         if outage > self.record.longest_outage.0 {
             self.record.longest_outage = (outage, self.last);
         }
@@ -216,7 +229,7 @@ impl Task for Director<'_> {
         self.phase = match self.phase {
             Phase::Calm { until } => {
                 let (up, down) = self.transferred();
-                let due = up + down >= until && self.board.up_since.get().is_some();
+                let due = up + down >= until && self.board.look().up_since.is_some();
                 if due { self.begin(ctx.now) } else { Phase::Calm { until } }
             }
             Phase::Attacking(attack) => {

@@ -1,8 +1,8 @@
-//! Two domains on a simulated Xen host move data through netfront and netback, and every byte is
+//! Domains on a simulated Xen host move data through netfront and netback, and every byte is
 //! checked. Run it with `--help`.
 //!
 //! ```text
-//!   client domain                              backend domain
+//!   client domain (or several)                 backend domain, once for each client
 //!   upload, download      stream.rs            upload, download
 //!   smoltcp               stack.rs             smoltcp
 //!   phy::Device                                phy::Device
@@ -20,9 +20,11 @@ mod backend;
 mod capture;
 mod client;
 mod error;
+mod findings;
 mod hostile;
 mod measure;
 mod progress;
+mod replay;
 mod report;
 mod served;
 mod stack;
@@ -31,23 +33,25 @@ mod world;
 
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use clap::Parser;
 
 use args::Args;
-use error::Stop;
+use error::{Error, Stop};
 use progress::Progress;
+use replay::Replay;
 use report::Report;
 use world::World;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let world = match World::new(&args) {
-        Ok(world) => world,
+    let job = match Job::new(&args) {
+        Ok(job) => job,
         Err(error) => return fail(&error, 2),
     };
-    match run(world, &args) {
+    match run(job, &args) {
         Ok(ok) => {
             if ok {
                 ExitCode::SUCCESS
@@ -62,13 +66,33 @@ fn main() -> ExitCode {
     }
 }
 
+/// What there is to do.
+enum Job {
+    Streams(Box<World>),
+    Replay(Box<Replay>),
+}
+
+impl Job {
+    fn new(args: &Args) -> Result<Job, Error> {
+        Ok(match &args.replay {
+            Some(path) => Job::Replay(Box::new(Replay::new(args, path)?)),
+            None => Job::Streams(Box::new(World::new(args)?)),
+        })
+    }
+}
+
 /// Runs it all and prints what came of it. False if something is not as it should be.
-fn run(world: World, args: &Args) -> Result<bool, Stop> {
+fn run(job: Job, args: &Args) -> Result<bool, Stop> {
     let started = Instant::now();
-    let both_ways = args.bytes().map(|bytes| bytes.saturating_mul(2));
-    let mut progress = Progress::new(args.json, both_ways, args.seconds);
-    let found = world.run(|bytes, now| progress.show(bytes, now.0))?;
-    progress.finish()?;
+    let found = match job {
+        Job::Streams(world) => {
+            let mut progress = Progress::new(args.json, args.bytes_in_all(), args.seconds);
+            let found = world.run(|bytes, now| progress.show(bytes, now.0))?;
+            progress.finish()?;
+            found
+        }
+        Job::Replay(replay) => replay.run()?,
+    };
     let report = Report::new(args, &found);
     let mut out = io::stdout().lock();
     if args.json {
@@ -78,6 +102,11 @@ fn run(world: World, args: &Args) -> Result<bool, Stop> {
     }
     out.flush()?;
     Ok(report.ok())
+}
+
+/// Takes a lock. What a panic left behind is of no use to anybody, for the panic ends the run.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn fail(error: &dyn core::error::Error, code: u8) -> ExitCode {

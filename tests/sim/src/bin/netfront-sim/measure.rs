@@ -1,150 +1,192 @@
-//! What is counted, at one moment and over a span of time.
+//! What is counted, at one moment and over a span of time, of all clients together.
 
-use std::cell::RefCell;
+use core::ops::{AddAssign, Sub};
+use std::collections::BTreeMap;
 
-use xen_netfront::{netback, netfront, netif::Netif, phy};
-use xen_sim::{Counts, Domain};
+use xen_netfront::netif::Netif;
+use xen_netfront::phy;
+use xen_sim::Domain;
 
 use crate::alloc;
-use crate::backend::Backend;
-use crate::client::Client;
+use crate::client::Front;
+use crate::served::Served;
 
-/// All counters of both ends at one moment.
+/// What one end has done.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Snapshot {
-    /// The device's.
-    pub front: netfront::Stats,
-    /// Payload copies of the client's device.
-    pub front_copies: u64,
-    /// The client's adaptor's.
-    pub front_phy: phy::Stats,
-    /// The client domain's, as the hypervisor counts.
-    pub front_domain: Counts,
-    /// The backend's.
-    pub back: netback::Stats,
-    /// Payload copies of the backend's device.
-    pub back_copies: u64,
-    /// Its adaptor's.
-    pub back_phy: phy::Stats,
-    /// The backend domain's, as the hypervisor counts.
-    pub back_domain: Counts,
-    /// Heap allocations, the client's and the backend's.
-    pub allocations: (u64, u64),
-    /// Pages in the client's quarantine.
-    pub quarantined: usize,
+pub struct Work {
+    /// Packets, both ways.
+    pub packets: u64,
+    /// Ring slots.
+    pub slots: u64,
+    /// Payload copies by this project's code.
+    pub copies: u64,
+    /// Heap allocations in the driver, its adaptor and the stack.
+    pub allocations: u64,
+    /// Grant copies by the hypervisor (operations, not hypercalls).
+    pub grant_copies: u64,
+    /// Hypercalls that are not events.
+    pub hypercalls: u64,
+    /// Events sent.
+    pub events: u64,
+    /// Pages granted.
+    pub grants: u64,
+    /// Grants for which something had to be cleared.
+    pub clears: u64,
 }
 
-impl Snapshot {
-    /// The counters now. The client's are zero as long as its device has not been up.
-    pub fn take(
-        client: &RefCell<Client>,
-        backend: &RefCell<Backend>,
-        domains: (&Domain, &Domain),
-    ) -> Snapshot {
-        let (client, backend) = (client.borrow(), backend.borrow());
-        let Some(stack) = client.stack() else { return Snapshot::default() };
-        let (net, back) = (stack.device.netif().below(), &backend.stack().device);
-        Snapshot {
-            front: *net.stats(),
-            front_copies: Netif::stats(net).copies,
-            front_phy: stack.device.stats(),
-            front_domain: domains.0.counts(),
-            back: back.netif().stats(),
-            back_copies: Netif::stats(back.netif()).copies,
-            back_phy: back.stats(),
-            back_domain: domains.1.counts(),
-            allocations: alloc::counts(),
-            quarantined: net.quarantined(),
-        }
-    }
-}
-
-/// What one end did per packet.
+/// The same, per packet.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PerPacket {
     /// Packets that the figures are per.
     pub packets: u64,
-    /// Ring slots.
+    /// Ring slots, and so on as in [`Work`].
     pub slots: f64,
-    /// Payload copies by this project's code.
     pub copies: f64,
-    /// Heap allocations in the driver, its adaptor and the stack.
     pub allocations: f64,
-    /// Grant copies by the hypervisor (operations, not hypercalls).
     pub grant_copies: f64,
-    /// Hypercalls that are not events.
     pub hypercalls: f64,
-    /// Events sent.
     pub events: f64,
-    /// Pages granted.
     pub grants: f64,
-    /// Grants for which something had to be cleared.
     pub clears: f64,
 }
 
-/// The client's figures between two moments.
-pub fn front(from: &Snapshot, to: &Snapshot) -> PerPacket {
-    let (a, b) = (&from.front, &to.front);
-    let packets = b.rx_packets + b.tx_packets - a.rx_packets - a.tx_packets;
-    let per = |count: u64| ratio(count, packets);
-    let domain = to.front_domain - from.front_domain;
-    PerPacket {
-        packets,
-        slots: per(b.rx_slots + b.tx_slots - a.rx_slots - a.tx_slots),
-        copies: per(to.front_copies - from.front_copies),
-        allocations: per(to.allocations.0 - from.allocations.0),
-        grant_copies: per(domain.copies),
-        hypercalls: per(domain.hypercalls()),
-        events: per(domain.notifies),
-        grants: per(b.grants - a.grants),
-        clears: per(b.clears - a.clears),
-    }
-}
-
-/// The backend's figures between two moments. It grants nothing, so it clears nothing. What a
-/// hostile backend in the same domain does counts as well.
-pub fn back(from: &Snapshot, to: &Snapshot) -> PerPacket {
-    let (a, b) = (&from.back, &to.back);
-    let packets = b.from_packets + b.to_packets - a.from_packets - a.to_packets;
-    let per = |count: u64| ratio(count, packets);
-    let domain = to.back_domain - from.back_domain;
-    PerPacket {
-        packets,
-        slots: per(b.from_slots + b.to_slots - a.from_slots - a.to_slots),
-        copies: per(to.back_copies - from.back_copies),
-        allocations: per(to.allocations.1 - from.allocations.1),
-        grant_copies: per(domain.copies),
-        hypercalls: per(domain.hypercalls()),
-        events: per(domain.notifies),
-        grants: 0.0,
-        clears: 0.0,
-    }
-}
-
-/// Packets that did not get through, by end and reason; only reasons that occurred.
-pub fn drops(at: &Snapshot) -> Vec<(&'static str, u64)> {
-    let (rx, tx) = (&at.front.rx_drops, &at.front.tx_drops);
-    let (from, to) = (&at.back.from_drops, &at.back.to_drops);
-    macro_rules! reasons {
-        ($($end:literal $drops:ident: $($reason:ident)*;)*) => {
-            [$($((concat!($end, stringify!($reason)), $drops.$reason),)*)*]
-        };
-    }
-    let all = reasons! {
-        "front_rx_" rx: backend_error bad_extent too_many_slots truncated bad_extra runt still_in_use;
-        "front_tx_" tx: bad_length too_many_slots no_gso backend_error backend_dropped disconnected;
-        "back_from_" from: runt too_many_slots sizes multicast gso copy_failed no_frame;
-        "back_to_" to: not_connected bad_length offload queue_full stalled copy_failed disconnected;
+/// A rule that names every counter once.
+macro_rules! each {
+    ($rule:ident) => {
+        $rule!(packets slots copies allocations grant_copies hypercalls events grants clears)
     };
-    let total = rx.total() + tx.total() + from.total() + to.total();
-    let named: u64 = all.iter().map(|(_, count)| count).sum();
-    let mut some: Vec<_> = all.into_iter().filter(|(_, count)| *count > 0).collect();
-    if total > named {
-        some.push(("other", total - named));
-    }
-    some
 }
 
-fn ratio(count: u64, packets: u64) -> f64 {
-    if packets == 0 { 0.0 } else { count as f64 / packets as f64 }
+impl AddAssign for Work {
+    fn add_assign(&mut self, other: Work) {
+        macro_rules! add { ($($field:ident)*) => { $(self.$field += other.$field;)* }; }
+        each!(add);
+    }
+}
+
+impl Sub for Work {
+    type Output = Work;
+
+    fn sub(self, other: Work) -> Work {
+        macro_rules! sub {
+            ($($field:ident)*) => { Work { $($field: self.$field.saturating_sub(other.$field),)* } };
+        }
+        each!(sub)
+    }
+}
+
+impl Work {
+    /// What a domain has asked of the hypervisor.
+    fn of_domain(domain: &Domain) -> Work {
+        let counts = domain.counts();
+        Work {
+            grant_copies: counts.copies,
+            hypercalls: counts.hypercalls(),
+            events: counts.notifies,
+            ..Work::default()
+        }
+    }
+
+    /// The figures per packet.
+    pub fn per_packet(&self) -> PerPacket {
+        let per = |count: u64| match self.packets {
+            0 => 0.0,
+            packets => count as f64 / packets as f64,
+        };
+        PerPacket {
+            packets: self.packets,
+            slots: per(self.slots),
+            copies: per(self.copies),
+            allocations: per(self.allocations),
+            grant_copies: per(self.grant_copies),
+            hypercalls: per(self.hypercalls),
+            events: per(self.events),
+            grants: per(self.grants),
+            clears: per(self.clears),
+        }
+    }
+}
+
+/// All counters at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// The clients'.
+    pub front: Work,
+    /// The backend's. It grants nothing, so it clears nothing. What a hostile backend in the same
+    /// domain does counts as well.
+    pub back: Work,
+    /// Bytes that were copied because a stack wanted them in one slice: the clients', the
+    /// backend's.
+    pub linearised_bytes: (u64, u64),
+    /// Packets that did not get through, by end and reason; only reasons that occurred.
+    pub drops: BTreeMap<&'static str, u64>,
+    /// Pages in the clients' quarantine now, and those that were there at some time.
+    pub quarantined: (usize, u64),
+}
+
+/// Adds to `$drops` what each of these reasons has counted, and to "other" the rest of the total.
+macro_rules! add_drops {
+    ($drops:expr, $counted:expr, $end:literal: $($reason:ident)*) => {
+        let counted = $counted;
+        let mut rest = counted.total();
+        $(
+            rest -= counted.$reason;
+            count($drops, concat!($end, stringify!($reason)), counted.$reason);
+        )*
+        count($drops, concat!($end, "other"), rest);
+    };
+}
+
+fn count(drops: &mut BTreeMap<&'static str, u64>, reason: &'static str, count: u64) {
+    if count > 0 {
+        *drops.entry(reason).or_default() += count;
+    }
+}
+
+impl Snapshot {
+    /// The counters of the backend's domain and of the program; ends are added one by one.
+    pub fn new(back: &Domain) -> Snapshot {
+        let mut snapshot = Snapshot { back: Work::of_domain(back), ..Snapshot::default() };
+        (snapshot.front.allocations, snapshot.back.allocations) = alloc::counts();
+        snapshot
+    }
+
+    /// A client's end, and what is on top of it.
+    pub fn add_front(&mut self, net: &Front, phy: phy::Stats, domain: &Domain) {
+        let stats = net.stats();
+        self.front += Work::of_domain(domain);
+        self.front += Work {
+            packets: stats.rx_packets + stats.tx_packets,
+            slots: stats.rx_slots + stats.tx_slots,
+            copies: Netif::stats(net).copies,
+            grants: stats.grants,
+            clears: stats.clears,
+            ..Work::default()
+        };
+        self.linearised_bytes.0 += phy.linearised_bytes;
+        self.quarantined.0 += net.quarantined();
+        self.quarantined.1 += stats.quarantined;
+        let drops = &mut self.drops;
+        add_drops!(drops, stats.rx_drops, "front_rx_":
+            backend_error bad_extent too_many_slots truncated bad_extra runt still_in_use);
+        add_drops!(drops, stats.tx_drops, "front_tx_":
+            bad_length too_many_slots no_gso backend_error backend_dropped disconnected);
+    }
+
+    /// The backend's end for a client, and what is on top of it.
+    pub fn add_back(&mut self, served: &Served, phy: phy::Stats) {
+        let stats = served.stats();
+        self.back += Work {
+            packets: stats.from_packets + stats.to_packets,
+            slots: stats.from_slots + stats.to_slots,
+            copies: Netif::stats(served).copies,
+            ..Work::default()
+        };
+        self.linearised_bytes.1 += phy.linearised_bytes;
+        let drops = &mut self.drops;
+        add_drops!(drops, stats.from_drops, "back_from_":
+            runt too_many_slots sizes multicast gso copy_failed no_frame);
+        add_drops!(drops, stats.to_drops, "back_to_":
+            not_connected bad_length offload queue_full stalled copy_failed disconnected);
+    }
 }

@@ -7,9 +7,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::args::Args;
-use crate::hostile::LIMIT;
-use crate::measure;
-use crate::world::{Findings, Transfer};
+use crate::findings::{Findings, OfClient, Transfer};
+use crate::hostile::{LIMIT, Record};
 
 /// A run's results. Everything in the JSON object is the same for the same options, so the wall
 /// clock is not in there.
@@ -25,6 +24,7 @@ pub struct Report {
     /// What is not as it should be, if anything.
     problems: Vec<String>,
     seed: u64,
+    domains: u8,
     mtu: usize,
     scatter_gather: bool,
     bytes: u64,
@@ -65,29 +65,60 @@ pub struct Report {
     longest_outage_ms: f64,
     longest_outage_kind: &'static str,
     longest_stall_ms: f64,
+    /// The packets of the file that was replayed, and the bytes of the longest of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replayed_packets: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replayed_longest: Option<usize>,
+    clients: Vec<ClientReport>,
+}
+
+/// The results of one client.
+#[derive(Clone, Debug, Serialize)]
+struct ClientReport {
+    uploaded_bytes: u64,
+    downloaded_bytes: u64,
+    packets: u64,
+    reconnects: u64,
+    attacks: u64,
+}
+
+impl ClientReport {
+    fn new(found: &OfClient) -> ClientReport {
+        ClientReport {
+            uploaded_bytes: found.upload.received.bytes,
+            downloaded_bytes: found.download.received.bytes,
+            packets: found.packets,
+            reconnects: found.connects.saturating_sub(1),
+            attacks: found.attacks.as_ref().map_or(0, Record::attacks),
+        }
+    }
 }
 
 impl Report {
     /// The results of a run with these options.
     pub fn new(args: &Args, found: &Findings) -> Report {
         let problems = problems(args, found);
-        let (front, back) =
-            (measure::front(&found.warm, &found.end), measure::back(&found.warm, &found.end));
-        let (up, down) = (found.upload.received.bytes, found.download.received.bytes);
-        let end = &found.end;
-        let drops = measure::drops(end);
-        let attacks = found.attacks.clone().unwrap_or_default();
+        let (warm, end) = (&found.warm, &found.end);
+        let front = (end.front - warm.front).per_packet();
+        let back = (end.back - warm.back).per_packet();
+        let clients: Vec<_> = found.clients.iter().map(ClientReport::new).collect();
+        let sum = |of: fn(&ClientReport) -> u64| clients.iter().map(of).sum();
+        let (up, down): (u64, u64) = (sum(|c| c.uploaded_bytes), sum(|c| c.downloaded_bytes));
+        let mut attacks = Record::default();
+        found.clients.iter().flat_map(|client| &client.attacks).for_each(|one| attacks.add(one));
         let seconds = found.time.as_secs_f64();
         Report {
             ok: problems.is_empty(),
             problems,
             seed: args.seed,
+            domains: args.domains,
             mtu: found.mtu,
             scatter_gather: !args.no_sg,
             bytes: up + down,
             uploaded_bytes: up,
             downloaded_bytes: down,
-            packets: end.front.rx_packets + end.front.tx_packets,
+            packets: sum(|client| client.packets),
             virtual_seconds: seconds,
             mbit_per_s: megabits(up + down, seconds),
             measured_packets: front.packets,
@@ -107,19 +138,22 @@ impl Report {
             back_events_per_packet: back.events,
             back_grants_per_packet: back.grants,
             back_clears_per_packet: back.clears,
-            linearised_bytes: end.front_phy.linearised_bytes,
-            back_linearised_bytes: end.back_phy.linearised_bytes,
-            drops: drops.iter().map(|(_, count)| count).sum(),
-            drops_by_reason: drops.into_iter().collect(),
-            quarantined_pages: end.quarantined,
-            quarantined_ever: end.front.quarantined,
-            reconnects: end.front.connects.saturating_sub(1),
+            linearised_bytes: end.linearised_bytes.0,
+            back_linearised_bytes: end.linearised_bytes.1,
+            drops: end.drops.values().sum(),
+            drops_by_reason: end.drops.clone(),
+            quarantined_pages: end.quarantined.0,
+            quarantined_ever: end.quarantined.1,
+            reconnects: sum(|client| client.reconnects),
             attacks: attacks.attacks(),
             attacks_by_kind: attacks.kinds,
             attacks_with_reconnect: attacks.reconnected,
             longest_outage_ms: attacks.longest_outage.0.as_secs_f64() * 1e3,
             longest_outage_kind: attacks.longest_outage.1,
             longest_stall_ms: attacks.longest_stall.as_secs_f64() * 1e3,
+            replayed_packets: found.replay.map(|replay| replay.packets),
+            replayed_longest: found.replay.map(|replay| replay.longest),
+            clients,
         }
     }
 
@@ -142,17 +176,20 @@ impl Report {
 /// What is not as it should be.
 fn problems(args: &Args, found: &Findings) -> Vec<String> {
     let mut problems = Vec::new();
-    for (name, transfer) in [("upload", &found.upload), ("download", &found.download)] {
-        problems.extend(wrong(name, transfer));
-        let wanted = args.bytes().filter(|_| args.seconds.is_none());
-        if wanted.is_some_and(|bytes| bytes != transfer.received.bytes) {
-            problems.push(format!("{name}: {} bytes arrived", transfer.received.bytes));
+    for (number, client) in (1..).zip(&found.clients) {
+        let whose = if args.domains > 1 { format!("client {number}: ") } else { String::new() };
+        let wanted = args.bytes().filter(|_| args.seconds.is_none() && found.replay.is_none());
+        for (name, transfer) in [("upload", &client.upload), ("download", &client.download)] {
+            problems.extend(wrong(&format!("{whose}{name}"), transfer));
+            if wanted.is_some_and(|bytes| bytes != transfer.received.bytes) {
+                problems.push(format!("{whose}{name}: {} bytes arrived", transfer.received.bytes));
+            }
         }
-    }
-    if let Some(attacks) = &found.attacks {
-        let (outage, kind) = attacks.longest_outage;
-        if outage > LIMIT {
-            problems.push(format!("cut off for {outage:?} (virtual) by {kind}"));
+        if let Some(attacks) = &client.attacks {
+            let (outage, kind) = attacks.longest_outage;
+            if outage > LIMIT {
+                problems.push(format!("{whose}cut off for {outage:?} by {kind}"));
+            }
         }
     }
     problems.extend(found.complaints.iter().cloned());
@@ -185,7 +222,19 @@ impl Display for Table<'_> {
         let verdict = if r.ok { "every byte checked" } else { "NOT OK" };
         writeln!(f, "transferred     {up} MiB up, {down} MiB down, {verdict}")?;
         let sg = if r.scatter_gather { "on" } else { "off" };
-        writeln!(f, "options         seed {}, mtu {}, scatter-gather {sg}", r.seed, r.mtu)?;
+        let domains =
+            if r.domains > 1 { format!(", {} clients", r.domains) } else { String::new() };
+        writeln!(
+            f,
+            "options         seed {}, mtu {}, scatter-gather {sg}{domains}",
+            r.seed, r.mtu
+        )?;
+        if let (Some(packets), Some(longest)) = (r.replayed_packets, r.replayed_longest) {
+            writeln!(
+                f,
+                "replayed        {packets} packets of up to {longest} bytes, all of them both ways"
+            )?;
+        }
         let wall = self.wall.as_secs_f64();
         writeln!(
             f,
@@ -220,6 +269,9 @@ impl Display for Table<'_> {
         if r.attacks > 0 {
             self.attacks(f)?;
         }
+        if r.domains > 1 {
+            self.clients(f)?;
+        }
         r.problems.iter().try_for_each(|problem| writeln!(f, "PROBLEM         {problem}"))
     }
 }
@@ -248,6 +300,19 @@ impl Table<'_> {
         )?;
         for (name, front, back) in rows {
             writeln!(f, "  {name:<21} {:>8}  {:>8}", figure(front), figure(back))?;
+        }
+        Ok(())
+    }
+
+    fn clients(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "client           MiB up  MiB down   packets  reconnects  attacks")?;
+        for (number, client) in (1..).zip(&self.report.clients) {
+            let (up, down) = (mebi(client.uploaded_bytes), mebi(client.downloaded_bytes));
+            let ClientReport { packets, reconnects, attacks, .. } = client;
+            writeln!(
+                f,
+                "  {number:<12} {up:>8}  {down:>8}  {packets:>8}  {reconnects:>10}  {attacks:>7}"
+            )?;
         }
         Ok(())
     }

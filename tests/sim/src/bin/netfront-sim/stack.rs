@@ -10,10 +10,6 @@ use xen_netfront::phy::Device;
 use xen_netfront::platform::{Instant, Platform};
 use xen_sim::Domain;
 
-/// The client's address.
-pub const CLIENT: Ipv4Address = Ipv4Address::new(10, 0, 0, 1);
-/// The backend's address.
-pub const SERVER: Ipv4Address = Ipv4Address::new(10, 0, 0, 2);
 /// Where the backend takes an upload (the discard port, though it looks at every byte).
 pub const UPLOAD_PORT: u16 = 9;
 /// Where the backend gives a download (the character generator's port).
@@ -28,6 +24,25 @@ const BUFFER: usize = 256 << 10;
 
 /// How long a peer may be silent before a connection is given up.
 const GIVE_UP: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(20);
+
+/// The network between a client and its backend.
+#[derive(Clone, Copy, Debug)]
+pub struct Network {
+    /// The client's address.
+    pub client: Ipv4Address,
+    /// The backend's.
+    pub server: Ipv4Address,
+    /// What the client's port and sequence numbers come from.
+    pub seed: u64,
+}
+
+impl Network {
+    /// Client number `index`, from 0 on, has a network of its own.
+    pub fn new(index: u8, seed: u64) -> Network {
+        let [client, server] = [1, 2].map(|host| Ipv4Address::new(10, 0, index, host));
+        Network { client, server, seed }
+    }
+}
 
 /// A device and the stack on top of it.
 pub struct Stack<N: Netif> {
@@ -84,10 +99,10 @@ impl<N: Netif> Stack<N> {
     }
 
     /// Connects both sockets to the server.
-    pub fn connect(&mut self) -> Result<(), tcp::ConnectError> {
+    pub fn connect(&mut self, server: Ipv4Address) -> Result<(), tcp::ConnectError> {
         for (socket, port) in [(self.upload, UPLOAD_PORT), (self.download, DOWNLOAD_PORT)] {
             let socket = self.sockets.get_mut::<tcp::Socket<'_>>(socket);
-            socket.connect(self.iface.context(), (SERVER, port), 49152 + port)?;
+            socket.connect(self.iface.context(), (server, port), 49152 + port)?;
         }
         Ok(())
     }

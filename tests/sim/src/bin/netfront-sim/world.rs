@@ -1,85 +1,81 @@
-//! The simulated host with its two domains, from the first moment to the last.
+//! The simulated host with its domains, from the first moment to the last.
 
 use core::time::Duration;
-use std::cell::RefCell;
 use std::io;
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 
-use xen_grant::DomId;
-use xen_netfront::features::Features;
-use xen_netfront::netfront::Config;
+use xen_grant::{DomId, FramePool};
 use xen_netfront::platform::Instant;
-use xen_sim::{Ctx, Domain, Host, Limits, Outcome, Scheduler, Task, Vif};
+use xen_sim::{Ctx, Domain, Host, Limits, Next, Outcome, Scheduler, Task, Vif};
 
 use crate::args::Args;
 use crate::backend::{self, Backend};
 use crate::capture::Pcap;
 use crate::client::{self, Client};
 use crate::error::{Error, Stop};
+use crate::findings::{Findings, OfClient, Transfer};
 use crate::hostile::{Director, Record};
+use crate::lock;
 use crate::measure::Snapshot;
-use crate::stream::{Digest, Sink, Source};
+use crate::stack::Network;
+use crate::stream::{Sink, Source};
 
-const FRONT: DomId = DomId(1);
-const BACK: DomId = DomId(2);
+/// The backend's domain. The clients' come after it.
+pub const BACK: DomId = DomId(1);
 
 /// Steps of the scheduler between two looks at how far things are.
 const SLICE: u64 = 4;
 /// Bytes both ways after which everything has found its pace, unless there are fewer in all.
 const WARM_UP: u64 = 4 << 20;
-/// Virtual time without a byte transferred, after which nothing more is expected.
+/// Time without a byte transferred, after which nothing more is expected.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Time that the clients have to disconnect.
+const FAREWELL: Duration = Duration::from_secs(10);
 
-/// One stream, seen from both of its ends.
-#[derive(Clone, Copy, Debug)]
-pub struct Transfer {
-    /// What was sent.
-    pub sent: Digest,
-    /// What arrived.
-    pub received: Digest,
-    /// Where something else arrived than was sent.
-    pub first_wrong: Option<u64>,
+/// A client and what serves it.
+pub struct Pair {
+    /// The client's domain.
+    pub domain: Domain,
+    /// What runs in it.
+    pub client: Mutex<Client>,
+    /// What serves it.
+    pub backend: Mutex<Backend>,
 }
 
-impl Transfer {
-    fn new(source: &Source, sink: &Sink) -> Transfer {
-        Transfer { sent: source.digest(), received: sink.digest(), first_wrong: sink.first_wrong() }
-    }
-
-    /// Whether all that was sent arrived, unchanged.
-    pub fn is_right(&self) -> bool {
-        self.sent == self.received && self.first_wrong.is_none()
-    }
+/// What clients do at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Both streams.
+    Transfer,
+    /// They leave.
+    Disconnect,
 }
 
-/// What happened.
-pub struct Findings {
-    /// Client to backend.
-    pub upload: Transfer,
-    /// Backend to client.
-    pub download: Transfer,
-    /// Virtual time from the first connection to the last byte.
-    pub time: Duration,
-    /// When everything had found its pace.
-    pub warm: Snapshot,
-    /// When the last byte was transferred.
-    pub end: Snapshot,
-    /// The MTU of the client's device.
-    pub mtu: usize,
-    /// Attacks, if there were to be any.
-    pub attacks: Option<Record>,
-    /// What should not be after an orderly disconnect: leaked pages, broken rules.
-    pub complaints: Vec<String>,
+impl Pair {
+    /// One run of the client.
+    pub fn run_client(&self, phase: Phase, ctx: &mut Ctx<'_>) -> Next {
+        let mut client = lock(&self.client);
+        match phase {
+            Phase::Transfer => client.run(ctx),
+            Phase::Disconnect => client.close(),
+        }
+    }
 }
 
 /// The host and its domains.
 pub struct World {
     args: Args,
     host: Host,
-    front: Domain,
     back: Domain,
-    client: RefCell<Client>,
-    backend: RefCell<Backend>,
+    pairs: Vec<Pair>,
     pcap: Option<Pcap>,
+}
+
+/// A vif between two domains, whose ends both know this MTU.
+pub fn vif(front: DomId, mtu: u16) -> Vif {
+    let mtu = mtu.to_string();
+    Vif::new(front, BACK, 0).front_key("mtu", &mtu).back_key("mtu", &mtu)
 }
 
 impl World {
@@ -87,98 +83,89 @@ impl World {
     pub fn new(args: &Args) -> Result<World, Error> {
         let host = Host::new(args.seed);
         // Besides the pools: rings of the hostile backend's, grant frames.
-        let front = host.add_domain(FRONT, client::POOL_PAGES as u32 + 64);
-        let back = host.add_domain(BACK, backend::POOL_PAGES as u32 + 64);
-        host.toolstack().add_vif(
-            &Vif::new(FRONT, BACK, 0)
-                .front_key("mtu", &args.mtu.to_string())
-                .back_key("mtu", &args.mtu.to_string()),
-        );
-        let pcap = args.pcap.as_ref().map(|path| Pcap::create(path, &front)).transpose()?;
-        let deadline = args.seconds.map(|time| host.now() + time);
-        let source = |seed| Source::new(seed, args.bytes(), deadline);
-        // Two seeds, so that neither stream can be taken for the other.
-        let (up, down) = (args.seed.wrapping_mul(2), args.seed.wrapping_mul(2).wrapping_add(1));
-        let config = Config {
-            features: Features { scatter_gather: !args.no_sg, ..Features::NONE },
-            ..Config::default()
-        };
-        let client =
-            Client::new(&front, config, source(up), Sink::new(down), args.seed, pcap.clone())?;
-        let backend =
-            Backend::new(&back, FRONT, args.mtu, Sink::new(up), source(down), !args.seed)?;
-        let (client, backend) = (RefCell::new(client), RefCell::new(backend));
-        Ok(World { args: args.clone(), host, front, back, client, backend, pcap })
+        let pages = u32::from(args.domains) * (backend::POOL_PAGES as u32 + 64);
+        let back = host.add_domain(BACK, pages);
+        let pcap = args.pcap.as_ref().map(|path| Pcap::create(path, &back)).transpose()?;
+        let pairs = (0..args.domains)
+            .map(|index| pair(&host, &back, args, index, pcap.clone()))
+            .collect::<Result<_, _>>()?;
+        Ok(World { args: args.clone(), host, back, pairs, pcap })
     }
 
-    /// Runs until all is transferred and the client has disconnected. `progress` is called every
+    /// Runs until all is transferred and the clients have disconnected. `progress` is called every
     /// so often with the bytes transferred each way and the time.
     pub fn run(
         self,
         mut progress: impl FnMut(u64, Instant) -> io::Result<()>,
     ) -> Result<Findings, Stop> {
-        let board = self.client.borrow().board();
         let (warm, last_byte, attacks) = self.transfer(&mut progress)?;
         let end = self.snapshot();
-        let time = last_byte.since(board.first_up.get().unwrap_or_default());
-        let mut complaints = self.disconnect();
-
-        let World { client, backend, host, front, pcap, .. } = self;
-        let (client, backend) = (client.into_inner(), backend.into_inner());
-        let upload = Transfer::new(client.streams().0, backend.streams().1);
-        let download = Transfer::new(backend.streams().0, client.streams().1);
-        let mtu = client.stack().map_or(0, |stack| stack.mtu());
-        let pool = client.pool().clone();
-        drop((client, backend));
+        let first_up =
+            self.pairs.iter().filter_map(|pair| lock(&pair.client).board().look().first_up);
+        let time = last_byte.since(first_up.min().unwrap_or_default());
+        // Once it has left, a device does not know.
+        let mtu = lock(&self.pairs[0].client).stack().map_or(0, |stack| stack.mtu());
+        let mut complaints = Vec::new();
+        if let Err(outcome) = self.drive(Phase::Disconnect, &[], FAREWELL, &mut |_| Ok(()))? {
+            complaints.push(format!("not all clients could disconnect: {outcome}"));
+        }
+        let World { host, pairs, pcap, .. } = self;
+        let mut attacks = attacks.into_iter();
+        let mut clients = Vec::new();
+        for pair in pairs {
+            let (client, pool) = take_apart(pair, attacks.next());
+            clients.push(client);
+            complaints.extend(leaks(&pool, &host, DomId(BACK.0 + clients.len() as u16)));
+        }
         if let Some(pcap) = pcap {
             pcap.finish()?;
         }
-        if pool.free() != pool.size() {
-            complaints.push(format!("{} pages of the client leaked", pool.size() - pool.free()));
-        }
-        let violations = host.violations_of(front.id());
-        complaints.extend(violations.iter().map(ToString::to_string));
-        Ok(Findings { upload, download, time, warm, end, mtu, attacks, complaints })
+        Ok(Findings { clients, mtu, time, warm, end, complaints, replay: None })
     }
 
     fn snapshot(&self) -> Snapshot {
-        Snapshot::take(&self.client, &self.backend, (&self.front, &self.back))
+        let mut snapshot = Snapshot::new(&self.back);
+        for pair in &self.pairs {
+            if let Some(stack) = lock(&pair.client).stack() {
+                let device = &stack.device;
+                snapshot.add_front(device.netif().below(), device.stats(), &pair.domain);
+            }
+            let backend = lock(&pair.backend);
+            let device = &backend.stack().device;
+            snapshot.add_back(device.netif(), device.stats());
+        }
+        snapshot
     }
 
-    /// Runs until all is transferred. Gives the counters after warm-up and the time of the last byte.
+    /// Bytes that have arrived, both ways, of all clients.
+    fn transferred(&self) -> u64 {
+        let of_pair = |pair: &Pair| {
+            let uploaded = lock(&pair.backend).uploaded().load(Ordering::Relaxed);
+            uploaded + lock(&pair.client).board().look().downloaded
+        };
+        self.pairs.iter().map(of_pair).sum()
+    }
+
+    /// Runs until all is transferred. Gives the counters after warm-up, the time of the last byte,
+    /// and what attacks there were on each client.
     fn transfer(
         &self,
         progress: &mut impl FnMut(u64, Instant) -> io::Result<()>,
-    ) -> Result<(Snapshot, Instant, Option<Record>), Stop> {
-        let board = self.client.borrow().board();
-        let uploaded = self.backend.borrow().uploaded();
-        let director = self.args.hostile.then(|| {
-            let (bytes, seed) = (self.args.bytes(), self.args.seed);
-            RefCell::new(Director::new(
-                &self.back,
-                FRONT,
-                &self.backend,
-                board.clone(),
-                bytes,
-                seed,
-            ))
-        });
-        let mut scheduler = Scheduler::new(&self.host);
-        scheduler.add("client", &self.front, |ctx: &mut Ctx<'_>| self.client.borrow_mut().run(ctx));
-        scheduler.add_background("backend", &self.back, |ctx: &mut Ctx<'_>| {
-            self.backend.borrow_mut().run(ctx)
-        });
-        if let Some(director) = &director {
-            scheduler.add_background("hostile", &self.back, |ctx: &mut Ctx<'_>| {
-                director.borrow_mut().run(ctx)
-            });
-        }
-        let warm_up = self.args.bytes().map_or(WARM_UP, |bytes| WARM_UP.min(bytes / 4));
+    ) -> Result<(Snapshot, Instant, Vec<Record>), Stop> {
+        let (bytes, seed) = (self.args.bytes(), self.args.seed);
+        let attacked = self.pairs.iter().zip(1..).filter(|_| self.args.hostile);
+        let directors: Vec<_> = attacked
+            .map(|(pair, number)| {
+                let (board, seed) = (lock(&pair.client).board(), seed.wrapping_mul(number));
+                let client = pair.domain.id();
+                Mutex::new(Director::new(&self.back, client, &pair.backend, board, bytes, seed))
+            })
+            .collect();
+        let all = bytes.map(|bytes| bytes.saturating_mul(self.pairs.len() as u64));
+        let warm_up = all.map_or(WARM_UP, |bytes| WARM_UP.min(bytes / 4));
         let (mut warm, mut last) = (None, (0, self.host.now()));
-        loop {
-            let limits = Limits { steps: SLICE, time: PATIENCE, ..Limits::default() };
-            let outcome = scheduler.run(limits);
-            let (bytes, now) = (uploaded.get() + board.downloaded.get(), self.host.now());
+        let outcome = self.drive(Phase::Transfer, &directors, PATIENCE, &mut |now| {
+            let bytes = self.transferred();
             progress(bytes, now)?;
             if bytes >= warm_up && warm.is_none() {
                 warm = Some(self.snapshot());
@@ -186,30 +173,99 @@ impl World {
             if bytes != last.0 {
                 last = (bytes, now);
             }
-            match outcome {
-                Outcome::Done => break,
-                Outcome::Steps(_) => {}
-                Outcome::Stuck(_) | Outcome::Time(_) => return Err(Error::from(outcome).into()),
-            }
             if now.since(last.1) > PATIENCE {
                 return Err(Error::stalled(PATIENCE, bytes).into());
             }
-        }
-        let record = director.as_ref().map(|director| director.borrow().record());
-        Ok((warm.unwrap_or_default(), last.1, record))
+            Ok(())
+        })?;
+        outcome.map_err(Error::from)?;
+        let records = directors.iter().map(|director| lock(director).record()).collect();
+        Ok((warm.unwrap_or_default(), last.1, records))
     }
 
-    /// Has the client leave; what went wrong with that.
-    fn disconnect(&self) -> Vec<String> {
+    /// Runs until all clients are done. `look` is called every so often. The inner error is how
+    /// else it ended.
+    fn drive(
+        &self,
+        phase: Phase,
+        directors: &[Mutex<Director<'_>>],
+        time: Duration,
+        look: &mut dyn FnMut(Instant) -> Result<(), Stop>,
+    ) -> Result<Result<(), Outcome>, Stop> {
         let mut scheduler = Scheduler::new(&self.host);
-        scheduler.add("client", &self.front, |_: &mut Ctx<'_>| self.client.borrow_mut().close());
-        scheduler.add_background("backend", &self.back, |ctx: &mut Ctx<'_>| {
-            self.backend.borrow_mut().run(ctx)
-        });
-        let limits = Limits { time: Duration::from_secs(10), ..Limits::default() };
-        match scheduler.run(limits) {
-            Outcome::Done => Vec::new(),
-            outcome => vec![format!("the client could not disconnect: {outcome}")],
+        for pair in &self.pairs {
+            scheduler.add(
+                &format!("client {}", pair.domain.id().0),
+                &pair.domain,
+                move |ctx: &mut Ctx<'_>| pair.run_client(phase, ctx),
+            );
+            scheduler.add_background("backend", &self.back, |ctx: &mut Ctx<'_>| {
+                lock(&pair.backend).run(ctx)
+            });
+        }
+        for director in directors {
+            scheduler
+                .add_background("hostile", &self.back, |ctx: &mut Ctx<'_>| lock(director).run(ctx));
+        }
+        loop {
+            let outcome = scheduler.run(Limits { steps: SLICE, time, ..Limits::default() });
+            look(self.host.now())?;
+            match outcome {
+                Outcome::Done => return Ok(Ok(())),
+                Outcome::Steps(_) => {}
+                Outcome::Stuck(_) | Outcome::Time(_) => return Ok(Err(outcome)),
+            }
         }
     }
+}
+
+/// Client number `index` and what serves it.
+fn pair(
+    host: &Host,
+    back: &Domain,
+    args: &Args,
+    index: u8,
+    pcap: Option<Pcap>,
+) -> Result<Pair, Error> {
+    let id = DomId(BACK.0 + 1 + u16::from(index));
+    let domain = host.add_domain(id, client::POOL_PAGES as u32 + 64);
+    host.toolstack().add_vif(&vif(id, args.mtu));
+    // Two seeds, so that neither stream can be taken for the other, nor for another client's.
+    let seed = args.seed.wrapping_add(u64::from(index) << 32);
+    let (up, down) = (seed.wrapping_mul(2), seed.wrapping_mul(2).wrapping_add(1));
+    let deadline = args.seconds.map(|time| host.now() + time);
+    let source = |seed| Source::new(seed, args.bytes(), deadline);
+    let network = Network::new(index, seed);
+    let client =
+        Client::new(&domain, args.front_config(), source(up), Sink::new(down), network, pcap)?;
+    let backend = Backend::new(back, id, args.mtu, Sink::new(up), source(down), network)?;
+    Ok(Pair { domain, client: Mutex::new(client), backend: Mutex::new(backend) })
+}
+
+/// What became of a pair, and the client's pool, whose pages should all be back.
+fn take_apart(pair: Pair, attacks: Option<Record>) -> (OfClient, FramePool) {
+    let client = pair.client.into_inner().unwrap_or_else(|error| error.into_inner());
+    let backend = pair.backend.into_inner().unwrap_or_else(|error| error.into_inner());
+    let stats = client.stack().map(|stack| *stack.device.netif().below().stats());
+    let stats = stats.unwrap_or_default();
+    let found = OfClient {
+        upload: Transfer::new(client.streams().0, backend.streams().1),
+        download: Transfer::new(backend.streams().0, client.streams().1),
+        packets: stats.rx_packets + stats.tx_packets,
+        connects: stats.connects,
+        attacks,
+    };
+    (found, client.pool().clone())
+}
+
+/// What is left of a client that has disconnected and gone, and should not be.
+pub fn leaks(pool: &FramePool, host: &Host, client: DomId) -> Vec<String> {
+    let mut complaints = Vec::new();
+    let missing = pool.size() - pool.free();
+    if missing > 0 {
+        complaints.push(format!("{missing} pages of client {} leaked", client.0));
+    }
+    let violations = host.violations_of(client);
+    complaints.extend(violations.iter().map(ToString::to_string));
+    complaints
 }

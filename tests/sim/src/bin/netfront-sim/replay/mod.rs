@@ -1,0 +1,217 @@
+//! `--replay`: the packets of a capture go through the ring, all of them both ways at once, and
+//! each end compares what comes with what is in the file.
+//!
+//! ```text
+//!   client   Player ── Netfront ═══ rings ═══ Netback ── Player   backend
+//!            sends all, expects all           sends all, expects all
+//! ```
+
+mod player;
+mod recording;
+
+use core::time::Duration;
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use xen_grant::{DomId, FramePool, GrantTable, PAGE_SIZE};
+use xen_netfront::header::ETHERNET_HEADER;
+use xen_netfront::netfront::{Link, Netfront};
+use xen_netfront::netif::Netif;
+use xen_netfront::phy;
+use xen_netfront::wire::MAX_PACKET;
+use xen_sim::{Ctx, Domain, Host, Limits, Next, Outcome, Scheduler};
+
+use crate::alloc::{Charge, Owner};
+use crate::args::Args;
+use crate::backend;
+use crate::capture::{Captured, Pcap};
+use crate::client::{self, Front, wait};
+use crate::error::Error;
+use crate::findings::{Findings, OfClient, Replayed, Transfer};
+use crate::measure::Snapshot;
+use crate::served::{Back, Served};
+use crate::world::{BACK, leaks, vif};
+
+use player::Player;
+use recording::Recording;
+pub use recording::Unusable;
+
+const FRONT: DomId = DomId(BACK.0 + 1);
+/// Virtual time without an event, after which what has not come is lost.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The MTU unless a packet is longer.
+const MTU: usize = 1500;
+
+type Client = Player<Captured<Front>>;
+type Backend = Player<Served>;
+
+/// The host and its two domains.
+pub struct Replay {
+    host: Host,
+    front: Domain,
+    back: Domain,
+    pool: FramePool,
+    recording: Arc<Recording>,
+    client: RefCell<Client>,
+    backend: RefCell<Backend>,
+    pcap: Option<Pcap>,
+}
+
+impl Replay {
+    /// Reads the file and builds it all; nothing runs yet.
+    pub fn new(args: &Args, path: &std::path::Path) -> Result<Replay, Error> {
+        let most = if args.no_sg { PAGE_SIZE } else { MAX_PACKET };
+        let recording = Recording::read(path, most).map_err(|error| Error::replay(path, &error))?;
+        let recording = Arc::new(recording);
+        // The longest packet has at most 65535 bytes.
+        let mtu = recording.longest().saturating_sub(ETHERNET_HEADER).max(MTU) as u16;
+        let host = Host::new(args.seed);
+        let back = host.add_domain(BACK, backend::POOL_PAGES as u32 + 64);
+        let front = host.add_domain(FRONT, client::POOL_PAGES as u32 + 64);
+        host.toolstack().add_vif(&vif(FRONT, mtu));
+        let pcap = args.pcap.as_ref().map(|path| Pcap::create(path, &back)).transpose()?;
+
+        let pool = FramePool::new(&front, client::POOL_PAGES)?;
+        let table = GrantTable::new(&front);
+        let config = args.front_config();
+        let net = Netfront::open(front.clone(), front.store(), &pool, &table, 0, config)?;
+        let client = Player::new(Captured::new(net, pcap.clone()), recording.clone());
+
+        let back_pool = FramePool::new(&back, backend::POOL_PAGES)?;
+        let vif = backend::open(&back, FRONT, &back_pool)?;
+        let served = Served::new(vif, &back_pool, backend::MAC, mtu);
+        let backend = Player::new(served, recording.clone());
+        let (client, backend) = (RefCell::new(client), RefCell::new(backend));
+        Ok(Replay { host, front, back, pool, recording, client, backend, pcap })
+    }
+
+    /// Runs until every packet has gone both ways and the client has disconnected.
+    pub fn run(self) -> Result<Findings, Error> {
+        let mut complaints = Vec::new();
+        let connected = self.drive(connect_client, serve, false);
+        let (warm, started) = (self.snapshot(), self.host.now());
+        let played = match connected {
+            Outcome::Done => self.drive(play_client, play_backend, true),
+            other => other,
+        };
+        let (end, time) = (self.snapshot(), self.host.now().since(started));
+        let (client, backend) = (self.client.borrow(), self.backend.borrow());
+        for (end, wrong, received) in [
+            ("upload", backend.wrong(), backend.received()),
+            ("download", client.wrong(), client.received()),
+        ] {
+            complaints.extend(wrong.map(|wrong| format!("{end}: {wrong}")));
+            let packets = self.recording.packets();
+            if received != packets {
+                complaints.push(format!("{end}: {received} of {packets} packets arrived"));
+            }
+        }
+        let (sent, received) = (client.digests(), backend.digests());
+        let stats = *client.netif.below().stats();
+        let found = OfClient {
+            upload: Transfer { sent: sent.0, received: received.1, first_wrong: None },
+            download: Transfer { sent: received.0, received: sent.1, first_wrong: None },
+            packets: stats.rx_packets + stats.tx_packets,
+            connects: stats.connects,
+            attacks: None,
+        };
+        let mtu = client.netif.mtu();
+        drop((client, backend));
+        if played == Outcome::Done {
+            let outcome = self.drive(close_client, serve, false);
+            if outcome != Outcome::Done {
+                complaints.push(format!("the client could not disconnect: {outcome}"));
+            }
+        } else {
+            complaints.push(format!("the replay came to no end: {played}"));
+        }
+        let (packets, longest) = (self.recording.packets(), self.recording.longest());
+        let Replay { host, pool, client, backend, pcap, .. } = self;
+        drop((client, backend));
+        if let Some(pcap) = pcap {
+            pcap.finish()?;
+        }
+        complaints.extend(leaks(&pool, &host, FRONT));
+        let replay = Some(Replayed { packets, longest });
+        Ok(Findings { clients: vec![found], mtu, time, warm, end, complaints, replay })
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let mut snapshot = Snapshot::new(&self.back);
+        let none = phy::Stats::default();
+        snapshot.add_front(self.client.borrow().netif.below(), none, &self.front);
+        snapshot.add_back(&self.backend.borrow().netif, none);
+        snapshot
+    }
+
+    /// Runs both ends until the client is done, and the backend if it `plays`, or nothing happens
+    /// any more.
+    fn drive(
+        &self,
+        mut client: impl FnMut(&mut Client) -> Next,
+        mut backend: impl FnMut(&mut Backend) -> Next,
+        plays: bool,
+    ) -> Outcome {
+        let mut scheduler = Scheduler::new(&self.host);
+        scheduler.add("client", &self.front, |_: &mut Ctx<'_>| {
+            let _ours = Charge::to(Owner::Front);
+            client(&mut self.client.borrow_mut())
+        });
+        let backend = |_: &mut Ctx<'_>| {
+            let _ours = Charge::to(Owner::Back);
+            backend(&mut self.backend.borrow_mut())
+        };
+        if plays {
+            scheduler.add("backend", &self.back, backend);
+        } else {
+            scheduler.add_background("backend", &self.back, backend);
+        }
+        scheduler.run(Limits { steps: u64::MAX, patience: PATIENCE, ..Limits::default() })
+    }
+}
+
+fn connect_client(player: &mut Client) -> Next {
+    let net = player.netif.below_mut();
+    net.service();
+    if net.link() == Link::Up { Next::Done } else { wait(net.next_deadline()) }
+}
+
+fn play_client(player: &mut Client) -> Next {
+    let net = player.netif.below_mut();
+    net.service();
+    net.complete_tx();
+    player.play();
+    let done = player.is_done();
+    let net = player.netif.below_mut();
+    match (net.rearm(), done) {
+        (_, true) => Next::Done,
+        (true, false) => Next::Now,
+        (false, false) => wait(net.next_deadline()),
+    }
+}
+
+fn close_client(player: &mut Client) -> Next {
+    let net = player.netif.below_mut();
+    net.disconnect();
+    net.service();
+    if net.closed() { Next::Done } else { wait(net.next_deadline()) }
+}
+
+fn play_backend(player: &mut Backend) -> Next {
+    let next = serve(player);
+    player.play();
+    // What is queued has not been sent.
+    let queued = player.netif.vif.as_ref().map_or(0, Back::queued);
+    match (player.netif.rearm(), player.is_done() && queued == 0) {
+        (_, true) => Next::Done,
+        (true, false) => Next::Now,
+        (false, false) => next,
+    }
+}
+
+/// Keeps the connection, and no more.
+fn serve(player: &mut Backend) -> Next {
+    let Some(vif) = &mut player.netif.vif else { return Next::Done };
+    vif.service();
+    wait(vif.next_deadline())
+}
