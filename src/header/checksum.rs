@@ -43,20 +43,27 @@ pub fn fill_blank<V: ViewMut>(packet: &mut Packet<V>) -> Option<()> {
     if packet.meta.checksum != Checksum::Blank {
         return Some(());
     }
+    let (field, value) = blank_value(packet)?;
+    let mut pieces = packet.fragments_mut().iter_mut().map(ViewMut::bytes_mut);
+    let head = pieces.find(|bytes| !bytes.is_empty())?;
+    *head.get_mut(field..)?.first_chunk_mut()? = value.to_be_bytes();
+    packet.meta.checksum = Checksum::Complete;
+    Some(())
+}
+
+/// What [`fill_blank`] would write, for a packet that is not to be written in place: the place,
+/// within the first fragment that is not empty, and the checksum.
+pub fn blank_value<V: View>(packet: &Packet<V>) -> Option<(usize, u16)> {
     let place = Place::of(packet).ok()?;
     if !matches!(place.protocol, Protocol::TCP | Protocol::UDP) {
         return None;
     }
-    let mut value = place.sum(packet, Sum::default()).checksum();
+    let value = place.sum(packet, Sum::default()).checksum();
     if place.protocol == Protocol::UDP && value == 0 {
         // RFC 768: 0 would mean that there is none.
-        value = u16::MAX;
+        return Some((place.field, u16::MAX));
     }
-    let mut pieces = packet.fragments_mut().iter_mut().map(ViewMut::bytes_mut);
-    let head = pieces.find(|bytes| !bytes.is_empty())?;
-    *head.get_mut(place.field..)?.first_chunk_mut()? = value.to_be_bytes();
-    packet.meta.checksum = Checksum::Complete;
-    Some(())
+    Some((place.field, value))
 }
 
 /// Verifies the transport checksum of a packet, whatever is known about it.

@@ -1,51 +1,34 @@
-//! One connection of a client: its two ring pages mapped, its event channels bound.
+//! One connection of a client: its queues, which share what one client may take.
+//!
+//! ```text
+//!   poll    ◄── queue 0 ◄─┐ a batch each in turn,     deliver ──► flow ──┬─► queue 0
+//!               queue 1 ◄─┤ one budget for all          hash             ├─► queue 1
+//!               queue 2 ◄─┘                                              └─► queue 2
+//! ```
 
-use xen_grant::{DomId, ForeignPage, GrantStatus};
+use alloc::vec::Vec;
+
+use xen_grant::{DomId, FramePool, GrantStatus};
 use xen_ring::Notify;
 
-use super::Config;
+use super::config::Config;
 use super::fault::Fault;
-use super::from_client::FromClient;
+use super::from_client::{BATCH_PACKETS, UNIT};
+use super::queue::Queue;
+use super::refused::Refused;
 use super::stats::Stats;
-use super::to_client::{Takes, ToClient};
-use crate::platform::{BackendPlatform, EventError, Port};
+use super::to_client::{Bounds, Takes};
+use crate::buffer::{RxPacket, TxPacket, View};
+use crate::header::flow_hash;
+use crate::platform::{BackendPlatform, EventError, Instant, Port};
 use crate::store::{Store, StoreError};
-use crate::xenbus::{EventChannels, FrontendOffer, Reader};
+use crate::xenbus::{FrontendOffer, Reader};
+
+/// All that a flow's number depends on: Ethernet, a tag, IPv4 with options, ports.
+const FLOW_HEADERS: usize = 14 + 4 + 60 + 4;
 
 /// The smallest MTU of IPv4.
 const SMALLEST_MTU: u16 = 68;
-
-/// What a client has published to be connected by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Published {
-    pub(super) tx_ring: u32,
-    pub(super) rx_ring: u32,
-    pub(super) tx_event: Port,
-    /// The same as the other one unless the client splits them.
-    pub(super) rx_event: Port,
-    pub(super) takes: Takes,
-}
-
-impl Published {
-    pub(super) fn read(offer: &FrontendOffer) -> Result<Published, ConnectError> {
-        // We offer one queue, so there is one.
-        let queue = offer.queues.first().ok_or(ConnectError::Incomplete)?;
-        if !offer.rx_copy {
-            return Err(ConnectError::NoCopy);
-        }
-        let (tx_event, rx_event) = match queue.events {
-            EventChannels::Single(port) => (port, port),
-            EventChannels::Split { tx, rx } => (tx, rx),
-        };
-        Ok(Published {
-            tx_ring: queue.tx_ring,
-            rx_ring: queue.rx_ring,
-            tx_event,
-            rx_event,
-            takes: Takes { notify: offer.rx_notify, features: offer.features },
-        })
-    }
-}
 
 /// What the toolstack says of the client, in our own directory where no client writes.
 #[derive(Clone, Copy, Debug)]
@@ -117,85 +100,160 @@ impl core::fmt::Display for ConnectError {
     }
 }
 
-/// Bound event channels, closed when dropped.
-struct Channels<P: BackendPlatform> {
-    platform: P,
-    tx: Port,
-    rx: Port,
-}
-
-impl<P: BackendPlatform> Channels<P> {
-    fn bind(platform: &P, client: DomId, to: &Published) -> Result<Channels<P>, EventError> {
-        let tx = platform.bind_interdomain(client, to.tx_event)?;
-        let mut channels = Channels { platform: platform.clone(), tx, rx: tx };
-        if to.rx_event != to.tx_event {
-            channels.rx = platform.bind_interdomain(client, to.rx_event)?;
-        }
-        Ok(channels)
-    }
-}
-
-impl<P: BackendPlatform> Drop for Channels<P> {
-    fn drop(&mut self) {
-        self.platform.close(self.tx);
-        if self.rx != self.tx {
-            self.platform.close(self.rx);
-        }
-    }
-}
-
-/// Dropped, it unmaps both pages and closes the channels.
+/// All queues of a connected client. Dropped, it lets go of all that is the client's.
 pub(super) struct Connection<P: BackendPlatform> {
-    pub(super) from: FromClient<P>,
-    pub(super) to: ToClient<P>,
-    channels: Channels<P>,
-    /// The client is to hear of something on that ring.
-    pub(super) tell_tx: Notify,
-    pub(super) tell_rx: Notify,
+    /// At least one.
+    queues: Vec<Queue<P>>,
+    /// Whose turn it is to be polled.
+    turn: usize,
+    /// Work done beyond the last budget; it comes off the next.
+    debt: usize,
 }
 
 impl<P: BackendPlatform> Connection<P> {
     pub(super) fn open(
         platform: &P,
         client: DomId,
-        published: &Published,
+        offer: &FrontendOffer,
         config: &Config,
         stats: &mut Stats,
     ) -> Result<Connection<P>, ConnectError> {
-        let tx = ForeignPage::map(platform, client, published.tx_ring)?;
-        stats.maps += 1;
-        let rx = ForeignPage::map(platform, client, published.rx_ring)?;
-        stats.maps += 1;
-        let gso = config.features.coherent().gso_v4;
-        Ok(Connection {
-            from: FromClient::new(tx, client, gso, config.headroom)?,
-            to: ToClient::new(rx, client, published.takes, config)?,
-            channels: Channels::bind(platform, client, published)?,
-            tell_tx: Notify::Suppressed,
-            tell_rx: Notify::Suppressed,
-        })
+        if offer.queues.is_empty() {
+            return Err(ConnectError::Incomplete);
+        }
+        if !offer.rx_copy {
+            return Err(ConnectError::NoCopy);
+        }
+        let takes = Takes { notify: offer.rx_notify, features: offer.features.coherent() };
+        let count = offer.queues.len();
+        let open = |(number, queue)| {
+            // Together exactly what one client may have.
+            let share = |all: usize| all.saturating_add(number) / count;
+            let bounds = Bounds {
+                packets: share(config.queue_packets),
+                fragments: share(config.queue_frames),
+            };
+            Queue::open(platform, client, queue, (takes, bounds), config, stats)
+        };
+        let queues = offer.queues.iter().enumerate().map(open).collect::<Result<_, _>>()?;
+        Ok(Connection { queues, turn: 0, debt: 0 })
     }
 
-    /// Our ends of the client's event channels: for its transmit ring, and for its receive ring.
-    pub(super) fn ports(&self) -> (Port, Port) {
-        (self.channels.tx, self.channels.rx)
+    /// Our ends of the client's event channels, each once.
+    pub(super) fn ports(&self) -> impl Iterator<Item = Port> + '_ {
+        self.queues.iter().flat_map(Queue::ports)
     }
 
-    /// Sends the events that are due, at most one a channel.
+    pub(super) fn queues(&self) -> usize {
+        self.queues.len()
+    }
+
+    /// Packets that wait for the client.
+    pub(super) fn queued(&self) -> usize {
+        self.queues.iter().map(|queue| queue.to.queued()).sum()
+    }
+
+    /// When a packet has waited too long.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.queues.iter().filter_map(|queue| queue.to.deadline()).min()
+    }
+
+    /// Hands up packets worth up to `budget` units of work; returns how many. Queues take turns, a
+    /// batch each, within the one budget.
     #[inline]
-    pub(super) fn tell(&mut self, stats: &mut Stats) {
-        let Channels { platform, tx, rx } = &self.channels;
-        let mut due = (self.tell_tx == Notify::Needed, self.tell_rx == Notify::Needed);
-        self.tell_tx = Notify::Suppressed;
-        self.tell_rx = Notify::Suppressed;
-        if rx == tx {
-            due = (due.0 || due.1, false);
-        }
-        for (due, port) in [(due.0, *tx), (due.1, *rx)] {
-            if due {
-                stats.events_sent += 1;
-                platform.notify(port);
+    pub(super) fn poll(
+        &mut self,
+        platform: &P,
+        pool: &FramePool,
+        budget: usize,
+        stats: &mut Stats,
+        mut sink: impl FnMut(TxPacket),
+    ) -> Result<usize, Fault> {
+        let budget = budget.saturating_mul(UNIT);
+        let turns = if self.queues.len() == 1 { budget } else { BATCH_PACKETS * UNIT };
+        let (mut spent, mut packets, mut idle) = (self.debt, 0, 0);
+        while spent < budget && idle < self.queues.len() {
+            let Some(queue) = self.queues.get_mut(self.turn) else {
+                self.turn = 0;
+                continue;
+            };
+            let before = spent;
+            let limit = budget.min(spent.saturating_add(turns));
+            let polled = queue.from.poll(platform, pool, limit, &mut spent, stats, &mut sink);
+            let (taken, notify) = polled?;
+            packets += taken;
+            if notify == Notify::Needed {
+                queue.tell_tx = notify;
             }
+            queue.progress |= spent > before;
+            idle = if spent < limit { idle + 1 } else { 0 };
+            self.turn += 1;
         }
+        // A debt is at most one packet's, and no idle time adds up to credit.
+        self.debt = spent.saturating_sub(budget);
+        Ok(packets)
     }
+
+    /// Queues a packet, or drops and counts it. Packets of a flow keep to one queue.
+    #[inline]
+    pub(super) fn deliver(
+        &mut self,
+        packet: RxPacket,
+        pool: &FramePool,
+        stats: &mut Stats,
+    ) -> Result<(), Refused> {
+        let queue = match self.queues.as_mut_slice() {
+            [only] => only,
+            queues => match pick(queues, &packet) {
+                Some(queue) => queue,
+                None => return Err(Refused::NotConnected),
+            },
+        };
+        queue.to.queue(packet, pool, stats)
+    }
+
+    /// Gives the client what it has posted pages for, and tells it of everything since the last
+    /// time.
+    #[inline]
+    pub(super) fn flush(&mut self, platform: &P, stats: &mut Stats) -> Result<(), Fault> {
+        stats.queue_high_water = stats.queue_high_water.max(self.queued() as u64);
+        self.queues.iter_mut().try_for_each(|queue| queue.flush(platform, stats))
+    }
+
+    /// Asks for events; true if there is something to do already.
+    #[inline]
+    pub(super) fn arm(&mut self) -> Result<bool, Fault> {
+        let mut ready = false;
+        for queue in &mut self.queues {
+            ready |= queue.arm()?;
+        }
+        Ok(ready)
+    }
+
+    /// Tells the platform that there is nothing left to do until the next event.
+    #[inline]
+    pub(super) fn handled(&mut self, platform: &P) {
+        self.queues.iter_mut().for_each(|queue| queue.handled(platform));
+    }
+}
+
+/// The queue of a packet's flow.
+#[inline(never)]
+fn pick<'a, P: BackendPlatform>(
+    queues: &'a mut [Queue<P>],
+    packet: &RxPacket,
+) -> Option<&'a mut Queue<P>> {
+    let head = packet.head();
+    let hash = if head.len() >= FLOW_HEADERS || packet.fragments().len() == 1 {
+        flow_hash(head)
+    } else {
+        // However a packet is cut, its flow has one number.
+        let mut front = [0; FLOW_HEADERS];
+        let bytes = packet.fragments().iter().flat_map(View::bytes);
+        let len = front.iter_mut().zip(bytes).map(|(to, from)| *to = *from).count();
+        flow_hash(front.get(..len).unwrap_or_default())
+    };
+    // Less than their number, which is small.
+    let number = (u64::from(hash) * queues.len() as u64) >> 32;
+    queues.get_mut(number as usize)
 }

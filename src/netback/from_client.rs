@@ -21,7 +21,9 @@ use xen_ring::{BackRing, Notify};
 use super::fault::Fault;
 use super::parse::{Chain, Refusal, Slot, Verdict, read};
 use super::stats::Stats;
-use crate::buffer::{Meta, TxBuf, TxPacket};
+use crate::buffer::{Checksum, Meta, TxBuf, TxPacket};
+use crate::features::Features;
+use crate::offload::make_blank;
 use crate::platform::BackendPlatform;
 use crate::ring_page::Shared;
 use crate::wire::{MAX_PACKET, MAX_SLOTS, RING_SIZE, Status, TxResponse, TxRing};
@@ -40,7 +42,7 @@ const MAX_OPS: usize = MAX_SLOTS + MAX_FRAMES - 1;
 const _: () = assert!(MAX_FRAMES <= MAX_SLOTS && MAX_OPS == 34);
 
 /// The work that a budget counts in, as bytes: what a packet of one slot and 1514 bytes takes.
-const UNIT: usize = 2560;
+pub(super) const UNIT: usize = 2560;
 /// What an operation, or a slot, costs besides its bytes.
 const OVERHEAD: usize = 1024;
 
@@ -66,51 +68,48 @@ struct Staged {
 pub(super) struct FromClient<P: BackendPlatform> {
     ring: BackRing<TxRing, Shared<ForeignPage<P>>>,
     client: DomId,
-    gso_offered: bool,
+    offered: Features,
     headroom: usize,
     /// The packet that is being read.
     chain: Chain,
     slots: Vec<Slot>,
     staged: Vec<Staged>,
     copy: CopyIn,
-    /// Work done beyond the last budget; it comes off the next.
-    debt: usize,
 }
 
 impl<P: BackendPlatform> FromClient<P> {
     pub(super) fn new(
         page: ForeignPage<P>,
         client: DomId,
-        gso_offered: bool,
+        offered: Features,
         headroom: usize,
     ) -> Result<FromClient<P>, Fault> {
         Ok(FromClient {
             ring: BackRing::attach(Shared(page))?,
             client,
-            gso_offered,
+            offered,
             headroom: headroom.min(MAX_HEADROOM),
             chain: Chain::new(),
             slots: Vec::with_capacity(RING_SIZE),
             staged: Vec::with_capacity(BATCH_PACKETS),
             copy: CopyIn::with_capacity(BATCH_OPS, BATCH_OPS),
-            debt: 0,
         })
     }
 
-    /// Hands up packets worth up to `budget` units of work; returns how many, and whether the
-    /// client wants to hear of it.
+    /// Hands up packets until work of `limit` bytes is `spent`, or the ring is empty; returns how
+    /// many, and whether the client wants to hear of it.
     pub(super) fn poll(
         &mut self,
         platform: &P,
         pool: &FramePool,
-        budget: usize,
+        limit: usize,
+        spent: &mut usize,
         stats: &mut Stats,
-        mut sink: impl FnMut(TxPacket),
+        sink: &mut impl FnMut(TxPacket),
     ) -> Result<(usize, Notify), Fault> {
-        let budget = budget.saturating_mul(UNIT);
-        let (mut spent, mut packets, mut notify) = (self.debt, 0, Notify::Suppressed);
-        while spent < budget && self.ring.refresh()? > 0 {
-            if let Err(fault) = self.stage(pool, budget, &mut spent) {
+        let (mut packets, mut notify) = (0, Notify::Suppressed);
+        while *spent < limit && self.ring.refresh()? > 0 {
+            if let Err(fault) = self.stage(pool, limit, spent) {
                 // Nothing of it is answered or handed up any more.
                 self.staged.clear();
                 self.slots.clear();
@@ -118,28 +117,25 @@ impl<P: BackendPlatform> FromClient<P> {
                 return Err(fault);
             }
             self.submit(platform, stats);
-            packets += self.finish(stats, &mut sink);
+            packets += self.finish(stats, sink);
             if self.ring.publish() == Notify::Needed {
                 notify = Notify::Needed;
             }
         }
-        // A debt is at most one packet's, and no idle time adds up to credit.
-        self.debt = spent.saturating_sub(budget);
         Ok((packets, notify))
     }
 
     /// Reads packets and writes down what to copy.
     #[inline]
-    fn stage(&mut self, pool: &FramePool, budget: usize, spent: &mut usize) -> Result<(), Fault> {
-        while *spent < budget
+    fn stage(&mut self, pool: &FramePool, limit: usize, spent: &mut usize) -> Result<(), Fault> {
+        while *spent < limit
             && self.staged.len() < BATCH_PACKETS
             && self.copy.len() <= BATCH_OPS - MAX_OPS
         {
             let (slots, ops, frames) = (self.slots.len(), self.copy.len(), self.copy.frames());
             let ring = &mut self.ring;
             let next = || ring.pop().map(|(_, slot)| slot);
-            let Some(verdict) = read(next, self.gso_offered, &mut self.slots, &mut self.chain)
-            else {
+            let Some(verdict) = read(next, self.offered, &mut self.slots, &mut self.chain) else {
                 break;
             };
             let outcome = match verdict {
@@ -154,7 +150,11 @@ impl<P: BackendPlatform> FromClient<P> {
                 Verdict::Refuse(why) => Outcome::Refused(why),
                 Verdict::Fatal(fault) => return Err(fault),
             };
-            let count = (self.slots.len() - slots).max(self.copy.len() - ops);
+            let mut count = (self.slots.len() - slots).max(self.copy.len() - ops);
+            if let Some(gso) = self.chain.meta.gso {
+                // As many segments as somebody may have to cut it into.
+                count = count.max(usize::from(self.chain.total / gso.size));
+            }
             let bytes = usize::from(self.chain.total);
             *spent += (count * OVERHEAD + bytes).max(UNIT);
             self.staged.push(Staged {
@@ -229,7 +229,22 @@ impl<P: BackendPlatform> FromClient<P> {
             let slots = slot..usize::from(staged.slots_end);
             slot = slots.end;
             let total = usize::from(staged.total);
-            let status = match staged.outcome {
+            let mut outcome = staged.outcome;
+            let mut packet = TxPacket::new();
+            if let Outcome::Copied = outcome {
+                stats.hypervisor_copied_bytes += total as u64;
+                packet.meta = staged.meta;
+                for range in ranges(self.headroom, total) {
+                    let Some(frame) = frames.next() else { break };
+                    if let Some(buf) = TxBuf::with_range(frame, range) {
+                        let _pushed = packet.push(buf);
+                    }
+                }
+                if packet.meta.gso.is_some() && !is_sound(&mut packet, stats) {
+                    outcome = Outcome::Refused(Refusal::GsoHeaders);
+                }
+            }
+            let status = match outcome {
                 Outcome::Copied => Status::Okay,
                 Outcome::NoFrame => Status::Dropped,
                 Outcome::Refused(_) | Outcome::CopyFailed => Status::Error,
@@ -243,20 +258,11 @@ impl<P: BackendPlatform> FromClient<P> {
                 // Every slot here was popped, so there is room for its response.
                 let _pushed = self.ring.push(response);
             }
-            match staged.outcome {
+            match outcome {
                 Outcome::Copied => {
                     stats.from_packets += 1;
                     stats.from_bytes += total as u64;
-                    stats.hypervisor_copied_bytes += total as u64;
                     packets += 1;
-                    let mut packet = TxPacket::new();
-                    packet.meta = staged.meta;
-                    for range in ranges(self.headroom, total) {
-                        let Some(frame) = frames.next() else { break };
-                        if let Some(buf) = TxBuf::with_range(frame, range) {
-                            let _pushed = packet.push(buf);
-                        }
-                    }
                     sink(packet);
                 }
                 Outcome::CopyFailed => {
@@ -279,6 +285,16 @@ impl<P: BackendPlatform> FromClient<P> {
     pub(super) fn arm(&mut self) -> Result<bool, Fault> {
         Ok(self.ring.arm()?)
     }
+}
+
+/// Whether a large packet has the headers of its kind: somebody will have to write them anew for
+/// each segment. Its checksum is blank then, whatever the client said of it.
+#[cold]
+fn is_sound(packet: &mut TxPacket, stats: &mut Stats) -> bool {
+    let blank = packet.meta.checksum == Checksum::Blank;
+    let sound = make_blank(packet).is_ok();
+    stats.gso_not_blank += u64::from(sound && !blank);
+    sound
 }
 
 /// The bytes that a packet takes in each of its frames.

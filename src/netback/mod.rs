@@ -12,7 +12,7 @@
 //!
 //! A packet is copied once, by the hypervisor, into frames that can go straight on: to a frontend
 //! of ours (headroom in front, headers in one piece), or shared to other clients. Nothing of the
-//! client's but its two ring pages is ever mapped.
+//! client's but its ring pages is ever mapped.
 //!
 //! A backend is driven by a loop, as a [frontend](crate::netfront) is:
 //!
@@ -70,82 +70,45 @@
 //!
 //! # What a client can't do
 //!
-//! * Make us map more than two pages, or hold more than [`Config`] says: what it is owed waits in a
-//!   queue with two bounds, and what comes from it takes frames of the pool given to it alone.
-//! * Take more than its turn: [`poll`](Netback::poll) counts work rather than packets, and what a
-//!   huge packet takes too much comes off the next turn. Nor of xenstore's: a client that keeps
+//! * Make us map more than two pages a queue, or hold more than [`Config`] says: what it is owed
+//!   waits in queues with two bounds, and what comes from it takes frames of the pool given to it
+//!   alone. A client with several queues has them share what a client with one has.
+//! * Take more than its turn: [`poll`](Netback::poll) counts work rather than packets, all queues
+//!   together, and what a huge packet takes too much comes off the next turn. Nor of xenstore's: a client that keeps
 //!   writing its `state` is looked at some 500 requests' worth a second.
 //! * Hold a packet up half-published: a frontend publishes whole packets, as Linux demands, so one
 //!   that ends in the middle is a broken rule ([`Fault::CutShort`]).
 //! * Have its faults cost others: a broken rule stops the rings at once and costs nothing more;
 //!   [`service`](Netback::service) takes the connection down later, once.
 
+mod config;
 mod connection;
 mod fault;
 mod from_client;
 mod pace;
 mod parse;
+mod queue;
+mod refused;
+mod software;
 mod stats;
 mod to_client;
 
 use alloc::string::ToString;
 use alloc::vec::Vec;
-use core::time::Duration;
 
 use xen_grant::{DomId, FramePool};
-use xen_ring::Notify;
 
 use crate::buffer::{RxPacket, TxPacket};
-use crate::features::Features;
 use crate::platform::{BackendPlatform, Instant, Port};
 use crate::store::{Store, StoreError};
-use crate::xenbus::{BackBus, BackStep, FrontendOffer, Removal, Vif};
-use connection::{ConnectError, Connection, Identity, Published};
+use crate::xenbus::{BackBus, BackStep, FrontendOffer, MAX_QUEUES, Vif};
+use connection::{ConnectError, Connection, Identity};
 use pace::{Allowance, Metered};
 
+pub use config::Config;
 pub use fault::Fault;
+pub use refused::Refused;
 pub use stats::{FromClientDrops, Stats, ToClientDrops};
-pub use to_client::Refused;
-
-/// What a backend offers, and how much a client may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// Bytes left free in front of each packet from the client, at most 2048: room for a header
-    /// that somebody pushes.
-    pub headroom: usize,
-    /// The most packets that wait for the client.
-    pub queue_packets: usize,
-    /// The most frames that packets waiting for the client hold, a page each however short they
-    /// are. A frame that two fragments share counts twice.
-    pub queue_frames: usize,
-    /// How long the next packet may wait for the client to post pages. Then the queue is dropped,
-    /// and packets are refused until there are some.
-    pub patience: Duration,
-    /// What to take from the client, and what to give it if it takes as much.
-    ///
-    /// Frontends that predate `feature-no-csum-offload` (Linux's) send blank checksums over IPv4 in
-    /// any case, so whoever takes packets from here copes with
-    /// [`Checksum::Blank`](crate::buffer::Checksum::Blank).
-    pub features: Features,
-    /// The most queues that a client may have, at most [`MAX_QUEUES`](crate::xenbus::MAX_QUEUES).
-    pub max_queues: u32,
-    /// Who removes the vif's directory in the end.
-    pub removal: Removal,
-}
-
-impl Default for Config {
-    fn default() -> Config {
-        Config {
-            headroom: 128,
-            queue_packets: 256,
-            queue_frames: 512,
-            patience: Duration::from_secs(10),
-            features: Features { scatter_gather: true, ..Features::NONE },
-            max_queues: 1,
-            removal: Removal::Ours,
-        }
-    }
-}
 
 /// More steps than the bus ever asks for at once.
 const MAX_STEPS: usize = 8;
@@ -186,8 +149,10 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
             ("feature-rx-flip", "0"),
             ("feature-split-event-channels", "1"),
         ];
-        let features: Vec<_> =
-            config.features.coherent().nodes().into_iter().chain(always).collect();
+        let queues = config.max_queues.clamp(1, MAX_QUEUES).to_string();
+        let queues = ("multi-queue-max-queues", &*queues);
+        let nodes = config.features.coherent().nodes();
+        let features: Vec<_> = nodes.into_iter().chain(always).chain([queues]).collect();
         Ok(Netback {
             platform,
             bus: BackBus::open(Metered::new(store), client, vif, &features, config.removal)?,
@@ -239,7 +204,7 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
     /// When [`service`](Netback::service) or [`flush`](Netback::flush) has something to do though
     /// nothing happens.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let stall = self.connection.as_ref().and_then(|connection| connection.to.deadline());
+        let stall = self.connection.as_ref().and_then(Connection::deadline);
         let rest = self.allowance.rests_until(self.platform.now());
         let bus = self.bus.next_deadline().map(|at| rest.map_or(at, |rest| rest.max(at)));
         [bus.or(rest), stall].into_iter().flatten().min()
@@ -255,10 +220,15 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
         self.gone
     }
 
-    /// The event channels on which the client wakes us, while it is connected: for what it sends,
-    /// and for pages that it posts. They are one and the same unless the client splits them.
-    pub fn ports(&self) -> Option<(Port, Port)> {
-        self.connection.as_ref().map(Connection::ports)
+    /// The event channels on which the client wakes us, while it is connected, each once: of every
+    /// queue one for what it sends and one for pages that it posts, or one for both.
+    pub fn ports(&self) -> impl Iterator<Item = Port> + '_ {
+        self.connection.iter().flat_map(Connection::ports)
+    }
+
+    /// Queues of the connected client, 0 without one.
+    pub fn queues(&self) -> usize {
+        self.connection.as_ref().map_or(0, Connection::queues)
     }
 
     /// The domain that we serve, and the number of its vif.
@@ -290,7 +260,7 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
 
     /// Packets that wait for the client.
     pub fn queued(&self) -> usize {
-        self.connection.as_ref().map_or(0, |connection| connection.to.queued())
+        self.connection.as_ref().map_or(0, Connection::queued)
     }
 
     // -- from the client --------------------------------------------------------------------
@@ -299,20 +269,15 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
     ///
     /// The budget is in packets of one slot and up to 1514 bytes. Others count for the work that
     /// they make, dropped ones included, and what goes beyond the budget comes off the next.
-    /// Packets come with [`Config::headroom`], densely packed, headers in one piece.
+    /// Packets come with [`Config::headroom`], densely packed, headers in one piece. Queues take
+    /// turns within the budget.
     #[inline]
     pub fn poll(&mut self, budget: usize, sink: impl FnMut(TxPacket)) -> usize {
         let Some(connection) = self.connection.as_mut().filter(|_| self.fault.is_none()) else {
             return 0;
         };
-        let from = &mut connection.from;
-        match from.poll(&self.platform, &self.pool, budget, &mut self.stats, sink) {
-            Ok((packets, notify)) => {
-                if notify == Notify::Needed {
-                    connection.tell_tx = notify;
-                }
-                packets
-            }
+        match connection.poll(&self.platform, &self.pool, budget, &mut self.stats, sink) {
+            Ok(packets) => packets,
             Err(fault) => {
                 self.fault = Some(fault);
                 0
@@ -323,16 +288,22 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
     // -- to the client ----------------------------------------------------------------------
 
     /// Queues a packet for the client. A packet that is refused is dropped and counted.
+    ///
+    /// What the client does not take is done here: a blank checksum is filled in, in place if
+    /// nobody else reads the packet, and a large packet is cut into segments that share its data.
+    /// If the queue has no room for all segments the first ones stay in it, and the others count as
+    /// dropped.
     #[inline]
     pub fn deliver(&mut self, packet: RxPacket) -> Result<(), Refused> {
-        let queued = match self.connection.as_mut().filter(|_| self.fault.is_none()) {
-            Some(connection) => connection.to.queue(packet, &mut self.stats),
-            None => Err(Refused::NotConnected),
-        };
-        if let Err(why) = queued {
-            *self.stats.to_drops.counter(why) += 1;
+        match &mut self.connection {
+            Some(connection) if self.fault.is_none() => {
+                connection.deliver(packet, &self.pool, &mut self.stats)
+            }
+            Some(_) | None => {
+                self.stats.to_drops.not_connected += 1;
+                Err(Refused::NotConnected)
+            }
         }
-        queued
     }
 
     /// Copies as many queued packets to the client as it has posted pages for, and tells it of
@@ -342,20 +313,15 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
         let Some(connection) = self.connection.as_mut().filter(|_| self.fault.is_none()) else {
             return;
         };
-        match connection.to.flush(&self.platform, &mut self.stats) {
-            Ok(notify) => {
-                if notify == Notify::Needed {
-                    connection.tell_rx = notify;
-                }
-                connection.tell(&mut self.stats);
-            }
-            Err(fault) => self.fault = Some(fault),
+        if let Err(fault) = connection.flush(&self.platform, &mut self.stats) {
+            self.fault = Some(fault);
         }
     }
 
     /// Flushes, and asks the client for an event when it sends something, and when it posts pages
     /// that a packet waits for. True if there is something to do already: then go round again
-    /// instead of waiting, for that event may never come.
+    /// instead of waiting, for that event may never come. If not, the platform hears that events
+    /// are [handled](crate::platform::Platform::handled).
     #[inline]
     pub fn rearm(&mut self) -> bool {
         self.flush();
@@ -363,13 +329,23 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
             return true;
         }
         let Some(connection) = &mut self.connection else { return false };
-        match (connection.from.arm(), connection.to.arm()) {
-            (Ok(from), Ok(to)) => from || to,
-            (Err(fault), _) | (_, Err(fault)) => {
+        match connection.arm() {
+            Ok(false) => {
+                connection.handled(&self.platform);
+                false
+            }
+            Ok(true) => true,
+            Err(fault) => {
                 self.fault = Some(fault);
                 true
             }
         }
+    }
+
+    /// Tells the client whether there is a network behind us (`carrier`): as long as nobody has
+    /// called this, it takes it that there is. [`service`](Netback::service) writes it.
+    pub fn set_carrier(&mut self, up: bool) {
+        self.bus.set_carrier(up);
     }
 
     // -- connection -------------------------------------------------------------------------
@@ -378,9 +354,8 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
         self.disconnect();
         let opened = match self.bus.frontend_offer() {
             Some(offer) => self.identity.read(&self.bus.own()).and_then(|()| {
-                let published = Published::read(offer)?;
                 let (platform, stats) = (&self.platform, &mut self.stats);
-                Connection::open(platform, self.client, &published, &self.config, stats)
+                Connection::open(platform, self.client, offer, &self.config, stats)
             }),
             None => Err(ConnectError::Incomplete),
         };
@@ -403,7 +378,7 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
     fn disconnect(&mut self) {
         self.fault = None;
         if let Some(connection) = self.connection.take() {
-            self.stats.to_drops.disconnected += connection.to.queued() as u64;
+            self.stats.to_drops.disconnected += connection.queued() as u64;
         }
     }
 }

@@ -23,6 +23,7 @@ use xen_grant::PAGE_SIZE;
 
 use super::fault::Fault;
 use crate::buffer::{Checksum, Meta};
+use crate::features::Features;
 use crate::wire::{Extra, MAX_SLOTS, TxRequest, TxSlot, tx_flags};
 
 /// From so many data slots on, a packet shuts the vif.
@@ -77,8 +78,12 @@ pub(super) enum Refusal {
     Sizes,
     /// It asks for a multicast address, a feature that was not offered.
     Multicast,
-    /// GSO, which was not offered.
+    /// More than one data slot, which was not offered.
+    ScatterGather,
+    /// GSO of a kind that was not offered.
     Gso,
+    /// GSO, with headers that are not those of its kind.
+    GsoHeaders,
 }
 
 /// What is to be done with what was read.
@@ -106,7 +111,7 @@ fn within_page(offset: u16, size: u16) -> Result<(), Fault> {
 #[inline]
 pub(super) fn read(
     mut next: impl FnMut() -> Option<TxSlot>,
-    gso_offered: bool,
+    offered: Features,
     slots: &mut Vec<Slot>,
     chain: &mut Chain,
 ) -> Option<Verdict> {
@@ -124,7 +129,7 @@ pub(super) fn read(
         chain.fragments.push(fragment);
         Ok(first.size)
     } else {
-        read_long(&first, &mut next, gso_offered, slots, chain)
+        read_long(&first, &mut next, offered, slots, chain)
     };
     Some(match rest.and_then(|own| within_page(first.offset, own).map_err(Verdict::Fatal)) {
         Err(verdict) => verdict,
@@ -137,7 +142,7 @@ pub(super) fn read(
 fn read_long(
     first: &TxRequest,
     next: &mut impl FnMut() -> Option<TxSlot>,
-    gso_offered: bool,
+    offered: Features,
     slots: &mut Vec<Slot>,
     chain: &mut Chain,
 ) -> Result<u16, Verdict> {
@@ -149,7 +154,7 @@ fn read_long(
             // Such a request carries no packet; nothing else in it means anything.
             return Err(Verdict::Refuse(Refusal::Multicast));
         }
-        if chain.meta.gso.is_some() && !gso_offered {
+        if chain.meta.gso.is_some_and(|gso| !offered.takes_gso(gso.kind)) {
             refusal = Some(Refusal::Gso);
         }
     }
@@ -158,6 +163,9 @@ fn read_long(
     let mut own = first.size;
     let mut data_slots = 1;
     let mut more = first.flags & tx_flags::MORE_DATA != 0;
+    if more && !offered.scatter_gather {
+        refusal = refusal.or(Some(Refusal::ScatterGather));
+    }
     while more {
         let request = next().ok_or(fatal(Fault::CutShort))?.request();
         slots.push(Slot::Request(request.id));
@@ -210,230 +218,4 @@ fn read_extras(
 }
 
 #[cfg(test)]
-mod tests {
-    use core::num::NonZeroU16;
-
-    use super::*;
-    use crate::wire::{Gso, GsoKind};
-
-    struct Read {
-        verdict: Option<Verdict>,
-        chain: Chain,
-        slots: Vec<Slot>,
-        /// Slots taken from the ring.
-        taken: usize,
-    }
-
-    fn parse(ring: &[TxSlot], gso_offered: bool) -> Read {
-        let (mut chain, mut slots) = (Chain::new(), Vec::new());
-        let mut iter = ring.iter();
-        let verdict = read(|| iter.next().copied(), gso_offered, &mut slots, &mut chain);
-        Read { verdict, chain, slots, taken: ring.len() - iter.len() }
-    }
-
-    fn request(id: u16, offset: u16, size: u16, flags: u16) -> TxSlot {
-        TxRequest { gref: u32::from(id) + 100, offset, flags, id, size }.into()
-    }
-
-    fn extra(kind: u8, flags: u8, data: [u8; 6]) -> TxSlot {
-        Extra { kind, flags, data }.into()
-    }
-
-    /// A chain of these own sizes, the first slot giving the sum.
-    fn chain(sizes: &[u16]) -> Vec<TxSlot> {
-        let total = sizes.iter().fold(0_u16, |sum, size| sum.wrapping_add(*size));
-        let last = sizes.len() - 1;
-        let more = |slot| if slot < last { tx_flags::MORE_DATA } else { 0 };
-        let size = |slot: usize| if slot == 0 { total } else { sizes[slot] };
-        (0..sizes.len()).map(|slot| request(slot as u16, 0, size(slot), more(slot))).collect()
-    }
-
-    const MORE: u16 = tx_flags::MORE_DATA;
-    const EXTRA: u16 = tx_flags::EXTRA_INFO;
-    const COPY: Option<Verdict> = Some(Verdict::Copy);
-
-    fn refused(why: Refusal) -> Option<Verdict> {
-        Some(Verdict::Refuse(why))
-    }
-
-    fn fatal(fault: Fault) -> Option<Verdict> {
-        Some(Verdict::Fatal(fault))
-    }
-
-    #[test]
-    fn an_empty_ring_is_no_packet() {
-        assert_eq!(parse(&[], true).verdict, None);
-    }
-
-    #[test]
-    fn one_slot() {
-        let read = parse(&[request(7, 96, 60, 0), request(8, 0, 60, 0)], false);
-        assert_eq!((read.verdict, read.taken), (COPY, 1));
-        assert_eq!(read.slots, [Slot::Request(7)]);
-        assert_eq!(read.chain.fragments.as_slice(), [Fragment { gref: 107, offset: 96, size: 60 }]);
-        assert_eq!((read.chain.total, read.chain.meta), (60, Meta::default()));
-    }
-
-    #[test]
-    fn b8_every_split_of_a_small_packet_is_legal() {
-        // All ways to cut 16 bytes into up to 16 pieces: a bit says where a cut is.
-        for cuts in 0_u32..1 << 15 {
-            let mut sizes = alloc::vec![1];
-            for byte in 0..15 {
-                match sizes.last_mut() {
-                    Some(last) if cuts >> byte & 1 == 0 => *last += 1,
-                    Some(_) | None => sizes.push(1),
-                }
-            }
-            let read = parse(&chain(&sizes), false);
-            assert_eq!((read.verdict, read.taken), (COPY, sizes.len()), "{sizes:?}");
-            let own: Vec<u16> = read.chain.fragments.iter().map(|f| f.size).collect();
-            assert_eq!((own, read.chain.total), (sizes, 16));
-        }
-        let read = parse(&chain(&[1; MAX_SLOTS]), false);
-        assert_eq!((read.verdict, read.chain.fragments.len()), (COPY, MAX_SLOTS));
-    }
-
-    #[test]
-    fn b9_slots_without_bytes_are_legal() {
-        for sizes in [&[0, 14][..], &[14, 0], &[7, 0, 0, 7], &[0, 0, 0, 60, 0]] {
-            assert_eq!(parse(&chain(sizes), false).verdict, COPY, "{sizes:?}");
-        }
-    }
-
-    #[test]
-    fn b10_a_slot_that_crosses_its_page_is_fatal() {
-        for (offset, size) in [(4096, 14), (1, 4096), (4083, 14), (u16::MAX, u16::MAX), (0, 4097)] {
-            let crosses = fatal(Fault::CrossesPage { offset, size });
-            assert_eq!(parse(&[request(0, offset, size, 0)], false).verdict, crosses);
-            let first = request(0, 0, size.saturating_add(60), MORE);
-            let read = parse(&[first, request(1, offset, size, 0)], false);
-            assert_eq!(read.verdict, crosses);
-        }
-        assert_eq!(parse(&[request(0, 4082, 14, 0)], false).verdict, COPY);
-        assert_eq!(parse(&[request(0, 0, 4096, 0)], false).verdict, COPY);
-        // The first slot's own size counts, not the packet's.
-        let slots = [request(0, 4090, 60, MORE), request(1, 0, 54, 0)];
-        assert_eq!(parse(&slots, false).verdict, COPY);
-        let slots = [request(0, 4090, 60, MORE), request(1, 0, 53, 0)];
-        let crosses = Fault::CrossesPage { offset: 4090, size: 7 };
-        assert_eq!(parse(&slots, false).verdict, fatal(crosses));
-    }
-
-    #[test]
-    fn b10_nineteen_slots_drop_the_packet_and_twenty_are_fatal() {
-        for count in 1..=40 {
-            let read = parse(&chain(&alloc::vec![20; count]), false);
-            let expected = match count {
-                ..=18 => COPY,
-                19 => refused(Refusal::TooManySlots),
-                _ => fatal(Fault::TooManySlots),
-            };
-            assert_eq!((read.verdict, read.taken), (expected, count.min(20)));
-            assert_eq!(read.slots.len(), read.taken);
-        }
-    }
-
-    #[test]
-    fn b10_more_bytes_than_the_first_size_drop_the_packet() {
-        let slots = [request(0, 0, 60, MORE), request(1, 0, 60, MORE), request(2, 0, 1, 0)];
-        let read = parse(&slots, false);
-        assert_eq!((read.verdict, read.taken), (refused(Refusal::Sizes), 3));
-        // What a frontend does that overflows 16 bits.
-        let slots = chain(&[4096; 17]);
-        assert_eq!(parse(&slots, false).verdict, refused(Refusal::Sizes));
-    }
-
-    #[test]
-    fn a_packet_shorter_than_a_header_is_refused() {
-        for sizes in [&[0][..], &[13], &[1; 13], &[0, 0]] {
-            assert_eq!(parse(&chain(sizes), false).verdict, refused(Refusal::Runt));
-        }
-    }
-
-    #[test]
-    fn a_chain_that_goes_on_behind_the_end_is_fatal() {
-        let cut = fatal(Fault::CutShort);
-        assert_eq!(parse(&[request(0, 0, 60, MORE)], false).verdict, cut);
-        assert_eq!(parse(&[request(0, 0, 60, EXTRA)], false).verdict, cut);
-        let slots = [request(0, 0, 60, EXTRA), extra(Extra::HASH, Extra::MORE, [0; 6])];
-        assert_eq!(parse(&slots, false).verdict, cut);
-        for sizes in [2, 18] {
-            let slots = chain(&alloc::vec![20; sizes]);
-            assert_eq!(parse(&slots[..sizes - 1], false).verdict, cut);
-        }
-    }
-
-    #[test]
-    fn gso_and_blank_checksums_travel_in_the_meta() {
-        let gso = Gso { size: NonZeroU16::MIN, kind: GsoKind::TcpV6 };
-        let first = request(0, 0, 100, EXTRA | MORE | tx_flags::CSUM_BLANK);
-        let slots = [first, Extra::from_gso(gso).into(), request(2, 0, 50, 0)];
-        let read = parse(&slots, true);
-        assert_eq!((read.verdict, read.taken), (COPY, 3));
-        assert_eq!(read.chain.meta, Meta { checksum: Checksum::Blank, gso: Some(gso) });
-        assert_eq!(read.slots, [Slot::Request(0), Slot::Extra, Slot::Request(2)]);
-        assert_eq!(parse(&slots, false).verdict, refused(Refusal::Gso));
-        // A client's word for its own checksum proves nothing.
-        let read = parse(&[request(0, 0, 60, tx_flags::DATA_VALIDATED)], false);
-        assert_eq!(read.chain.meta.checksum, Checksum::Unknown);
-    }
-
-    #[test]
-    fn bad_extras_are_fatal_and_multicast_is_refused() {
-        let with = |slot| parse(&[request(0, 0, 60, EXTRA), slot, request(1, 0, 60, 0)], true);
-        for data in [[0, 0, 1, 0, 0, 0], [1, 0, 0, 0, 0, 0], [1, 0, 3, 0, 0, 0]] {
-            assert_eq!(with(extra(Extra::GSO, 0, data)).verdict, fatal(Fault::BadGso));
-        }
-        for kind in [0, 5, 6, 255] {
-            assert_eq!(with(extra(kind, 0, [0; 6])).verdict, fatal(Fault::UnknownExtra(kind)));
-        }
-        for kind in [Extra::MCAST_ADD, Extra::MCAST_DEL] {
-            let read = with(extra(kind, 0, [1; 6]));
-            assert_eq!((read.verdict, read.taken), (refused(Refusal::Multicast), 2));
-        }
-        assert_eq!(with(extra(Extra::HASH, 0, [9; 6])).verdict, COPY);
-    }
-
-    #[test]
-    fn whatever_the_slots_say_the_verdict_is_sound() {
-        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-        let mut random = |below: u64| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 16) % below
-        };
-        let mut seen = [0_usize; 3];
-        for _ in 0..200_000 {
-            let wild = random(4) == 0;
-            let ring: Vec<TxSlot> = (0..random(30))
-                .map(|_| {
-                    if wild {
-                        return TxSlot([0; 3].map(|_: u32| random(1 << 32) as u32));
-                    }
-                    let flags = [0, 0, MORE, MORE, MORE, EXTRA, EXTRA | MORE][random(7) as usize];
-                    request(1, 0, [0, 1, 60, 2000][random(4) as usize], flags)
-                })
-                .collect();
-            let read = parse(&ring, true);
-            assert_eq!(read.slots.len(), read.taken);
-            assert_eq!(read.verdict.is_none(), ring.is_empty());
-            match read.verdict {
-                Some(Verdict::Copy) => {
-                    seen[0] += 1;
-                    let sum: usize = read.chain.fragments.iter().map(|f| usize::from(f.size)).sum();
-                    assert_eq!(sum, usize::from(read.chain.total));
-                    assert!(sum >= usize::from(SHORTEST));
-                    for f in &read.chain.fragments {
-                        assert!(usize::from(f.offset) + usize::from(f.size) <= PAGE_SIZE);
-                    }
-                }
-                Some(Verdict::Refuse(_)) => seen[1] += 1,
-                Some(Verdict::Fatal(_)) => seen[2] += 1,
-                None => {}
-            }
-        }
-        assert!(seen.iter().all(|&count| count > 1000), "{seen:?}");
-    }
-}
+mod tests;

@@ -21,12 +21,13 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use xen_grant::{CopyOut, DomId, Foreign, ForeignPage, PAGE_SIZE};
+use xen_grant::{CopyOut, DomId, Foreign, ForeignPage, FramePool, PAGE_SIZE};
 use xen_ring::{BackRing, Notify};
 
-use super::Config;
 use super::fault::Fault;
 use super::from_client::{BATCH_OPS, BATCH_PACKETS};
+use super::refused::Refused;
+use super::software;
 use super::stats::Stats;
 use crate::buffer::{Checksum, RxBuf, RxPacket};
 use crate::features::Features;
@@ -55,35 +56,12 @@ pub(super) struct Takes {
     pub(super) features: Features,
 }
 
-/// Why a packet to the client was dropped at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// No client is connected.
-    NotConnected,
-    /// Shorter than an Ethernet header, longer than 65535 bytes, or more than one page to a
-    /// client without scatter-gather.
-    BadLength,
-    /// GSO or a blank checksum, which this client does not take.
-    Offload,
-    /// The queue is full.
-    QueueFull,
-    /// The client has posted no pages for too long.
-    Stalled,
+/// How much may wait in a queue.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) packets: usize,
+    pub(super) fragments: usize,
 }
-
-impl core::fmt::Display for Refused {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self {
-            Refused::NotConnected => "no client is connected",
-            Refused::BadLength => "the client takes no packets of this length",
-            Refused::Offload => "the client takes no such offload",
-            Refused::QueueFull => "the client's queue is full",
-            Refused::Stalled => "the client posts no pages",
-        })
-    }
-}
-
-impl core::error::Error for Refused {}
 
 /// A packet in the queue; its fragments are in the queue beside it.
 struct Waiting {
@@ -111,8 +89,7 @@ pub(super) struct ToClient<P: BackendPlatform> {
     takes: Takes,
     packets: VecDeque<Waiting>,
     fragments: VecDeque<RxBuf>,
-    max_packets: usize,
-    max_fragments: usize,
+    bounds: Bounds,
     /// Requests popped and not answered, in order: the batch's, then those of the packet that
     /// waits for more.
     posted: Vec<RxRequest>,
@@ -123,6 +100,8 @@ pub(super) struct ToClient<P: BackendPlatform> {
     stuck: Option<Instant>,
     /// After a stall: so many slots must be there before packets are queued again. 0 otherwise.
     wanted: usize,
+    /// Requests were taken off the ring since this was last said.
+    pub(super) progress: bool,
 }
 
 impl<P: BackendPlatform> ToClient<P> {
@@ -130,22 +109,23 @@ impl<P: BackendPlatform> ToClient<P> {
         page: ForeignPage<P>,
         client: DomId,
         takes: Takes,
-        config: &Config,
+        bounds: Bounds,
+        patience: Duration,
     ) -> Result<ToClient<P>, Fault> {
         Ok(ToClient {
             ring: BackRing::attach(Shared(page))?,
             client,
             takes,
-            packets: VecDeque::with_capacity(config.queue_packets),
-            fragments: VecDeque::with_capacity(config.queue_frames),
-            max_packets: config.queue_packets,
-            max_fragments: config.queue_frames,
+            packets: VecDeque::with_capacity(bounds.packets),
+            fragments: VecDeque::with_capacity(bounds.fragments),
+            bounds,
             posted: Vec::with_capacity(RING_SIZE),
             staged: Vec::with_capacity(BATCH_PACKETS),
             copy: CopyOut::with_capacity(BATCH_OPS, BATCH_OPS),
-            patience: if takes.notify { config.patience } else { config.patience.min(UNTOLD) },
+            patience: if takes.notify { patience } else { patience.min(UNTOLD) },
             stuck: None,
             wanted: 0,
+            progress: false,
         })
     }
 
@@ -159,9 +139,56 @@ impl<P: BackendPlatform> ToClient<P> {
         self.stuck.map(|since| since + self.patience)
     }
 
-    /// Queues a packet, or drops it.
+    /// Queues a packet, or drops and counts it.
     #[inline]
-    pub(super) fn queue(&mut self, packet: RxPacket, stats: &mut Stats) -> Result<(), Refused> {
+    pub(super) fn queue(
+        &mut self,
+        packet: RxPacket,
+        pool: &FramePool,
+        stats: &mut Stats,
+    ) -> Result<(), Refused> {
+        let meta = packet.meta;
+        let plain = meta.gso.is_none() && meta.checksum != Checksum::Blank;
+        let queued = if plain || self.takes.features.takes(meta, packet.head()) {
+            self.push(packet)
+        } else {
+            self.push_in_software(packet, pool, stats)
+        };
+        queued.inspect_err(|why| *stats.to_drops.counter(*why) += 1)
+    }
+
+    /// A packet that needs what the client does not take.
+    #[cold]
+    fn push_in_software(
+        &mut self,
+        packet: RxPacket,
+        pool: &FramePool,
+        stats: &mut Stats,
+    ) -> Result<(), Refused> {
+        // No work for nothing.
+        self.has_room(1)?;
+        if packet.meta.gso.is_some() {
+            let takes = self.takes.features;
+            return software::cut(packet, takes, pool, stats, |segment| self.push(segment));
+        }
+        self.push(software::fill(packet, pool, stats)?)
+    }
+
+    #[inline]
+    fn has_room(&self, fragments: usize) -> Result<(), Refused> {
+        if self.wanted > 0 {
+            return Err(Refused::Stalled);
+        }
+        if self.packets.len() >= self.bounds.packets
+            || self.fragments.len() + fragments > self.bounds.fragments
+        {
+            return Err(Refused::QueueFull);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn push(&mut self, packet: RxPacket) -> Result<(), Refused> {
         let meta = packet.meta;
         let (mut len, mut fragments) = (0, 0);
         for fragment in packet.fragments() {
@@ -172,18 +199,7 @@ impl<P: BackendPlatform> ToClient<P> {
         if len < SHORTEST || len > longest {
             return Err(Refused::BadLength);
         }
-        if (meta.gso.is_some() || meta.checksum == Checksum::Blank) && !self.takes_offload(&packet)
-        {
-            return Err(Refused::Offload);
-        }
-        if self.wanted > 0 {
-            return Err(Refused::Stalled);
-        }
-        if self.packets.len() >= self.max_packets
-            || self.fragments.len() + fragments > self.max_fragments
-        {
-            return Err(Refused::QueueFull);
-        }
+        self.has_room(fragments)?;
         let flags = match meta.checksum {
             Checksum::Unknown => 0,
             Checksum::Complete => rx_flags::DATA_VALIDATED,
@@ -200,13 +216,7 @@ impl<P: BackendPlatform> ToClient<P> {
             flags,
             gso: meta.gso,
         });
-        stats.queue_high_water = stats.queue_high_water.max(self.packets.len() as u64);
         Ok(())
-    }
-
-    #[cold]
-    fn takes_offload(&self, packet: &RxPacket) -> bool {
-        self.takes.features.takes(packet.meta, packet.head())
     }
 
     /// Gives the client as many queued packets as it has posted pages for; says whether it wants
@@ -216,7 +226,7 @@ impl<P: BackendPlatform> ToClient<P> {
         if self.packets.is_empty() && self.wanted == 0 {
             return Ok(notify);
         }
-        let mut progress = false;
+        let (mut progress, held) = (false, self.posted.len());
         let full = loop {
             self.ring.refresh()?;
             let full = self.stage();
@@ -236,6 +246,7 @@ impl<P: BackendPlatform> ToClient<P> {
         if progress {
             self.stuck = None;
         }
+        self.progress |= progress || self.posted.len() > held;
         if full {
             self.watch(platform.now(), stats);
         }

@@ -107,10 +107,8 @@ impl<S: Store> Link<S> {
         }
     }
 
-    /// Moves our `state` on, and does `more`, in one transaction.
-    ///
-    /// Returns false, and nothing is done, if `state` is no longer what we left there: somebody
-    /// has removed the directory (writing would bring back a ghost of it) or made it anew.
+    /// Moves our `state` on, and does `more`, in one transaction, like
+    /// [`while_state`](Link::while_state).
     pub(super) fn change_state(
         &self,
         from: BusState,
@@ -118,12 +116,26 @@ impl<S: Store> Link<S> {
         mut more: impl FnMut(Transaction) -> Result<(), StoreError>,
     ) -> Result<bool, StoreError> {
         let state = join(&self.own, "state");
+        self.while_state(from, |transaction| {
+            more(transaction)?;
+            self.store.write(Some(transaction), &state, to.digit().as_bytes())
+        })
+    }
+
+    /// Does something to our directory in one transaction.
+    ///
+    /// Returns false, and nothing is done, if `state` is no longer what we left there: somebody
+    /// has removed the directory (writing would bring back a ghost of it) or made it anew.
+    pub(super) fn while_state(
+        &self,
+        state: BusState,
+        mut work: impl FnMut(Transaction) -> Result<(), StoreError>,
+    ) -> Result<bool, StoreError> {
         transact(&self.store, |transaction| {
-            if self.own_state(Some(transaction))? != Some(from) {
+            if self.own_state(Some(transaction))? != Some(state) {
                 return Ok(false);
             }
-            more(transaction)?;
-            self.store.write(Some(transaction), &state, to.digit().as_bytes())?;
+            work(transaction)?;
             Ok(true)
         })
     }

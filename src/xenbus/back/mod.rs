@@ -88,6 +88,10 @@ pub struct BackBus<S: Store> {
     fault: Option<String>,
     /// The `state` that we left in our directory; `None` if nothing there is ours.
     written: Option<BusState>,
+    /// What `carrier` is to say; `None`: nothing, which frontends take for up.
+    carrier: Option<bool>,
+    /// What we left there.
+    carrier_written: Option<bool>,
     /// What the device has connected to, or was told to.
     connection: Option<FrontendOffer>,
 
@@ -138,6 +142,8 @@ impl<S: Store> BackBus<S> {
             removed: false,
             fault: None,
             written: None,
+            carrier: None,
+            carrier_written: None,
             connection: None,
             mine: None,
             peer: BusState::Unknown,
@@ -199,6 +205,16 @@ impl<S: Store> BackBus<S> {
     /// Our directory in xenstore: `mac`, `ip` and more of what the toolstack says are there.
     pub fn own(&self) -> Reader<'_, S> {
         self.link.own()
+    }
+
+    /// Tells the frontend whether there is a network behind this vif. The next poll writes it, as
+    /// soon as the frontend is being, or has been, offered something; later again if the store
+    /// fails.
+    pub fn set_carrier(&mut self, up: bool) {
+        self.carrier = Some(up);
+        if self.carrier_written != self.carrier && self.offers() {
+            self.deadline = Some(Instant(0));
+        }
     }
 
     /// The device has mapped the rings, after [`BackStep::Connect`]. The next poll tells the

@@ -85,7 +85,10 @@ impl<S: Store> BackBus<S> {
     fn act(&mut self, now: Instant) -> Result<BackStep, StoreError> {
         for _ in 0..MAX_ACTIONS {
             match rules::next(self.view(now)) {
-                Action::Stay => return Ok(BackStep::Wait),
+                Action::Stay => {
+                    self.write_carrier()?;
+                    return Ok(BackStep::Wait);
+                }
                 Action::Release => return Ok(BackStep::Release),
                 Action::Connect => {
                     self.connection.clone_from(&self.offer);
@@ -153,6 +156,7 @@ impl<S: Store> BackBus<S> {
     fn adopt(&mut self) {
         let Some(mine) = self.mine else { return };
         self.written = Some(mine);
+        self.carrier_written = None;
         self.fault = None;
         self.patience = None;
         self.phase = match mine {
@@ -170,6 +174,7 @@ impl<S: Store> BackBus<S> {
     fn write(&mut self, state: BusState, phase: Phase, now: Instant) -> Result<(), StoreError> {
         let (link, store) = (&self.link, self.link.store());
         let error = join(link.dir(), "error");
+        let carrier = join(link.dir(), "carrier");
         let from = self.written.unwrap_or_default();
         let ours = link.change_state(from, state, |transaction| {
             let within = Some(transaction);
@@ -177,6 +182,9 @@ impl<S: Store> BackBus<S> {
                 remove_if_there(store, within, &error)?;
                 for (key, value) in &self.features {
                     store.write(within, &join(link.dir(), key), value.as_bytes())?;
+                }
+                if let Some(up) = self.carrier {
+                    store.write(within, &carrier, digit(up))?;
                 }
             }
             match &self.fault {
@@ -194,8 +202,12 @@ impl<S: Store> BackBus<S> {
         self.patience = None;
         match phase {
             // A frontend may have connected before it was asked to: look at its nodes.
-            Phase::InitWait if self.peer == BusState::Connected => self.attention.ask(),
-            Phase::InitWait => {}
+            Phase::InitWait => {
+                self.carrier_written = self.carrier;
+                if self.peer == BusState::Connected {
+                    self.attention.ask();
+                }
+            }
             Phase::Connected => self.connected_since = Some(now),
             Phase::Closing => self.patience = Some(now + PATIENCE),
             Phase::Fresh | Phase::Stale | Phase::Closed => {}
@@ -204,6 +216,32 @@ impl<S: Store> BackBus<S> {
             log::warn!("{}: {reason}", self.link.dir());
             self.connection = None;
             self.held_until = now + self.reconnect.delay();
+        }
+        Ok(())
+    }
+
+    /// Whether the frontend can be told more than our state.
+    pub(super) fn offers(&self) -> bool {
+        matches!(self.phase, Phase::InitWait | Phase::Connected)
+    }
+
+    /// Says whether there is a network behind us, if that is news.
+    fn write_carrier(&mut self) -> Result<(), StoreError> {
+        let Some(up) = self.carrier.filter(|_| self.carrier != self.carrier_written) else {
+            return Ok(());
+        };
+        if !self.offers() {
+            return Ok(());
+        }
+        let (link, store) = (&self.link, self.link.store());
+        let carrier = join(link.dir(), "carrier");
+        let ours = link.while_state(self.written.unwrap_or_default(), |transaction| {
+            store.write(Some(transaction), &carrier, digit(up))
+        })?;
+        if ours {
+            self.carrier_written = Some(up);
+        } else {
+            self.attention.ask();
         }
         Ok(())
     }
@@ -247,4 +285,8 @@ impl<S: Store> BackBus<S> {
             (self.phase == Phase::Closed && self.held_until > now).then_some(self.held_until);
         self.patience.into_iter().chain(hold).min()
     }
+}
+
+fn digit(flag: bool) -> &'static [u8] {
+    if flag { b"1" } else { b"0" }
 }

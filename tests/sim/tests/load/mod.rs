@@ -169,7 +169,7 @@ impl<'a> Load<'a> {
 
     /// Whether the backend would run now: it has work, or an event has come.
     pub fn back_runs(&self) -> bool {
-        let port = self.back.served().unwrap().ports().unwrap().0;
+        let port = self.back.served().unwrap().ports().next().unwrap();
         self.again.1 || self.domains.1.is_pending(port)
     }
 

@@ -191,7 +191,9 @@ fn blank_checksums_and_gso_come_with_the_packet() {
     let config = Config { features: xen_netfront::features::Features::ALL, ..Config::default() };
     let (mut bench, mut client) = Bench::with_client(config, 64);
     let blank = tx_flags::CSUM_BLANK | tx_flags::DATA_VALIDATED;
-    client.chain(&[(0, 0, 4000), (1, 0, 2000)], blank, &[Extra::from_gso(gso(1448))]);
+    let sent = frames::blank(frames::frame(false, true, 7, &pattern(1, 6000)));
+    let fragments = client.lay(0, &sent);
+    client.chain(&fragments, blank, &[Extra::from_gso(gso(1448))]);
     client.chain(&[(0, 0, 60)], tx_flags::DATA_VALIDATED, &[]);
     client.show();
     let metas: Vec<Meta> = bench.poll_packets().iter().map(|packet| packet.meta).collect();

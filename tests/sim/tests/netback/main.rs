@@ -3,6 +3,7 @@
 
 mod connect;
 mod copies;
+mod frames;
 mod from_client;
 mod indices;
 mod limits;

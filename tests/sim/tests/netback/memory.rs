@@ -78,7 +78,8 @@ fn b4_every_byte_published_is_initialised() {
     for filler in [0xa5a5_a5a5_u32, 0, u32::MAX] {
         let (mut bench, mut client) = Bench::with_client(config, 64);
         let extra = Extra { kind: Extra::GSO, flags: 0, data: [0, 5, 1, 0xee, 0xee, 0xee] };
-        client.chain(&[(0, 0, 60), (1, 0, 60)], 0, &[extra]);
+        let large = client.lay(0, &frames::frame(false, true, 7, &pattern(1, 5000)));
+        client.chain(&large, 0, &[extra]);
         client.chain(&[(2, 0, 13)], 0, &[]);
         for word in SLOTS + 12..1024 {
             client.tx_page.words()[word].store(filler, Ordering::Relaxed);

@@ -315,6 +315,15 @@ impl Client {
         sent
     }
 
+    /// Writes a packet into pages from number `page` on, 4096 bytes a page; returns where it lies.
+    pub fn lay(&mut self, page: usize, bytes: &[u8]) -> Vec<(usize, u16, u16)> {
+        let lay = |(number, part): (usize, &[u8])| {
+            self.sources[page + number].0.write(0, part);
+            (page + number, 0, part.len() as u16)
+        };
+        bytes.chunks(PAGE_SIZE).enumerate().map(lay).collect()
+    }
+
     /// Sends a packet of these fragments, and tells the backend.
     pub fn send(&mut self, fragments: &[(usize, u16, u16)]) -> Vec<u8> {
         let sent = self.chain(fragments, 0, &[]);

@@ -1,0 +1,46 @@
+//! What a backend offers, and how much a client may take.
+
+use core::time::Duration;
+
+use crate::features::Features;
+use crate::xenbus::Removal;
+
+/// What a backend offers, and how much a client may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Bytes left free in front of each packet from the client, at most 2048: room for a header
+    /// that somebody pushes.
+    pub headroom: usize,
+    /// The most packets that wait for the client, shared out among its queues.
+    pub queue_packets: usize,
+    /// The most frames that packets waiting for the client hold, a page each however short they
+    /// are, shared out among its queues. A frame that two fragments share counts twice.
+    pub queue_frames: usize,
+    /// How long the next packet of a queue may wait for the client to post pages. Then the queue
+    /// is dropped, and packets are refused until there are some.
+    pub patience: Duration,
+    /// What to take from the client. What to give it, it says itself.
+    ///
+    /// Frontends that predate `feature-no-csum-offload` (Linux's) send blank checksums over IPv4 in
+    /// any case, so whoever takes packets from here copes with
+    /// [`Checksum::Blank`](crate::buffer::Checksum::Blank).
+    pub features: Features,
+    /// The most queues that a client may have, at most [`MAX_QUEUES`](crate::xenbus::MAX_QUEUES).
+    pub max_queues: u32,
+    /// Who removes the vif's directory in the end.
+    pub removal: Removal,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            headroom: 128,
+            queue_packets: 256,
+            queue_frames: 512,
+            patience: Duration::from_secs(10),
+            features: Features { scatter_gather: true, ..Features::NONE },
+            max_queues: 1,
+            removal: Removal::Ours,
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! One queue of a client: a pair of rings, and the event channels that go with them.
+
+use xen_grant::{DomId, ForeignPage};
+use xen_ring::Notify;
+
+use super::config::Config;
+use super::connection::ConnectError;
+use super::fault::Fault;
+use super::from_client::FromClient;
+use super::stats::Stats;
+use super::to_client::{Bounds, Takes, ToClient};
+use crate::platform::{BackendPlatform, EventError, Port};
+use crate::xenbus::{EventChannels, QueueOffer};
+
+/// Bound event channels, closed when dropped.
+struct Channels<P: BackendPlatform> {
+    platform: P,
+    tx: Port,
+    /// The same as the other one unless the client splits them.
+    rx: Port,
+}
+
+impl<P: BackendPlatform> Channels<P> {
+    fn bind(platform: &P, client: DomId, to: EventChannels) -> Result<Channels<P>, EventError> {
+        let (tx, rx) = match to {
+            EventChannels::Single(port) => (port, None),
+            EventChannels::Split { tx, rx } => (tx, (rx != tx).then_some(rx)),
+        };
+        let tx = platform.bind_interdomain(client, tx)?;
+        let mut channels = Channels { platform: platform.clone(), tx, rx: tx };
+        if let Some(rx) = rx {
+            channels.rx = platform.bind_interdomain(client, rx)?;
+        }
+        Ok(channels)
+    }
+}
+
+impl<P: BackendPlatform> Drop for Channels<P> {
+    fn drop(&mut self) {
+        self.platform.close(self.tx);
+        if self.rx != self.tx {
+            self.platform.close(self.rx);
+        }
+    }
+}
+
+/// Dropped, it unmaps both pages and closes the channels.
+pub(super) struct Queue<P: BackendPlatform> {
+    pub(super) from: FromClient<P>,
+    pub(super) to: ToClient<P>,
+    channels: Channels<P>,
+    /// The client is to hear of something on that ring.
+    pub(super) tell_tx: Notify,
+    tell_rx: Notify,
+    /// Something was taken off its transmit ring since this was last said.
+    pub(super) progress: bool,
+}
+
+impl<P: BackendPlatform> Queue<P> {
+    pub(super) fn open(
+        platform: &P,
+        client: DomId,
+        offer: &QueueOffer,
+        (takes, bounds): (Takes, Bounds),
+        config: &Config,
+        stats: &mut Stats,
+    ) -> Result<Queue<P>, ConnectError> {
+        let tx = ForeignPage::map(platform, client, offer.tx_ring)?;
+        stats.maps += 1;
+        let rx = ForeignPage::map(platform, client, offer.rx_ring)?;
+        stats.maps += 1;
+        Ok(Queue {
+            from: FromClient::new(tx, client, config.features.coherent(), config.headroom)?,
+            to: ToClient::new(rx, client, takes, bounds, config.patience)?,
+            channels: Channels::bind(platform, client, offer.events)?,
+            tell_tx: Notify::Suppressed,
+            tell_rx: Notify::Suppressed,
+            progress: false,
+        })
+    }
+
+    /// Our ends of the client's event channels, each once.
+    pub(super) fn ports(&self) -> impl Iterator<Item = Port> + use<P> {
+        let Channels { tx, rx, .. } = self.channels;
+        core::iter::once(tx).chain((rx != tx).then_some(rx))
+    }
+
+    /// Gives the client as much as it has posted pages for, and sends the events that are due, at
+    /// most one a channel.
+    #[inline]
+    pub(super) fn flush(&mut self, platform: &P, stats: &mut Stats) -> Result<(), Fault> {
+        if self.to.flush(platform, stats)? == Notify::Needed {
+            self.tell_rx = Notify::Needed;
+        }
+        if self.tell_tx == Notify::Needed || self.tell_rx == Notify::Needed {
+            self.tell(stats);
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, stats: &mut Stats) {
+        let Channels { platform, tx, rx } = &self.channels;
+        let mut due = (self.tell_tx == Notify::Needed, self.tell_rx == Notify::Needed);
+        self.tell_tx = Notify::Suppressed;
+        self.tell_rx = Notify::Suppressed;
+        if rx == tx {
+            due = (due.0 || due.1, false);
+        }
+        for (due, port) in [(due.0, *tx), (due.1, *rx)] {
+            if due {
+                stats.events_sent += 1;
+                platform.notify(port);
+            }
+        }
+    }
+
+    /// Asks for events at what the client does next; true if it has done something already.
+    #[inline]
+    pub(super) fn arm(&mut self) -> Result<bool, Fault> {
+        Ok(self.from.arm()? | self.to.arm()?)
+    }
+
+    /// Tells the platform that there is nothing left to do until the next event.
+    #[inline]
+    pub(super) fn handled(&mut self, platform: &P) {
+        let tx = core::mem::take(&mut self.progress);
+        let rx = core::mem::take(&mut self.to.progress);
+        if self.channels.rx == self.channels.tx {
+            platform.handled(self.channels.tx, tx || rx);
+        } else {
+            platform.handled(self.channels.tx, tx);
+            platform.handled(self.channels.rx, rx);
+        }
+    }
+}

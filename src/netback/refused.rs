@@ -1,0 +1,35 @@
+//! Why a client does not get a packet.
+
+/// Why a packet to the client was dropped at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// No client is connected.
+    NotConnected,
+    /// Shorter than an Ethernet header, longer than 65535 bytes, or more than one page to a
+    /// client without scatter-gather.
+    BadLength,
+    /// GSO or a blank checksum, which this client does not take, on a packet that can't be cut or
+    /// summed up here.
+    Offload,
+    /// The pool has no frame for what has to be written: headers of segments, a checksum.
+    NoFrame,
+    /// The queue is full.
+    QueueFull,
+    /// The client has posted no pages for too long.
+    Stalled,
+}
+
+impl core::fmt::Display for Refused {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Refused::NotConnected => "no client is connected",
+            Refused::BadLength => "the client takes no packets of this length",
+            Refused::Offload => "the client takes no such offload, and it can't be done here",
+            Refused::NoFrame => "no free frame",
+            Refused::QueueFull => "the client's queue is full",
+            Refused::Stalled => "the client posts no pages",
+        })
+    }
+}
+
+impl core::error::Error for Refused {}

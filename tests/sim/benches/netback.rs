@@ -1,0 +1,75 @@
+//! The backend's packet path, to be counted by callgrind:
+//!
+//!     netback PATH BATCH PACKETS
+//!
+//! runs one path, `poll` or `deliver` (queue + flush), in batches, with every check on.
+//! `scripts/instructions` collects inside the `be_*` functions only, and not in the hypervisor's part.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../tests/raw_client/mod.rs"]
+mod raw_client;
+
+use std::hint::black_box;
+use std::process::ExitCode;
+
+use raw_client::{Back, Bench, Client, Features, pattern};
+use xen_netfront::buffer::RxPacket;
+use xen_netfront::netback::Config;
+
+/// Takes packets of 64 bytes off the ring.
+#[inline(never)]
+fn be_poll(back: &mut Back, budget: usize) -> usize {
+    // The layer above looks at the packet, and drops it.
+    back.poll(budget, |packet| {
+        black_box(packet.head());
+    })
+}
+
+#[inline(never)]
+fn be_deliver(back: &mut Back, packets: &mut Vec<RxPacket>) {
+    for packet in packets.drain(..) {
+        black_box(back.deliver(packet).is_ok());
+    }
+}
+
+#[inline(never)]
+fn be_flush(back: &mut Back) {
+    back.flush();
+}
+
+fn run(path: &str, batch: usize, packets: usize) -> bool {
+    let mut bench = Bench::new(Config::default(), 512);
+    let mut client = Client::new(&bench.host, &bench.vif, 0);
+    client.connect(&mut bench.netback, &Features::default());
+    let packet = bench.plain(&pattern(1, 64));
+    let mut waiting = Vec::with_capacity(batch);
+    let mut done = 0;
+    while done < packets {
+        if path == "poll" {
+            for _ in 0..batch {
+                client.chain(&[(0, 0, 64)], 0, &[]);
+            }
+            client.show();
+            done += be_poll(&mut bench.netback, batch);
+            client.answers();
+        } else {
+            client.post(batch);
+            waiting.extend((0..batch).map(|_| packet.clone()));
+            be_deliver(&mut bench.netback, &mut waiting);
+            be_flush(&mut bench.netback);
+            done += client.receive().len();
+        }
+        bench.netback.flush();
+    }
+    let stats = bench.netback.stats();
+    println!("{done} packets, {} hypercalls, {} events", stats.copy_hypercalls, stats.events_sent);
+    stats.faults + stats.from_drops.total() + stats.to_drops.total() == 0
+}
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1).filter(|arg| arg != "--bench");
+    let path = args.next().unwrap_or_else(|| "poll".into());
+    let batch = args.next().and_then(|batch| batch.parse().ok()).unwrap_or(64);
+    let packets = args.next().and_then(|packets| packets.parse().ok()).unwrap_or(10_000);
+    if run(&path, batch, packets) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
