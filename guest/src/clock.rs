@@ -43,7 +43,7 @@ pub(crate) use machine::*;
 mod machine {
     use core::arch::{asm, x86_64::_rdtsc};
     use core::mem::offset_of;
-    use core::sync::atomic::{AtomicU64, Ordering, fence};
+    use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
     use xen_grant::Words;
     use xen_netfront::platform::Instant;
@@ -65,27 +65,35 @@ mod machine {
     /// The latest time given out. It keeps the clock from going back by the nanoseconds that two
     /// scales may differ.
     static LATEST: AtomicU64 = AtomicU64::new(0);
-    /// What is taken off Xen's time, so that the clock starts near 0.
+    /// Xen's time when the clock was 0, modulo 2 to the 64: a machine that we were moved to may
+    /// have been up for less time than the clock.
     static START: AtomicU64 = AtomicU64::new(0);
+    static STARTED: AtomicBool = AtomicBool::new(false);
 
-    /// Starts the clock.
-    pub fn init() {
-        START.store(system_time(), Ordering::Relaxed);
+    /// Starts the clock, or has it go on from where it stopped: the domain has been resumed, with
+    /// the time of another machine or another boot. How long it was away cannot be known.
+    pub fn start() {
+        let stopped = LATEST.load(Ordering::Relaxed);
+        START.store(system_time().wrapping_sub(stopped), Ordering::Relaxed);
+        STARTED.store(true, Ordering::Relaxed);
     }
 
-    /// The time since start. 0 before [`init`].
+    /// The time since start. 0 before [`start`].
     pub fn now() -> Instant {
-        let start = START.load(Ordering::Relaxed);
-        if start == 0 {
+        if !STARTED.load(Ordering::Relaxed) {
             return Instant(0);
         }
-        let time = system_time().saturating_sub(start);
+        let time = system_time().wrapping_sub(START.load(Ordering::Relaxed));
+        // A nanosecond before the start, as another scale may have it, is no time far away.
+        let time = time.cast_signed().max(0).cast_unsigned();
         Instant(LATEST.fetch_max(time, Ordering::Relaxed).max(time))
     }
 
     /// The moment in Xen's system time, as timers want it.
     pub fn to_system_time(at: Instant) -> u64 {
-        at.0.saturating_add(START.load(Ordering::Relaxed))
+        let start = START.load(Ordering::Relaxed).cast_signed();
+        // Xen's own time is signed.
+        at.0.saturating_add_signed(start).min(i64::MAX as u64)
     }
 
     fn system_time() -> u64 {

@@ -35,6 +35,7 @@
 //! | `entropy` | random numbers |
 //! | `console`, `logger` | output |
 //! | `options` | the command line |
+//! | `shutdown`, `power` | what the toolstack asks for; stopping, sleeping |
 //!
 //! What needs no machine (parsers, the xenstore client, ring arithmetic, the event bits) also
 //! builds on a host, where its tests run; the rest exists only for `target_os = "none"`.
@@ -46,16 +47,16 @@ pub mod boot;
 pub mod byte_ring;
 pub mod clock;
 pub mod console;
+pub mod entropy;
 pub mod events;
 pub mod hypercall;
 pub mod memory;
 pub mod options;
+pub mod shutdown;
 pub mod xenstore;
 
 #[cfg(target_os = "none")]
 mod cpu;
-#[cfg(target_os = "none")]
-mod entropy;
 #[cfg(target_os = "none")]
 mod logger;
 #[cfg(target_os = "none")]
@@ -63,6 +64,8 @@ mod power;
 #[cfg(target_os = "none")]
 mod xen;
 
+#[cfg(target_os = "none")]
+pub use power::Suspended;
 #[cfg(target_os = "none")]
 pub use xen::Xen;
 

@@ -16,6 +16,8 @@ use crate::hypercall::abi::{
     GnttabSetVersion, GnttabUnmapGrantRef,
 };
 use crate::hypercall::{self, Errno};
+use crate::power::Suspended;
+use crate::shutdown::Request;
 use crate::{boot, clock, entropy, events, memory, power, xenstore};
 
 /// The domain we are. There is one, and every copy of this handle stands for it.
@@ -47,7 +49,8 @@ impl Xen {
         events::wait(until);
     }
 
-    /// Whether `port` was among those that ended the last [`wait`](Xen::wait).
+    /// Whether `port` was among those that ended the last [`wait`](Xen::wait), and the driver has
+    /// not said yet that it has handled the event.
     pub fn port_fired(self, port: Port) -> bool {
         events::fired(port)
     }
@@ -57,9 +60,39 @@ impl Xen {
         memory::free_bytes()
     }
 
-    /// A number that others cannot guess, if the processor makes random numbers.
+    /// A number that others cannot guess, if the processor has RDRAND (the log says if not).
     pub fn random(self) -> u64 {
-        entropy::random()
+        let mut bytes = [0; 8];
+        self.fill_random(&mut bytes);
+        u64::from_le_bytes(bytes)
+    }
+
+    /// Bytes that others cannot guess, as [`random`](Xen::random).
+    pub fn fill_random(self, bytes: &mut [u8]) {
+        entropy::fill(bytes);
+    }
+
+    /// What the toolstack asks for, once: `xl shutdown`, `xl reboot`, `xl save`, `xl migrate`. To
+    /// be asked each time round the main loop, which [`wait`](Xen::wait) wakes for it.
+    ///
+    /// The first call tells the toolstack that this domain obeys. From then on it counts on us:
+    /// hand [`Request::Suspend`] to [`suspend`](Xen::suspend), all else to
+    /// [`shut_down`](Xen::shut_down).
+    pub fn shutdown_request(self) -> Option<Request> {
+        power::request(self)
+    }
+
+    /// Sleeps until the toolstack has saved, copied or moved the domain. If the outcome is
+    /// [`Suspended::Resumed`], tell every device.
+    ///
+    /// Pages of other domains that are mapped are not in the domain that wakes up.
+    pub fn suspend(self) -> Suspended {
+        power::suspend()
+    }
+
+    /// Stops the domain as the toolstack asked.
+    pub fn shut_down(self, request: Request) -> ! {
+        power::obey(request)
     }
 
     /// Ends the domain in good order.
@@ -207,6 +240,10 @@ impl Platform for Xen {
 
     fn notify(&self, port: Port) {
         events::notify(port);
+    }
+
+    fn handled(&self, port: Port, progress: bool) {
+        events::handled(port, progress);
     }
 }
 

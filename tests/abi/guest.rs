@@ -150,6 +150,7 @@ fn abi_guest_xenstore_messages() {
         ("XS_TRANSACTION_END", Type::TransactionEnd as u32),
         ("XS_WRITE", Type::Write as u32),
         ("XS_RM", Type::Rm as u32),
+        ("XS_DIRECTORY_PART", Type::DirectoryPart as u32),
         ("XS_WATCH_EVENT", wire::WATCH_EVENT),
         ("XS_ERROR", wire::ERROR),
     ]);

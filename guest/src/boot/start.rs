@@ -76,7 +76,7 @@ unsafe fn set_up(start_info: u32) -> Result<(), &'static str> {
     }
 
     events::init().map_err(|errno| failed("event channels", errno))?;
-    clock::init();
+    clock::start();
     console::init().map_err(|errno| failed("console", errno))?;
     xenstore::init().map_err(|errno| failed("xenstore", errno))?;
     log::info!("{} KiB of memory free, command line {line:?}", memory::free_bytes() / 1024);

@@ -139,6 +139,20 @@ impl Bits {
         }
     }
 
+    /// Whether the port was being served; if so it no longer is, and stays masked.
+    pub fn take_served(&self, port: u32) -> bool {
+        place(port).is_some_and(|(word, bit)| {
+            self.served[word].fetch_and(!bit, Ordering::SeqCst) & bit != 0
+        })
+    }
+
+    /// Forgets what has fired.
+    pub fn forget(&self) {
+        for word in self.recorded.iter().chain(&self.served) {
+            word.store(0, Ordering::SeqCst);
+        }
+    }
+
     /// Whether the port is being served: it has fired and was handed over since the last
     /// [`finish`](Bits::finish).
     pub fn is_served(&self, port: u32) -> bool {
@@ -235,6 +249,35 @@ mod tests {
         assert!(!bits.take(70), "it is still masked");
         bits.unmask(&xen.page, 70);
         assert!(bits.take(70));
+    }
+
+    #[test]
+    fn p1_a_handled_port_is_masked_until_somebody_unmasks_it() {
+        let (mut xen, bits) = set_up(70);
+        xen.fire(70);
+        bits.collect(&xen.page);
+        bits.serve();
+        assert!(bits.take_served(70));
+        assert!(!bits.take_served(70) && !bits.is_served(70));
+        bits.finish(&xen.page);
+        assert!(xen.masked(70));
+        bits.unmask(&xen.page, 70);
+        xen.fire(70);
+        bits.collect(&xen.page);
+        assert!(bits.serve());
+    }
+
+    #[test]
+    fn nothing_fired_before_is_known_after_forgetting() {
+        let (mut xen, bits) = set_up(70);
+        bits.open(&xen.page, 71);
+        xen.fire(70);
+        bits.collect(&xen.page);
+        bits.serve();
+        xen.fire(71);
+        bits.collect(&xen.page);
+        bits.forget();
+        assert!(!bits.is_served(70) && !bits.take(71) && !bits.serve());
     }
 
     #[test]

@@ -3,153 +3,16 @@
 //! Interrupts stay off but while the processor sleeps, so the upcall only ever runs inside
 //! `Xen::wait`. While there is work nobody pays for interrupts; what fires meanwhile
 //! is found when we are about to sleep.
+//!
+//! A port that fires is masked until its event has been handled: until the driver says so
+//! (`Platform::handled`) or, if it never does, until the next `Xen::wait`. One whose events
+//! turn out to be for nothing stays masked for longer, see `patience`.
 
 pub mod bits;
+pub mod patience;
+
+#[cfg(target_os = "none")]
+mod machine;
 
 #[cfg(target_os = "none")]
 pub(crate) use machine::*;
-
-#[cfg(target_os = "none")]
-mod machine {
-    use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-
-    use spin::Once;
-    use x86_64::instructions::interrupts;
-    use xen_grant::{DomId, Words};
-    use xen_netfront::platform::{Instant, Port};
-
-    use super::bits::Bits;
-    use crate::hypercall::{self, Errno, abi};
-    use crate::{clock, cpu, memory};
-
-    static BITS: Bits = Bits::new();
-    static PAGE: Once<&'static Words> = Once::new();
-    /// The port of `VIRQ_TIMER`, 0 before there is one.
-    static TIMER: AtomicU32 = AtomicU32::new(0);
-    /// What the timer is set to, in Xen's system time; 0 if it is not set.
-    static TIMER_SET: AtomicU64 = AtomicU64::new(0);
-
-    /// The page shared with Xen, once it is mapped.
-    pub fn shared_info_page() -> Option<&'static Words> {
-        PAGE.get().copied()
-    }
-
-    /// Maps the shared page, tells Xen our vector, binds the timer.
-    pub fn init() -> Result<(), Errno> {
-        let words = memory::map_xen_page(abi::XENMAPSPACE_SHARED_INFO, 0)?;
-        // SAFETY: the page stays mapped, and its words are only reached as atomics.
-        let page: &'static Words = unsafe { words.as_ref() };
-        BITS.init(page);
-        PAGE.call_once(|| page);
-        // SAFETY: the interrupt table has the upcall at this vector.
-        unsafe { hypercall::set_callback_vector(cpu::UPCALL_VECTOR) }?;
-        let timer = hypercall::evtchn_bind_virq(xen_sys::VIRQ_TIMER)?;
-        BITS.open(page, timer);
-        TIMER.store(timer, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Runs on the callback vector.
-    pub fn upcall() {
-        if let Some(page) = PAGE.get() {
-            BITS.collect(page);
-        }
-    }
-
-    /// A new channel for `peer` to bind to.
-    pub fn alloc_unbound(peer: DomId) -> Result<Port, Errno> {
-        opened(hypercall::evtchn_alloc_unbound(peer)?)
-    }
-
-    /// The other end of a channel that `peer` has allocated for us.
-    pub fn bind_interdomain(peer: DomId, remote: Port) -> Result<Port, Errno> {
-        opened(hypercall::evtchn_bind_interdomain(peer, remote.get())?)
-    }
-
-    /// Unmasks a channel that Xen has opened for us.
-    pub fn opened(port: u32) -> Result<Port, Errno> {
-        const EINVAL: Errno = Errno(22);
-        if let Some(page) = PAGE.get() {
-            BITS.open(page, port);
-        }
-        Port::new(port).ok_or(EINVAL)
-    }
-
-    /// Closes a channel.
-    pub fn close(port: Port) {
-        if let Some(page) = PAGE.get() {
-            BITS.mask(page, port.get());
-        }
-        // What can fail is that it was not open.
-        let _ = hypercall::evtchn_close(port.get());
-    }
-
-    /// Fires a channel.
-    pub fn notify(port: Port) {
-        let _ = hypercall::evtchn_send(port.get());
-    }
-
-    /// Whether `port` is among those that ended the last [`wait`].
-    pub fn fired(port: Port) -> bool {
-        BITS.is_served(port.get())
-    }
-
-    /// Sleeps until an event channel fires or `until` has come; at once if one has fired since the
-    /// last call returned. The ports that ended the last call may fire again from now on.
-    pub fn wait(until: Option<Instant>) {
-        let Some(page) = PAGE.get() else { return };
-        BITS.finish(page);
-        loop {
-            BITS.collect(page);
-            take_timer(page);
-            if BITS.serve() || until.is_some_and(|until| clock::now() >= until) {
-                return;
-            }
-            if let Some(until) = until {
-                set_timer(clock::to_system_time(until));
-            }
-            sleep();
-        }
-    }
-
-    /// Sets the timer if it is not set to this time already. One that is left over from an earlier
-    /// wait ends no later one: whoever it wakes looks at the clock and sleeps again.
-    fn set_timer(system_time: u64) {
-        if TIMER_SET.swap(system_time, Ordering::Relaxed) != system_time
-            && let Err(errno) = hypercall::set_singleshot_timer(system_time)
-        {
-            log::error!("cannot set the timer: {errno}");
-        }
-    }
-
-    /// Sees to it that a timer that has fired can fire again.
-    fn take_timer(page: &Words) {
-        let timer = TIMER.load(Ordering::Relaxed);
-        if BITS.take(timer) {
-            TIMER_SET.store(0, Ordering::Relaxed);
-            BITS.unmask(page, timer);
-        }
-    }
-
-    /// Sleeps until `port` fires, for somebody who waits for nothing else. Other events are kept.
-    pub fn wait_for(port: Port) {
-        let Some(page) = PAGE.get() else { return };
-        BITS.unmask(page, port.get());
-        loop {
-            BITS.collect(page);
-            if BITS.take(port.get()) {
-                BITS.unmask(page, port.get());
-                return;
-            }
-            sleep();
-        }
-    }
-
-    /// Sleeps until the next interrupt. What fires after the caller has looked raises its
-    /// interrupt as soon as interrupts are on, which is when the processor already sleeps: `sti`
-    /// takes effect one instruction late.
-    fn sleep() {
-        interrupts::enable_and_hlt();
-        interrupts::disable();
-    }
-}

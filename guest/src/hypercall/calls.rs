@@ -17,7 +17,16 @@ unsafe fn call<T>(op: u32, command: u64, argument: &mut T) -> Result<u64, Errno>
     check(unsafe { xen_sys::hypercall_2(op, command, address) })
 }
 
-/// `SCHEDOP_shutdown` (xen/sched.h). Comes back only if Xen refuses, or after a cancelled suspend.
+/// `SCHEDOP_shutdown` with `SHUTDOWN_suspend` (xen/sched.h). Comes back with 0 in a new domain, with
+/// 1 in this one: the suspend was cancelled. (Xen's "start info" argument is for PV guests.)
+pub fn suspend() -> Result<u64, Errno> {
+    let mut argument = xen_sys::sched_shutdown { reason: xen_sys::SHUTDOWN_suspend };
+    let op = xen_sys::__HYPERVISOR_sched_op;
+    // SAFETY: SCHEDOP_shutdown takes a sched_shutdown; a resumed domain goes on here.
+    unsafe { call(op, xen_sys::SCHEDOP_shutdown.into(), &mut argument) }
+}
+
+/// `SCHEDOP_shutdown` (xen/sched.h) for good. Comes back only if Xen refuses.
 pub fn shutdown(reason: u32) {
     let mut argument = xen_sys::sched_shutdown { reason };
     let op = xen_sys::__HYPERVISOR_sched_op;

@@ -2,6 +2,7 @@
 //! others have granted to us (`XENMEM_add_to_physmap`, `GNTTABOP_map_grant_ref`).
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::ops::Range;
 use core::ptr::{self, NonNull};
 
@@ -18,6 +19,17 @@ const WORDS: usize = (SIZE / PAGE) as usize / 64;
 
 static START: Once<u64> = Once::new();
 static FREE: Mutex<Option<PageMap<'static>>> = Mutex::new(None);
+
+/// A page of Xen's that lies in the window for good.
+struct XenPage {
+    /// `XENMAPSPACE_*`
+    space: u32,
+    index: u64,
+    place: Gfn,
+}
+
+/// All of them: a resumed domain has to put them there again.
+static XEN_PAGES: Mutex<Vec<XenPage>> = Mutex::new(Vec::new());
 
 /// Chooses where the window lies. Called once.
 pub fn choose_window(regions: &[Region]) {
@@ -71,11 +83,23 @@ pub fn map_xen_page(space: u32, index: u64) -> Result<NonNull<Words>, Errno> {
     let place = take_place().ok_or(ENOSPC)?;
     // SAFETY: the place is free and has no memory.
     match unsafe { hypercall::add_to_physmap(space, index, place.0) } {
-        Ok(()) => Ok(place_words(place)),
+        Ok(()) => {
+            XEN_PAGES.lock().push(XenPage { space, index, place });
+            Ok(place_words(place))
+        }
         Err(errno) => {
             // SAFETY: just taken, and Xen has put nothing there.
             unsafe { give_place(place) };
             Err(errno)
         }
     }
+}
+
+/// Puts every page of Xen's where it was before the domain was resumed. Their contents are new.
+pub fn remap_xen_pages() -> Result<(), Errno> {
+    for page in XEN_PAGES.lock().iter() {
+        // SAFETY: the place is this page's; at most the domain builder has put memory there.
+        unsafe { hypercall::add_to_physmap(page.space, page.index, page.place.0) }?;
+    }
+    Ok(())
 }

@@ -25,6 +25,8 @@ use crate::byte_ring::{Consumer, Producer};
 const INVALID: StoreError = StoreError::Other(22);
 /// An answer that made no sense, or a connection that is broken.
 const NONSENSE: StoreError = StoreError::Other(0);
+/// The most parts of a directory that are fetched, new beginnings included.
+const MAX_PARTS: u32 = 64;
 /// The most watches we set; xenstored allows a domain 128.
 const MAX_WATCHES: usize = 128;
 
@@ -70,6 +72,23 @@ impl<'a, L: Line> Client<'a, L> {
         }
     }
 
+    /// The domain has been resumed: another connection, over this page. Transactions are gone;
+    /// every watch is set again, and counts as fired.
+    pub fn resume(&mut self, page: &'a [AtomicU32], line: L) {
+        let watches = core::mem::take(&mut self.watches);
+        let next_token = self.next_token;
+        *self = Client { watches, next_token, ..Client::new(page, line) };
+        for index in 0..self.watches.len() {
+            let Some(watch) = self.watches.get_mut(index) else { break };
+            watch.fired = true;
+            let (path, text) = (watch.path.clone(), Decimal::new(watch.token));
+            let parts = [path.as_bytes(), b"\0", text.bytes(), b"\0"];
+            if let Err(error) = self.request(Type::Watch, None, &parts) {
+                log::error!("cannot watch {path} any more: {error}");
+            }
+        }
+    }
+
     /// `XS_READ`
     pub fn read(&mut self, within: Option<Transaction>, path: &str) -> Result<Vec<u8>, StoreError> {
         self.request(Type::Read, within, &[checked(path)?, b"\0"])
@@ -91,9 +110,44 @@ impl<'a, L: Line> Client<'a, L> {
         within: Option<Transaction>,
         path: &str,
     ) -> Result<Vec<String>, StoreError> {
-        let names = self.request(Type::Directory, within, &[checked(path)?, b"\0"])?;
+        let names = match self.request(Type::Directory, within, &[checked(path)?, b"\0"]) {
+            // Longer than a message.
+            Err(StoreError::Quota) => self.list_in_parts(within, path)?,
+            names => names?,
+        };
         let names = names.split(|&byte| byte == 0).filter(|name| !name.is_empty());
         Ok(names.filter_map(|name| str::from_utf8(name).ok()).map(str::to_owned).collect())
+    }
+
+    /// `XS_DIRECTORY_PART`, as often as it takes: each part begins with a number that changes when
+    /// the directory does, and the last ends with an empty name.
+    fn list_in_parts(
+        &mut self,
+        within: Option<Transaction>,
+        path: &str,
+    ) -> Result<Vec<u8>, StoreError> {
+        let mut names = Vec::new();
+        let mut generation = Vec::new();
+        for _ in 0..MAX_PARTS {
+            let offset = Decimal::new(u32::try_from(names.len()).unwrap_or(u32::MAX));
+            let parts = [checked(path)?, b"\0", offset.bytes(), b"\0"];
+            let part = self.request(Type::DirectoryPart, within, &parts)?;
+            let (now, part) = wire::split_at_zero(&part).ok_or(NONSENSE)?;
+            if !names.is_empty() && now != generation {
+                names.clear();
+                continue;
+            }
+            generation = now.to_vec();
+            match part.strip_suffix(b"\0") {
+                None => return Err(NONSENSE),
+                Some(last) if last.is_empty() || last.ends_with(b"\0") => {
+                    names.extend_from_slice(last);
+                    return Ok(names);
+                }
+                Some(_) => names.extend_from_slice(part),
+            }
+        }
+        Err(StoreError::Quota)
     }
 
     /// `XS_RM`

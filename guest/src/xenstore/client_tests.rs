@@ -161,6 +161,100 @@ fn p2_a_watch_is_one_bit_however_often_it_fires() {
 }
 
 #[test]
+fn a_resumed_client_talks_to_another_xenstored_and_watches_on() {
+    let (old, new) = (page(), page());
+    let (before, after) = (Daemon::new(&old, honest()), Daemon::new(&new, honest()));
+    let mut client = Client::new(&old, &before);
+    let tokens = [client.watch("x").unwrap(), client.watch("y").unwrap()];
+    for token in tokens {
+        assert!(client.fired(token));
+    }
+    client.write(None, "kept", b"1").unwrap();
+    assert!(tokens.map(|token| client.fired(token)) == [true; 2]);
+    // Even if nothing went between them any more.
+    old[515].store(5000, Ordering::Relaxed);
+    assert_eq!(client.read(None, "kept"), Err(NONSENSE));
+
+    client.resume(&new, &after);
+    assert_eq!(client.read(None, "kept"), Err(StoreError::NotFound));
+    for _ in 0..2 {
+        assert!(tokens.map(|token| client.fired(token)) == [true; 2]);
+        assert!(tokens.map(|token| client.fired(token)) == [false; 2]);
+        // The new one knows them by their old tokens.
+        client.write(None, "x", b"1").unwrap();
+    }
+    client.unwatch(tokens[0]);
+    let another = client.watch("z").unwrap();
+    assert!(!tokens.contains(&another));
+}
+
+/// A directory of `names`, which changes after `changes[i]` parts have been sent.
+fn large<'a>(mut names: Vec<Vec<u8>>, mut changes: Vec<u32>) -> Behaviour<'a> {
+    let (mut generation, mut sent) = (1u32, 0);
+    Box::new(move |request| {
+        let Some((header, payload)) = request else { return Vec::new() };
+        let list = names.iter().flat_map(|name| [&name[..], b"\0"].concat()).collect::<Vec<u8>>();
+        let (path, rest) = wire::split_at_zero(&payload).unwrap();
+        assert_eq!(path, b"d");
+        if header.kind == 1 {
+            return answer(16, header.req_id, b"E2BIG\0");
+        }
+        assert_eq!(header.kind, 22);
+        let offset = wire::number(rest).unwrap() as usize;
+        let part = &list[offset.min(list.len())..];
+        let len = match part.get(..100) {
+            Some(start) => start.iter().rposition(|&byte| byte == 0).unwrap() + 1,
+            None => part.len(),
+        };
+        let end: &[u8] = if len == part.len() { b"\0" } else { b"" };
+        let payload = [format!("{generation}\0").as_bytes(), &part[..len], end].concat();
+        sent += 1;
+        if changes.last() == Some(&sent) {
+            changes.pop();
+            names.push(b"new".to_vec());
+            generation += 1;
+            sent = 0;
+        }
+        answer(22, header.req_id, &payload)
+    })
+}
+
+#[test]
+fn a_directory_longer_than_a_message_comes_in_parts() {
+    let names: Vec<String> = (0..200).map(|number| format!("name-{number}")).collect();
+    let bytes = || names.iter().map(|name| name.clone().into_bytes()).collect::<Vec<_>>();
+    let list = |behaviour| {
+        let page = page();
+        let daemon = Daemon::new(&page, behaviour);
+        Client::new(&page, &daemon).list(None, "d")
+    };
+    assert_eq!(list(large(bytes(), vec![])).unwrap(), names);
+    assert_eq!(list(large(vec![], vec![])).unwrap(), Vec::<String>::new());
+    // It grows while it is read.
+    let grown = list(large(bytes(), vec![3, 7])).unwrap();
+    assert_eq!(grown[..200], names);
+    assert_eq!(grown[200..], ["new", "new"]);
+    // It never stops growing.
+    assert_eq!(list(large(bytes(), vec![1; 1000])), Err(StoreError::Quota));
+}
+
+#[test]
+fn p3_a_directory_without_end_is_given_up() {
+    for part in [&b"1\0x\0"[..], b"1\0x", b"1", b"1\0", b""] {
+        let page = page();
+        let daemon = Daemon::new(
+            &page,
+            Box::new(move |request| match request {
+                Some((Header { kind: 1, req_id, .. }, _)) => answer(16, req_id, b"E2BIG\0"),
+                Some((Header { req_id, .. }, _)) => answer(22, req_id, part),
+                None => Vec::new(),
+            }),
+        );
+        assert!(Client::new(&page, &daemon).list(None, "d").is_err());
+    }
+}
+
+#[test]
 fn p3_types_and_ids_must_match() {
     let page = page();
     let mut round = 0;

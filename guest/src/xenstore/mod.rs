@@ -9,7 +9,7 @@ pub(crate) use machine::*;
 #[cfg(target_os = "none")]
 mod machine {
     use spin::Mutex;
-    use xen_grant::Gfn;
+    use xen_grant::{Gfn, Words};
     use xen_netfront::platform::Port;
     use xen_netfront::store::StoreError;
 
@@ -34,14 +34,28 @@ mod machine {
 
     /// Finds xenstore.
     pub fn init() -> Result<(), Errno> {
+        let (page, line) = find()?;
+        *CLIENT.lock() = Some(Client::new(page, line));
+        Ok(())
+    }
+
+    /// Finds it again in a domain that has been resumed.
+    pub fn resume() -> Result<(), Errno> {
+        let (page, line) = find()?;
+        if let Some(client) = CLIENT.lock().as_mut() {
+            client.resume(page, line);
+        }
+        Ok(())
+    }
+
+    fn find() -> Result<(&'static Words, Daemon), Errno> {
         const ENODEV: Errno = Errno(19);
         let gfn = Gfn(hypercall::get_param(abi::HVM_PARAM_STORE_PFN)?);
         let port = hypercall::get_param(abi::HVM_PARAM_STORE_EVTCHN)?;
         let port = events::opened(u32::try_from(port).map_err(|_| ENODEV)?)?;
         // SAFETY: Xen says that xenstore's page is there.
         let page = unsafe { memory::map_special(gfn) }.ok_or(ENODEV)?;
-        *CLIENT.lock() = Some(Client::new(page, Daemon(port)));
-        Ok(())
+        Ok((page, Daemon(port)))
     }
 
     /// Talks to xenstore. Locks taken meanwhile: none but the heap's and the log's.

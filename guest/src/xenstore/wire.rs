@@ -34,6 +34,8 @@ pub enum Type {
     Write = 11,
     /// `XS_RM`
     Rm = 13,
+    /// `XS_DIRECTORY_PART`
+    DirectoryPart = 22,
 }
 
 /// `XS_WATCH_EVENT`: comes unasked.
@@ -169,6 +171,13 @@ pub fn error(payload: &[u8]) -> StoreError {
 pub fn number(payload: &[u8]) -> Option<u32> {
     let text = payload.strip_suffix(b"\0").unwrap_or(payload);
     core::str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// What comes before the first zero of a payload, and after it.
+pub fn split_at_zero(payload: &[u8]) -> Option<(&[u8], &[u8])> {
+    let zero = payload.iter().position(|&byte| byte == 0)?;
+    let (before, rest) = payload.split_at_checked(zero)?;
+    Some((before, rest.strip_prefix(b"\0")?))
 }
 
 /// The token in the payload of an `XS_WATCH_EVENT`: path, zero, token, zero.
