@@ -19,7 +19,8 @@ pub struct Config {
     /// Queues: pairs of rings that a backend can serve side by side, at most
     /// [`MAX_QUEUES`](crate::xenbus::MAX_QUEUES). What one takes of grants and pages, each takes.
     pub queues: u32,
-    /// An event channel for each ring, rather than one for both.
+    /// An event channel for each ring, rather than one for both. It pays where two CPUs take them:
+    /// a driver that is run by one loop gets more events that way, and nothing for it.
     pub split_event_channels: bool,
     /// Pages posted for receiving, on each queue, while little arrives: at least 18.
     pub rx_floor: u16,
@@ -38,7 +39,7 @@ impl Default for Config {
         Config {
             features: Features::ALL,
             queues: 1,
-            split_event_channels: true,
+            split_event_channels: false,
             rx_floor: 64,
             rx_ceiling: RING_SIZE as u16,
             tx_bytes: None,
@@ -56,6 +57,11 @@ impl Config {
     /// Grants that the device ever has at once.
     pub(super) fn quota(&self) -> usize {
         self.most_queues() as usize * GRANTS
+    }
+
+    /// What packets to this backend may use.
+    pub(super) fn features_to(&self, offer: &BackendOffer) -> Features {
+        self.features.and(offer.features).coherent()
     }
 
     /// Queues that we have with this backend.

@@ -58,7 +58,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             self.references.push(reference);
         }
         let offer = self.bus.offer().clone();
-        let features = self.config.features.and(offer.features).coherent();
+        let features = self.config.features_to(&offer);
         self.connection = Some(Connection::new(features, longest(&offer)));
         let count = self.config.queues_with(&offer);
         let mut nodes = alloc::vec![node("request-rx-copy", 1), node("feature-rx-notify", 1)];

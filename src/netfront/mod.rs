@@ -219,11 +219,13 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         self.bus.offer()
     }
 
-    /// What packets to the backend may use: what it takes, and we are configured to give. Nothing
-    /// while there is no connection.
+    /// What packets to the backend may use: what it takes, and we are configured to give.
     #[inline]
     pub fn features(&self) -> Features {
-        self.connection.as_ref().map_or(Features::NONE, |connection| connection.features)
+        match &self.connection {
+            Some(connection) => connection.features,
+            None => self.config.features_to(self.bus.offer()),
+        }
     }
 
     /// Counters.

@@ -136,7 +136,8 @@ impl RxQueue {
         stats: &mut Stats,
         mut sink: impl FnMut(RxPacket),
     ) -> Result<usize, Fault> {
-        self.ring.refresh()?;
+        let filled = self.ring.refresh()?;
+        let empty = self.posted() - filled;
         let first = self.ring.consumed();
         let (mut looked, mut packets, mut bytes) = (0, 0, 0);
         let mut fault = None;
@@ -179,7 +180,7 @@ impl RxQueue {
         let slots = self.ring.consumed().wrapping_sub(first);
         stats.rx_slots += u64::from(slots);
         if slots > 0 {
-            self.target.adapt(self.posted());
+            self.target.adapt(empty);
         }
         match fault {
             None => Ok(looked),

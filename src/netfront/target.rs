@@ -35,7 +35,7 @@ impl Target {
         self.pages
     }
 
-    /// Packets have come, and `left` pages are still empty.
+    /// Packets have come, and `left` of the pages posted are still empty.
     #[inline]
     pub(super) fn adapt(&mut self, left: u32) {
         if left < self.pages / 2 {

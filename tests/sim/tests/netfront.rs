@@ -154,7 +154,11 @@ fn f6_with_more_than_a_quarter_in_quarantine_the_device_stays_down() {
     bench.set_state(2);
     bench.pass(SECOND * 3);
     assert!(bench.front.quarantined() > 514 / 4, "{}", bench.front.quarantined());
-    assert_eq!((bench.front.link(), bench.front.ports().count()), (Link::Down, 0), "it makes no rings");
+    assert_eq!(
+        (bench.front.link(), bench.front.ports().count()),
+        (Link::Down, 0),
+        "it makes no rings"
+    );
     bench.assert_sound();
     drop(kept);
     bench.pass(SECOND * 2);
@@ -321,7 +325,7 @@ fn one_devices_trouble_is_not_anothers() {
         &bench.pool,
         &bench.table,
         1,
-        Config::default(),
+        raw_backend::full_ring(),
     )
     .unwrap();
     bench.toolstack.store().set(&format!("{}/state", other_vif.back_dir()), "2");
@@ -353,10 +357,16 @@ fn packets_that_cannot_be_sent_are_dropped_and_counted() {
     assert!(bench.send(&[&pattern(1, 1514)]));
     let long = pattern(2, 1519);
     assert!(bench.send(&[&long]));
-    let two = pattern(3, 700);
-    assert!(bench.send(&[&two, &two]));
     bench.front.reserve(1).unwrap().send(TxPacket::new());
     assert!(bench.send(&[&pattern(4, 13)]));
+    // Two fragments into room for one.
+    let two: TxPacket = [700, 700].into_iter().fold(TxPacket::new(), |mut packet, len| {
+        let mut buf = bench.front.buffer(0).unwrap();
+        buf.append(len).unwrap().fill(1);
+        packet.push(buf).unwrap();
+        packet
+    });
+    bench.front.reserve(1).unwrap().send(two);
     let drops = bench.front.stats().tx_drops;
     assert_eq!((drops.bad_length, drops.too_many_slots, drops.total()), (3, 1, 4));
     assert_eq!(bench.tx_requests().len(), 1);
@@ -462,7 +472,7 @@ fn a_batch_is_one_event_and_gives_back_what_has_no_room() {
 fn a_blank_checksum_is_filled_in_for_a_backend_without_offload() {
     use xen_netfront::buffer::{Checksum, View};
     use xen_netfront::header::checksum::{Verdict, verify};
-    let mut bench = Bench::new();
+    let mut bench = Bench::with(Config::default(), &[], &[("feature-no-csum-offload", "1")]);
     // UDP from 10.0.0.1:1 to 10.0.0.2:2, 4 bytes; the checksum field holds the pseudo-header sum.
     let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0];
     frame.extend([0x45, 0, 0, 32, 0, 0, 0, 0, 64, 17, 0x66, 0xcb, 10, 0, 0, 1, 10, 0, 0, 2]);
@@ -496,7 +506,7 @@ fn a_blank_checksum_is_filled_in_for_a_backend_without_offload() {
 #[test]
 fn r14_memory_is_bounded_and_a_layer_that_keeps_its_packets_starves_only_itself() {
     let vif = Vif::new(FRONT, BACK, 0).back_key("feature-sg", "1").back_key("feature-rx-copy", "1");
-    let mut bench = Bench::on(Host::new(1), vif, Config::default(), 300);
+    let mut bench = Bench::on(Host::new(1), vif, raw_backend::full_ring(), 300);
     bench.connect();
     let mut kept = Vec::new();
     // The ring's 256 pages, and what else the pool has but for the rings' two.

@@ -13,6 +13,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use pair::{BACK, Blow, FRONT, Nap, Pair, Plan, RECOVERY, Shape, limits};
 use xen_grant::DomId;
+use xen_netfront::netfront;
 use xen_netfront::store::Store;
 use xen_sim::{Chaos, Ctx, Next, Outcome};
 
@@ -102,7 +103,9 @@ impl Recovery {
 #[test]
 fn f11_nothing_is_left_after_many_reconnects() {
     let count = reconnects();
-    let pair = Pair::new(Plan { seed: 11, ..Plan::default() });
+    // As many pages posted at any time, so that what is held can be compared.
+    let front = netfront::Config { rx_floor: 256, ..Default::default() };
+    let pair = Pair::new(Plan { seed: 11, front, ..Plan::default() });
     pair.host.set_chaos(Chaos::rough());
     pair.run_until("the first connection", RECOVERY, Pair::is_up);
     pair.settle();

@@ -82,10 +82,15 @@ pub fn bytes(packet: &RxPacket) -> Vec<u8> {
     packet.fragments().iter().flat_map(|fragment| fragment.bytes().to_vec()).collect()
 }
 
+/// A frontend that posts a page in every slot of its receive ring, always.
+pub fn full_ring() -> Config {
+    Config { rx_floor: 256, ..Config::default() }
+}
+
 impl Bench {
-    /// Connected.
+    /// Connected, with a page in every receive slot.
     pub fn new() -> Bench {
-        Bench::with(Config::default(), &[], &[])
+        Bench::with(full_ring(), &[], &[])
     }
 
     /// Connected, with these keys besides in the frontend's and the backend's directory.
