@@ -1,22 +1,17 @@
-//! The kernel command line: `ip=ADDR/LEN gw=ADDR log=LEVEL`, separated by spaces.
+//! The kernel command line: words separated by spaces, `NAME=VALUE`. The runtime itself knows
+//! `log=LEVEL`; the others are for the kernel's main.
 
 use core::fmt;
-use core::net::Ipv4Addr;
 
 use log::LevelFilter;
 
-/// What the command line asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Options {
-    /// `ip=`: our address and the length of its network's prefix.
-    pub ip: Option<(Ipv4Addr, u8)>,
-    /// `gw=`: the default gateway.
-    pub gw: Option<Ipv4Addr>,
-    /// `log=`: how much to log.
-    pub log: Option<LevelFilter>,
+/// What `log=` asks for; the last one that is right counts.
+pub fn log_level(line: &str) -> Option<LevelFilter> {
+    let values = line.split_ascii_whitespace().filter_map(|word| word.strip_prefix("log="));
+    values.filter_map(|value| value.parse().ok()).last()
 }
 
-/// A word of the command line that says nothing we know.
+/// A word of the command line that says nothing the kernel knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadOption<'a> {
     /// The word.
@@ -35,98 +30,22 @@ impl fmt::Display for BadOption<'_> {
     }
 }
 
-impl Options {
-    /// Reads a command line. Each bad word goes to `complain` and changes nothing.
-    pub fn parse<'a>(line: &'a str, mut complain: impl FnMut(BadOption<'a>)) -> Options {
-        let mut options = Options::default();
-        for word in line.split_ascii_whitespace() {
-            let (name, value) = word.split_once('=').unwrap_or((word, ""));
-            let expected = match name {
-                "ip" => set(&mut options.ip, address_and_prefix(value), "ip=ADDR/LEN"),
-                "gw" => set(&mut options.gw, value.parse().ok(), "gw=ADDR"),
-                "log" => {
-                    set(&mut options.log, value.parse().ok(), "log=off|error|warn|info|debug|trace")
-                }
-                _ => Err(None),
-            };
-            if let Err(expected) = expected {
-                complain(BadOption { word, expected });
-            }
-        }
-        options
-    }
-}
-
-fn set<T>(
-    option: &mut Option<T>,
-    value: Option<T>,
-    expected: &'static str,
-) -> Result<(), Option<&'static str>> {
-    match value {
-        Some(value) => {
-            *option = Some(value);
-            Ok(())
-        }
-        None => Err(Some(expected)),
-    }
-}
-
-fn address_and_prefix(text: &str) -> Option<(Ipv4Addr, u8)> {
-    let (address, len) = text.split_once('/')?;
-    let len = len.parse().ok().filter(|&len| len <= 32)?;
-    Some((address.parse().ok()?, len))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(line: &str) -> (Options, Vec<String>) {
-        let mut complaints = Vec::new();
-        let options = Options::parse(line, |bad| complaints.push(bad.to_string()));
-        (options, complaints)
+    #[test]
+    fn the_last_level_that_is_right_counts() {
+        let level = |line| log_level(line);
+        assert_eq!(level(" ip=10.0.9.2/24 log=debug "), Some(LevelFilter::Debug));
+        assert_eq!(level("log=off log=warn log=loud"), Some(LevelFilter::Warn));
+        assert_eq!((level(""), level("log="), level("blog=info")), (None, None, None));
     }
 
     #[test]
-    fn good_options_are_taken() {
-        let (options, complaints) = parse(" ip=10.0.9.2/24  gw=10.0.9.1 log=debug ");
-        assert_eq!(options.ip, Some((Ipv4Addr::new(10, 0, 9, 2), 24)));
-        assert_eq!(options.gw, Some(Ipv4Addr::new(10, 0, 9, 1)));
-        assert_eq!(options.log, Some(LevelFilter::Debug));
-        assert!(complaints.is_empty());
-        assert_eq!(parse("").0, Options::default());
-    }
-
-    #[test]
-    fn bad_options_are_named_and_change_nothing() {
-        let (options, complaints) = parse("ip=10.0.9.2/24 ip=10.0.9.2/33 gw= log=loud quiet");
-        assert_eq!(options.ip, Some((Ipv4Addr::new(10, 0, 9, 2), 24)));
-        assert_eq!((options.gw, options.log), (None, None));
-        assert_eq!(
-            complaints,
-            [
-                "option \"ip=10.0.9.2/33\" is not ip=ADDR/LEN, ignored",
-                "option \"gw=\" is not gw=ADDR, ignored",
-                "option \"log=loud\" is not log=off|error|warn|info|debug|trace, ignored",
-                "option \"quiet\" is unknown, ignored",
-            ]
-        );
-    }
-
-    #[test]
-    fn nothing_on_the_command_line_panics() {
-        for line in [
-            "=",
-            "ip",
-            "ip=/",
-            "ip=1.2.3.4/",
-            "ip=1.2.3.4/-1",
-            "gw=::1",
-            "log",
-            "\u{fffd}=",
-            "ip=\u{1f600}/9",
-        ] {
-            parse(line);
-        }
+    fn bad_options_are_named() {
+        let text = |word, expected| std::format!("{}", BadOption { word, expected });
+        assert_eq!(text("gw=", Some("gw=ADDR")), "option \"gw=\" is not gw=ADDR, ignored");
+        assert_eq!(text("quiet", None), "option \"quiet\" is unknown, ignored");
     }
 }

@@ -4,7 +4,7 @@ use spin::Once;
 
 use super::entry::BOOT_MAPPED;
 use super::start_info;
-use crate::options::Options;
+use crate::options;
 use crate::{Xen, clock, console, cpu, events, hypercall, logger, memory, power, xenstore};
 
 unsafe extern "Rust" {
@@ -67,7 +67,7 @@ unsafe fn set_up(start_info: u32) -> Result<(), &'static str> {
     let line = alloc::string::String::from_utf8_lossy(&info.command_line).into_owned();
     let line = COMMAND_LINE.call_once(|| line);
     // What is wrong with the line is for the kernel's main to say: it may know more options.
-    if let Some(level) = Options::parse(line, |_| ()).log {
+    if let Some(level) = options::log_level(line) {
         log::set_max_level(level);
     }
     for region in &info.regions {

@@ -1,0 +1,110 @@
+//! TCP: a port, and as many connections to it at once as there are sockets.
+//!
+//! What a service does with a connection is its [`Connection`]; who may have one, and for how long
+//! it may be silent, is decided here.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use smoltcp::iface::{SocketHandle, SocketSet};
+use smoltcp::socket::tcp::{Socket, SocketBuffer};
+use smoltcp::time::{Duration, Instant};
+
+/// One connection of a service. `Default` is what a new one starts with.
+pub trait Connection: Default {
+    /// The port of the service.
+    const PORT: u16;
+    /// A connection on which nothing has moved for so long is ended: its socket is wanted by others.
+    const IDLE: Duration = Duration::from_secs(600);
+    /// What all connections of the service use.
+    type Shared<'a>;
+
+    /// Takes what has come, gives what there is to say; whether anything has moved. The socket is
+    /// connected, or on its way to being closed.
+    fn turn(&mut self, socket: &mut Socket<'_>, shared: &mut Self::Shared<'_>) -> bool;
+}
+
+/// The sockets of a service.
+pub struct Listener<C> {
+    slots: Vec<Slot<C>>,
+    served: u64,
+}
+
+struct Slot<C> {
+    handle: SocketHandle,
+    connection: C,
+    /// When something last moved; `None` while it waits for somebody to connect.
+    moved: Option<Instant>,
+}
+
+impl<C: Connection> Listener<C> {
+    /// Adds `count` sockets with buffers of so many bytes.
+    pub fn new(
+        sockets: &mut SocketSet<'static>,
+        count: usize,
+        receive: usize,
+        transmit: usize,
+    ) -> Listener<C> {
+        let mut socket = || {
+            let buffer = |size| SocketBuffer::new(vec![0; size]);
+            let mut socket = Socket::new(buffer(receive), buffer(transmit));
+            // An answer is not to wait for the peer's acknowledgement of the one before.
+            socket.set_nagle_enabled(false);
+            Slot { handle: sockets.add(socket), connection: C::default(), moved: None }
+        };
+        Listener { slots: (0..count).map(|_| socket()).collect(), served: 0 }
+    }
+
+    /// Gives each connection a turn; whether anything has moved.
+    pub fn turn(
+        &mut self,
+        sockets: &mut SocketSet<'_>,
+        now: Instant,
+        shared: &mut C::Shared<'_>,
+    ) -> bool {
+        let mut moved = false;
+        for slot in &mut self.slots {
+            let socket = sockets.get_mut::<Socket<'_>>(slot.handle);
+            if !socket.is_open() {
+                slot.connection = C::default();
+                slot.moved = None;
+                // It fails for port 0 and for open sockets.
+                let _ = socket.listen(C::PORT);
+            } else if !socket.is_listening() {
+                let last = slot.moved.unwrap_or_else(|| {
+                    self.served += 1;
+                    now
+                });
+                slot.moved = Some(last);
+                if slot.connection.turn(socket, shared) {
+                    slot.moved = Some(now);
+                    moved = true;
+                } else if now >= last + C::IDLE {
+                    socket.abort();
+                    moved = true;
+                }
+            }
+        }
+        moved
+    }
+
+    /// When a connection will have been silent for too long.
+    pub fn deadline(&self) -> Option<Instant> {
+        Some(self.slots.iter().filter_map(|slot| slot.moved).min()? + C::IDLE)
+    }
+
+    /// How many are connected now.
+    pub fn connected(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.moved.is_some()).count()
+    }
+
+    /// How many have been connected so far.
+    pub fn served(&self) -> u64 {
+        self.served
+    }
+
+    /// Its connections.
+    pub fn connections(&self) -> impl Iterator<Item = &C> {
+        self.slots.iter().filter(|slot| slot.moved.is_some()).map(|slot| &slot.connection)
+    }
+}

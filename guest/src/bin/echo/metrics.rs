@@ -1,0 +1,152 @@
+//! The numbers in the text format of Prometheus.
+
+use alloc::format;
+use alloc::string::String;
+use core::fmt::Write;
+
+use super::status::{Status, Vif, named};
+
+/// A counter or gauge of a vif.
+type Number = (&'static str, &'static str, fn(&Vif) -> u64);
+
+const GAUGES: [Number; 5] = [
+    ("up", "Whether both ends are connected", |vif| vif.up.into()),
+    ("mtu_bytes", "The largest IP packet", |vif| vif.mtu as u64),
+    ("queues", "Pairs of rings", |vif| vif.agreed.queues as u64),
+    ("split_event_channels", "Whether each ring has its own", |vif| vif.agreed.split.into()),
+    ("quarantined_pages", "Pages the backend does not let go of", |vif| vif.quarantined as u64),
+];
+
+const COUNTERS: [Number; 26] = [
+    ("rx_packets", "Packets received", |vif| vif.stats.rx_packets),
+    ("rx_bytes", "Their bytes", |vif| vif.stats.rx_bytes),
+    ("rx_slots", "Slots they took", |vif| vif.stats.rx_slots),
+    ("rx_starved", "Slots left empty for want of a page", |vif| vif.stats.no_frame),
+    ("tx_packets", "Packets sent", |vif| vif.stats.tx_packets),
+    ("tx_bytes", "Their bytes", |vif| vif.stats.tx_bytes),
+    ("tx_slots", "Slots they took", |vif| vif.stats.tx_slots),
+    ("tx_completed_slots", "Slots answered", |vif| vif.stats.tx_completed),
+    ("grants", "Pages granted", |vif| vif.stats.grants),
+    ("revokes", "Grants ended", |vif| vif.stats.revokes),
+    ("failed_revokes", "Grants the backend was still using", |vif| vif.stats.quarantined),
+    ("clears", "Pages cleared before a grant", |vif| vif.stats.clears),
+    ("cleared_bytes", "Bytes cleared", |vif| vif.stats.cleared_bytes),
+    ("copied_bytes", "Payload copied by the driver", |vif| vif.stats.copied_bytes),
+    ("linearised_packets", "Packets gathered or scattered", |vif| vif.adaptor.linearised_packets),
+    ("linearised_bytes", "Their bytes", |vif| vif.adaptor.linearised_bytes),
+    ("checksums_filled", "Blank checksums filled in", |vif| vif.adaptor.checksums_filled),
+    ("held_back", "Times a packet waited for room to answer", |vif| vif.adaptor.held_back),
+    ("events_sent", "Events sent to the backend", |vif| vif.stats.events_sent),
+    ("connects", "Times the vif was connected", |vif| vif.stats.connects),
+    ("faults", "Rules the backend broke", |vif| vif.stats.faults),
+    ("stalls", "Times the backend fell silent", |vif| vif.stats.stalls),
+    ("rx_errors", "Slots the backend reported as failed", |vif| vif.stats.rx_drops.backend_error),
+    ("tx_errors", "Slots the backend answered with an error", |vif| {
+        vif.stats.tx_drops.backend_error
+    }),
+    ("rx_dropped", "Packets received and dropped", |vif| vif.stats.rx_drops.total()),
+    ("tx_dropped", "Packets, or slots, not sent", |vif| vif.stats.tx_drops.total()),
+];
+
+/// All of it.
+pub fn render(status: &Status) -> String {
+    let mut text = String::with_capacity(8 << 10);
+    // Writing to a string can't fail.
+    let _ = write(&mut text, status);
+    text
+}
+
+fn write(out: &mut String, status: &Status) -> core::fmt::Result {
+    let mut single = |name: &str, about: &str, value: f64| {
+        head(out, name, about, "gauge")?;
+        writeln!(out, "{name} {value}")
+    };
+    single("guest_uptime_seconds", "Since the domain was built", status.uptime)?;
+    single("guest_free_memory_bytes", "Nobody has it", status.free_memory as f64)?;
+    single("guest_pool_pages", "Pages for packets", status.pool.size as f64)?;
+    single("guest_pool_free_pages", "Those nobody holds", status.pool.free as f64)?;
+    single("guest_pool_high_water_pages", "The most ever held", status.pool.high_water as f64)?;
+
+    for (numbers, kind, suffix) in
+        [(&GAUGES[..], "gauge", ""), (&COUNTERS[..], "counter", "_total")]
+    {
+        for (name, about, value) in numbers {
+            let name = format!("xen_netfront_{name}{suffix}");
+            head(out, &name, about, kind)?;
+            for vif in &status.vifs {
+                writeln!(out, "{name}{{vif=\"{}\"}} {}", vif.number, value(vif))?;
+            }
+        }
+    }
+
+    let name = "xen_netfront_feature";
+    head(out, name, "Whether a direction has a feature", "gauge")?;
+    for vif in &status.vifs {
+        for (direction, features) in [("tx", vif.agreed.transmit), ("rx", vif.agreed.receive)] {
+            for (feature, on) in named(features) {
+                let (vif, on) = (vif.number, u8::from(on));
+                writeln!(
+                    out,
+                    "{name}{{vif=\"{vif}\",direction=\"{direction}\",feature=\"{feature}\"}} {on}"
+                )?;
+            }
+        }
+    }
+
+    for (name, about, kind) in [
+        ("echo_connections", "Connections now", "gauge"),
+        ("echo_served_total", "Connections, datagrams or requests served", "counter"),
+    ] {
+        head(out, name, about, kind)?;
+        for vif in &status.vifs {
+            for service in &vif.services {
+                let value = if kind == "gauge" { service.connected as u64 } else { service.served };
+                let (vif, service) = (vif.number, service.name);
+                writeln!(out, "{name}{{vif=\"{vif}\",service=\"{service}\"}} {value}")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn head(out: &mut String, name: &str, about: &str, kind: &str) -> core::fmt::Result {
+    writeln!(out, "# HELP {name} {about}.\n# TYPE {name} {kind}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::example;
+    use alloc::collections::BTreeSet;
+
+    #[test]
+    fn every_vif_has_every_number_in_the_format_of_prometheus() {
+        let text = render(&example());
+        for line in [
+            "guest_uptime_seconds 3.25",
+            "guest_pool_free_pages 100",
+            "xen_netfront_up{vif=\"0\"} 1",
+            "xen_netfront_up{vif=\"2\"} 0",
+            "xen_netfront_rx_packets_total{vif=\"2\"} 11",
+            "xen_netfront_grants_total{vif=\"0\"} 300",
+            "xen_netfront_feature{vif=\"0\",direction=\"tx\",feature=\"gso-v6\"} 1",
+            "xen_netfront_feature{vif=\"0\",direction=\"rx\",feature=\"gso-v6\"} 0",
+            "echo_connections{vif=\"0\",service=\"tcp_echo\"} 1",
+            "echo_served_total{vif=\"0\",service=\"tcp_echo\"} 5",
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line} is not in\n{text}");
+        }
+        // Each name is announced once, before its first value, and no value comes twice.
+        let (mut announced, mut values) = (BTreeSet::new(), BTreeSet::new());
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                assert!(announced.insert(rest.split(' ').next().unwrap()), "{line}");
+            } else if !line.starts_with('#') {
+                let (name, value) = line.rsplit_once(' ').unwrap();
+                assert!(value.parse::<f64>().is_ok(), "{line}");
+                assert!(values.insert(name), "{line}");
+                assert!(announced.contains(name.split('{').next().unwrap()), "{line}");
+            }
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! TCP port 7: what is said comes back (RFC 862).
+
+use smoltcp::socket::tcp::Socket;
+
+use super::listener::Connection;
+
+/// It has nothing to remember: what is not sent yet stays in the receive buffer.
+#[derive(Default)]
+pub struct TcpEcho;
+
+impl Connection for TcpEcho {
+    const PORT: u16 = 7;
+    /// Memory to copy through.
+    type Shared<'a> = &'a mut [u8];
+
+    fn turn(&mut self, socket: &mut Socket<'_>, scratch: &mut &mut [u8]) -> bool {
+        let mut moved = false;
+        while socket.can_send() && socket.can_recv() {
+            let room = (socket.send_capacity() - socket.send_queue()).min(scratch.len());
+            let Some(part) = scratch.get_mut(..room) else { break };
+            // Neither can fail: the socket is open both ways, and there is room.
+            let count = socket.recv_slice(part).unwrap_or(0);
+            let Some(part) = scratch.get(..count) else { break };
+            moved |= socket.send_slice(part).is_ok_and(|count| count > 0);
+        }
+        // The peer has said all it had to say, and has it back.
+        if !moved && socket.may_send() && !socket.may_recv() {
+            socket.close();
+            return true;
+        }
+        moved
+    }
+}

@@ -1,0 +1,299 @@
+//! One vif: the driver, the stack on top of it, and the services in that.
+//!
+//! ```text
+//!   services    ping  udp_echo  tcp_echo  tcp_discard  tcp_chargen  http
+//!   smoltcp     interface, sockets
+//!   phy         Device
+//!   driver      Netfront
+//! ```
+
+use alloc::boxed::Box;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::mem;
+use core::time::Duration;
+
+use smoltcp::iface::{Config, Interface, SocketSet};
+use smoltcp::phy::Device as _;
+use smoltcp::time::{Duration as StackDuration, Instant};
+use smoltcp::wire::{EthernetAddress, IpAddress, IpCidr, Ipv6Address};
+use xen_guest::Xen;
+use xen_netfront::netfront::{self, Link, Netfront};
+use xen_netfront::netif::Netif;
+use xen_netfront::phy::Device;
+use xen_netfront::platform::{self, Platform};
+
+use super::http::Http;
+use super::large::{self, Large};
+use super::listener::{Connection, Listener};
+use super::memory::Sizes;
+use super::options::VifOptions;
+use super::ping::Ping;
+use super::status::{self, Agreed, Status};
+use super::tcp_chargen::TcpChargen;
+use super::tcp_discard::TcpDiscard;
+use super::tcp_echo::TcpEcho;
+use super::udp_echo::UdpEcho;
+
+/// How many may use a TCP service at once.
+const CONNECTIONS: usize = 4;
+/// Buffers of the size [`Sizes::window`]: echo has two for each connection, the others one.
+pub const WINDOWS: u64 = 4 * CONNECTIONS as u64;
+/// Bytes of a request to chargen or HTTP that may wait, and of an answer of HTTP.
+const REQUEST: usize = 2 << 10;
+const ANSWER: usize = 16 << 10;
+/// The longest packet that a service handles in one piece.
+const LARGEST_PACKET: usize = 1 << 16;
+/// Lost fragments cost their datagram's place for so long.
+const REASSEMBLY: StackDuration = StackDuration::from_secs(5);
+/// How soon to look again when the stack wants to send and there is no room: an event should come
+/// first.
+const NO_ROOM: Duration = Duration::from_millis(100);
+
+/// A vif that is served, connected or not.
+pub struct Vif {
+    number: u32,
+    driver: netfront::Config,
+    options: VifOptions,
+    device: Device<Netfront<Xen, Xen>>,
+    /// On the heap: it holds the buffer for fragments.
+    iface: Box<Interface>,
+    sockets: SocketSet<'static>,
+    link: Link,
+    services: Services,
+}
+
+struct Services {
+    ping: Ping,
+    udp_echo: UdpEcho,
+    tcp_echo: Listener<TcpEcho>,
+    tcp_discard: Listener<TcpDiscard>,
+    tcp_chargen: Listener<TcpChargen>,
+    http: Listener<Http>,
+    /// Bytes that discard has forgotten.
+    forgotten: u64,
+    scratch: Vec<u8>,
+}
+
+impl Vif {
+    /// Puts a stack on a driver that is connected.
+    ///
+    /// Out of line: the stack's buffer for fragments is made on ours, and nobody else should have to
+    /// make room for it.
+    #[cold]
+    #[inline(never)]
+    pub fn new(
+        xen: Xen,
+        number: u32,
+        net: Netfront<Xen, Xen>,
+        driver: netfront::Config,
+        options: VifOptions,
+        sizes: Sizes,
+    ) -> Vif {
+        let mut device = Device::new(net);
+        let mac = EthernetAddress(device.netif().mac().0);
+        let mut config = Config::new(mac.into());
+        config.random_seed = xen.random();
+        let mut iface = Box::new(Interface::new(config, &mut device, time(xen.now())));
+        iface.set_reassembly_timeout(REASSEMBLY);
+        configure(&mut iface, mac, &options);
+        let mut sockets = SocketSet::new(vec![]);
+        let services = Services::new(&mut sockets, sizes.window);
+        log::info!("vif {number}: {mac} mtu {}, window {}", device.netif().mtu(), sizes.window);
+        for cidr in iface.ip_addrs() {
+            log::info!("vif {number}: {cidr} answers ping, UDP 7, TCP 7 9 19 80");
+        }
+        Vif { number, driver, options, device, iface, sockets, link: Link::Up, services }
+    }
+
+    /// Does what there is to do now; whether there may be more.
+    pub fn turn(&mut self, xen: Xen) -> bool {
+        self.device.netif_mut().service();
+        self.device.netif_mut().complete_tx();
+        self.note_link();
+        let now = time(xen.now());
+        self.device.poll(&mut self.iface, &mut self.sockets, now);
+        self.send_fragments(now);
+        let Vif { device, iface, sockets, services, .. } = self;
+        services.turn(iface, sockets, device.netif().mtu(), now)
+    }
+
+    /// Whether a connection waits for [`tell`](Vif::tell).
+    pub fn wants_status(&self) -> bool {
+        self.services.http.connections().any(Http::wants_status)
+    }
+
+    /// Answers those who have asked for the numbers.
+    pub fn tell(&mut self, xen: Xen, status: &Status) {
+        let now = time(xen.now());
+        self.services.http.turn(&mut self.sockets, now, &mut Some(status));
+    }
+
+    /// Before sleeping: asks the backend for an event. True if there is something to do already.
+    pub fn rearm(&mut self) -> bool {
+        self.device.netif_mut().rearm()
+    }
+
+    /// When there is something to do though nothing happens.
+    pub fn deadline(&mut self, xen: Xen) -> Option<platform::Instant> {
+        let now = xen.now();
+        let mut stack = self.iface.poll_at(time(now), &self.sockets).map(moment);
+        let due = stack.is_some_and(|at| at <= now);
+        if due && self.device.transmit(time(now)).is_none() {
+            stack = Some(now + NO_ROOM);
+        }
+        let services = self.services.deadline().map(moment);
+        [stack, services, self.device.netif().next_deadline()].into_iter().flatten().min()
+    }
+
+    /// What there is to tell.
+    pub fn status(&self) -> status::Vif {
+        let net = self.device.netif();
+        let offer = net.backend();
+        status::Vif {
+            number: self.number,
+            up: net.link() == Link::Up,
+            mac: EthernetAddress(net.mac().0),
+            mtu: net.mtu(),
+            addresses: self.iface.ip_addrs().to_vec(),
+            trusted: offer.trusted,
+            agreed: Agreed {
+                transmit: net.features(),
+                receive: self.driver.features.coherent(),
+                queues: net.queue_count(),
+                split: net.ports().count() > net.queue_count(),
+            },
+            stats: *net.stats(),
+            quarantined: net.quarantined(),
+            adaptor: self.device.stats(),
+            services: self.services.status(),
+        }
+    }
+
+    /// Sends what is left of a datagram in fragments, as far as there is room.
+    fn send_fragments(&mut self, now: Instant) {
+        let mut nobody = SocketSet::new(&mut [][..]);
+        let mut sent = false;
+        while large::is_cutting(&mut self.iface, now) && self.device.transmit(now).is_some() {
+            self.iface.poll_egress(now, &mut self.device, &mut nobody);
+            sent = true;
+        }
+        if sent {
+            self.device.flush();
+        }
+    }
+
+    /// A vif may come back with another address than it had.
+    fn note_link(&mut self) {
+        let link = self.device.netif().link();
+        if mem::replace(&mut self.link, link) == link {
+            return;
+        }
+        log::info!("vif {}: link {link:?}", self.number);
+        let mac = EthernetAddress(self.device.netif().mac().0);
+        if link == Link::Up && self.iface.hardware_addr() != mac.into() {
+            self.iface.set_hardware_addr(mac.into());
+            configure(&mut self.iface, mac, &self.options);
+        }
+    }
+}
+
+impl Services {
+    fn new(sockets: &mut SocketSet<'static>, window: usize) -> Services {
+        Services {
+            ping: Ping::new(sockets),
+            udp_echo: UdpEcho::new(sockets),
+            tcp_echo: Listener::new(sockets, CONNECTIONS, window, window),
+            tcp_discard: Listener::new(sockets, CONNECTIONS, window, REQUEST),
+            tcp_chargen: Listener::new(sockets, CONNECTIONS, REQUEST, window),
+            http: Listener::new(sockets, CONNECTIONS, REQUEST, ANSWER),
+            forgotten: 0,
+            scratch: vec![0; LARGEST_PACKET],
+        }
+    }
+
+    fn turn(
+        &mut self,
+        iface: &mut Interface,
+        sockets: &mut SocketSet<'_>,
+        mtu: usize,
+        now: Instant,
+    ) -> bool {
+        let queued = self.ping.is_sending(sockets) || self.udp_echo.is_sending(sockets);
+        let mut large = Large::new(iface, mtu, now, queued);
+        // Each of them has its turn.
+        let moved = [
+            self.ping.turn(sockets, iface, &mut large, &mut self.scratch),
+            self.udp_echo.turn(sockets, &mut large, &mut self.scratch),
+            self.tcp_echo.turn(sockets, now, &mut &mut *self.scratch),
+            self.tcp_discard.turn(sockets, now, &mut self.forgotten),
+            self.tcp_chargen.turn(sockets, now, &mut ()),
+            self.http.turn(sockets, now, &mut None),
+        ];
+        moved.contains(&true)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let listeners = [
+            self.tcp_echo.deadline(),
+            self.tcp_discard.deadline(),
+            self.tcp_chargen.deadline(),
+            self.http.deadline(),
+        ];
+        listeners.into_iter().flatten().min()
+    }
+
+    fn status(&self) -> Vec<status::Service> {
+        fn tcp<C: Connection>(name: &'static str, listener: &Listener<C>) -> status::Service {
+            status::Service { name, connected: listener.connected(), served: listener.served() }
+        }
+        let datagrams = |name, served| status::Service { name, connected: 0, served };
+        vec![
+            datagrams("ping", self.ping.answered()),
+            datagrams("udp_echo", self.udp_echo.answered()),
+            tcp("tcp_echo", &self.tcp_echo),
+            tcp("tcp_discard", &self.tcp_discard),
+            tcp("tcp_chargen", &self.tcp_chargen),
+            tcp("http", &self.http),
+        ]
+    }
+}
+
+/// Gives the interface its addresses and gateways. With any IPv6 address comes a link-local one
+/// (RFC 4291, appendix A), for neighbours expect that.
+fn configure(iface: &mut Interface, mac: EthernetAddress, options: &VifOptions) {
+    let own = &options.addresses;
+    let has_v6 = own.iter().any(|cidr| matches!(cidr, IpCidr::Ipv6(_)));
+    let link_local = IpCidr::new(IpAddress::Ipv6(link_local(mac)), 64);
+    iface.update_ip_addrs(|list| {
+        list.clear();
+        for cidr in own.iter().copied().chain(has_v6.then_some(link_local)) {
+            // The options have made sure of room for theirs.
+            let _ = list.push(cidr);
+        }
+    });
+    for gateway in &options.gateways {
+        let routes = iface.routes_mut();
+        // There is room for one of each kind, and one of each kind replaces the one before.
+        let _ = match *gateway {
+            IpAddress::Ipv4(gateway) => routes.add_default_ipv4_route(gateway),
+            IpAddress::Ipv6(gateway) => routes.add_default_ipv6_route(gateway),
+        };
+    }
+}
+
+fn link_local(mac: EthernetAddress) -> Ipv6Address {
+    let [a, b, c, d, e, f] = mac.0;
+    let tail = [a ^ 2, b, c, 0xff, 0xfe, d, e, f];
+    Ipv6Address::from_bits(0xfe80 << 112 | u128::from(u64::from_be_bytes(tail)))
+}
+
+/// The driver's clock as smoltcp's.
+fn time(now: platform::Instant) -> Instant {
+    Instant::from_micros(i64::try_from(now.0 / 1000).unwrap_or(i64::MAX))
+}
+
+/// And back.
+fn moment(at: Instant) -> platform::Instant {
+    platform::Instant(u64::try_from(at.total_micros()).unwrap_or(0).saturating_mul(1000))
+}
