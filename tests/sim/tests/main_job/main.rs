@@ -7,3 +7,4 @@ mod options;
 mod replay;
 mod run;
 mod streams;
+mod threads;

@@ -31,6 +31,7 @@ fn nonsense_is_named() {
         ("--replay x.pcap --seconds 1", "--seconds"),
         ("--replay x.pcap --mtu 9000", "--mtu"),
         ("--replay x.pcap --domains 2", "--domains"),
+        ("--replay x.pcap --threads", "--threads"),
     ] {
         let output = run(options);
         let text = stderr(&output);
@@ -49,6 +50,7 @@ fn help_explains_every_option() {
         "--bytes",
         "--seconds",
         "--domains",
+        "--threads",
         "--mtu",
         "--seed",
         "--no-sg",

@@ -13,7 +13,8 @@ const DEFAULT_BYTES: u64 = 64 << 20;
 /// Domains on a simulated Xen host: a client (netfront and a TCP/IP stack) uploads to and
 /// downloads from a backend domain (netback and a stack of its own). Every byte is checked.
 ///
-/// Time is virtual and one seed decides every chance: the same options give the same run.
+/// Time is virtual and one seed decides every chance: the same options give the same run, unless
+/// domains run on threads.
 #[derive(Clone, Debug, Parser)]
 #[command(version, max_term_width = 100)]
 pub struct Args {
@@ -22,7 +23,7 @@ pub struct Args {
     #[arg(long, value_name = "N[k|M|G]", value_parser = bytes, allow_hyphen_values = true)]
     bytes: Option<u64>,
 
-    /// Stop sending after so many seconds of virtual time
+    /// Stop sending after so many seconds of virtual time (of real time with --threads)
     #[arg(long, value_name = "N", value_parser = seconds, allow_hyphen_values = true)]
     pub seconds: Option<Duration>,
 
@@ -55,16 +56,20 @@ pub struct Args {
     pub no_sg: bool,
 
     /// Let the backend turn on the client every so often. Fails if the client is cut off for more
-    /// than a second, or a byte is wrong
+    /// than a second (ten with --threads), or a byte is wrong
     #[arg(long)]
     pub hostile: bool,
+
+    /// Every domain on a thread of its own, in real time: no two runs are the same
+    #[arg(long)]
+    pub threads: bool,
 
     /// Send the Ethernet packets of a pcap or pcapng file through the ring instead, all of them both
     /// ways, and compare every byte
     #[arg(
         long,
         value_name = "FILE",
-        conflicts_with_all = ["bytes", "seconds", "mtu", "domains", "hostile"],
+        conflicts_with_all = ["bytes", "seconds", "mtu", "domains", "threads", "hostile"],
     )]
     pub replay: Option<PathBuf>,
 

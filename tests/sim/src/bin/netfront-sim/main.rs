@@ -29,6 +29,7 @@ mod report;
 mod served;
 mod stack;
 mod stream;
+mod threads;
 mod world;
 
 use std::io::{self, ErrorKind, Write};
@@ -86,7 +87,7 @@ fn run(job: Job, args: &Args) -> Result<bool, Stop> {
     let started = Instant::now();
     let found = match job {
         Job::Streams(world) => {
-            let mut progress = Progress::new(args.json, args.bytes_in_all(), args.seconds);
+            let mut progress = Progress::new(args);
             let found = world.run(|bytes, now| progress.show(bytes, now.0))?;
             progress.finish()?;
             found

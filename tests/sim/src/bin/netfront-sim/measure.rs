@@ -168,9 +168,10 @@ impl Snapshot {
         self.quarantined.1 += stats.quarantined;
         let drops = &mut self.drops;
         add_drops!(drops, stats.rx_drops, "front_rx_":
-            backend_error bad_extent too_many_slots truncated bad_extra runt still_in_use);
+            backend_error bad_extent too_many_slots truncated bad_extra runt still_in_use
+            disconnected);
         add_drops!(drops, stats.tx_drops, "front_tx_":
-            bad_length too_many_slots no_gso backend_error backend_dropped disconnected);
+            bad_length bad_checksum too_many_slots no_gso no_frame backend_error backend_dropped disconnected);
     }
 
     /// The backend's end for a client, and what is on top of it.

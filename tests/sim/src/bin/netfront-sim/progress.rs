@@ -3,6 +3,8 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use crate::args::Args;
+
 /// How often a terminal's line is written anew.
 const REFRESH: Duration = Duration::from_millis(100);
 
@@ -14,21 +16,31 @@ pub struct Progress {
     /// Bytes, or nanoseconds of virtual time, that make the whole.
     total: u64,
     counts_time: bool,
+    clock: &'static str,
     shown: Option<Instant>,
     tenth: u64,
 }
 
 impl Progress {
-    /// Of so many bytes, or of so many virtual nanoseconds.
-    pub fn new(json: bool, bytes: Option<u64>, time: Option<Duration>) -> Progress {
-        let (out, terminal): (Box<dyn Write>, bool) = if json {
+    /// Of a run with these options.
+    pub fn new(args: &Args) -> Progress {
+        let (bytes, time) = (args.bytes_in_all(), args.seconds);
+        let (out, terminal): (Box<dyn Write>, bool) = if args.json {
             (Box::new(io::stderr()), io::stderr().is_terminal())
         } else {
             (Box::new(io::stdout()), io::stdout().is_terminal())
         };
         let nanos = time.and_then(|time| u64::try_from(time.as_nanos()).ok());
         let total = bytes.or(nanos).unwrap_or(u64::MAX);
-        Progress { out, terminal, total, counts_time: bytes.is_none(), shown: None, tenth: 0 }
+        Progress {
+            out,
+            terminal,
+            total,
+            counts_time: bytes.is_none(),
+            clock: if args.threads { "real" } else { "virtual" },
+            shown: None,
+            tenth: 0,
+        }
     }
 
     /// Shows the state of things, if it is time for that.
@@ -47,7 +59,7 @@ impl Progress {
         self.tenth = percent / 10;
         let mebi = bytes as f64 / f64::from(1 << 20);
         let seconds = nanos as f64 / 1e9;
-        let line = format!("{percent:>3} %  {mebi:>9.1} MiB  {seconds:>8.3} s virtual");
+        let line = format!("{percent:>3} %  {mebi:>9.1} MiB  {seconds:>8.3} s {}", self.clock);
         if self.terminal {
             write!(self.out, "\r\x1b[K{line}")?;
             self.out.flush()?;

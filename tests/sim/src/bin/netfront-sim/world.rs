@@ -20,6 +20,7 @@ use crate::lock;
 use crate::measure::Snapshot;
 use crate::stack::Network;
 use crate::stream::{Sink, Source};
+use crate::threads;
 
 /// The backend's domain. The clients' come after it.
 pub const BACK: DomId = DomId(1);
@@ -53,6 +54,11 @@ pub enum Phase {
 }
 
 impl Pair {
+    /// What to call the client.
+    pub fn name(&self) -> String {
+        format!("client {}", self.domain.id().0 - BACK.0)
+    }
+
     /// One run of the client.
     pub fn run_client(&self, phase: Phase, ctx: &mut Ctx<'_>) -> Next {
         let mut client = lock(&self.client);
@@ -81,7 +87,8 @@ pub fn vif(front: DomId, mtu: u16) -> Vif {
 impl World {
     /// Builds it all; nothing runs yet.
     pub fn new(args: &Args) -> Result<World, Error> {
-        let host = Host::new(args.seed);
+        let new = if args.threads { Host::threaded } else { Host::new };
+        let host = new(args.seed);
         // Besides the pools: rings of the hostile backend's, grant frames.
         let pages = u32::from(args.domains) * (backend::POOL_PAGES as u32 + 64);
         let back = host.add_domain(BACK, pages);
@@ -192,13 +199,24 @@ impl World {
         time: Duration,
         look: &mut dyn FnMut(Instant) -> Result<(), Stop>,
     ) -> Result<Result<(), Outcome>, Stop> {
+        if self.args.threads {
+            // A transfer takes as long as it takes, as long as it goes on.
+            let time = Some(time).filter(|_| phase == Phase::Disconnect);
+            return threads::drive(
+                &self.host,
+                &self.back,
+                &self.pairs,
+                directors,
+                phase,
+                time,
+                look,
+            );
+        }
         let mut scheduler = Scheduler::new(&self.host);
         for pair in &self.pairs {
-            scheduler.add(
-                &format!("client {}", pair.domain.id().0),
-                &pair.domain,
-                move |ctx: &mut Ctx<'_>| pair.run_client(phase, ctx),
-            );
+            scheduler.add(&pair.name(), &pair.domain, move |ctx: &mut Ctx<'_>| {
+                pair.run_client(phase, ctx)
+            });
             scheduler.add_background("backend", &self.back, |ctx: &mut Ctx<'_>| {
                 lock(&pair.backend).run(ctx)
             });
