@@ -1,27 +1,28 @@
-//! The PV console (xen/io/console.h), output only.
+//! The PV console (xen/io/console.h).
 //!
 //! ```text
 //!    0 in[1024]   1024 out[2048]   3072 in_cons  3076 in_prod  3080 out_cons  3084 out_prod
 //! ```
 //!
 //! Output never waits long for a reader: a ring that stays full loses bytes, and the console says
-//! how many once there is room again.
+//! how many once there is room again. Input is bytes as they were typed; nothing is echoed.
 
 use core::fmt::{self, Write};
 use core::sync::atomic::AtomicU32;
 
-use crate::byte_ring::Producer;
+use crate::byte_ring::{Consumer, Producer};
 
-/// The ring's other end, as far as it is needed.
+/// The rings' other end, as far as it is needed.
 pub trait Reader {
-    /// Tells it that there are bytes.
+    /// Tells it that there are bytes, or room.
     fn notify(&self);
     /// Lets it run for a moment.
     fn give_time(&self);
 }
 
-/// The console's output.
+/// The console.
 pub struct Console<'a, R> {
+    typed: Consumer<'a>,
     out: Producer<'a>,
     reader: R,
     lost: u64,
@@ -33,7 +34,18 @@ const PATIENCE: u32 = 64;
 impl<'a, R: Reader> Console<'a, R> {
     /// The console in this page.
     pub fn new(page: &'a [AtomicU32], reader: R) -> Console<'a, R> {
-        Console { out: Producer::new(page, 256..768, 771, 770), reader, lost: 0 }
+        let typed = Consumer::new(page, 0..256, 769, 768);
+        Console { typed, out: Producer::new(page, 256..768, 771, 770), reader, lost: 0 }
+    }
+
+    /// Takes what has been typed, as much as fits; how much that was.
+    pub fn read(&mut self, buffer: &mut [u8]) -> usize {
+        // Indices that make no sense are a console where nobody types.
+        let (count, was_full) = self.typed.read(buffer).unwrap_or((0, false));
+        if was_full && count > 0 {
+            self.reader.notify();
+        }
+        count
     }
 
     /// Writes bytes as they are.
@@ -82,6 +94,7 @@ pub(crate) use machine::*;
 #[cfg(target_os = "none")]
 mod machine {
     use core::fmt;
+    use core::sync::atomic::{AtomicBool, Ordering};
 
     use spin::Mutex;
     use xen_grant::Gfn;
@@ -105,8 +118,10 @@ mod machine {
     }
 
     static CONSOLE: Mutex<Option<Console<'static, Daemon>>> = Mutex::new(None);
+    /// Somebody reads. If not, the port stays masked: nobody waits for it.
+    static LISTENING: AtomicBool = AtomicBool::new(false);
 
-    /// Finds the console. Its port stays masked: nobody waits for it.
+    /// Finds the console, at the start and in a domain that has been resumed.
     pub fn init() -> Result<(), Errno> {
         let gfn = Gfn(hypercall::get_param(abi::HVM_PARAM_CONSOLE_PFN)?);
         let port = hypercall::get_param(abi::HVM_PARAM_CONSOLE_EVTCHN)?;
@@ -117,16 +132,30 @@ mod machine {
         if let Some(page) = unsafe { memory::map_special(gfn) } {
             *CONSOLE.lock() = Some(Console::new(page, Daemon(port)));
         }
+        if LISTENING.load(Ordering::Relaxed) {
+            events::opened(port.get())?;
+        }
         Ok(())
     }
 
-    /// Prints, unless the console is being printed to (a panic within a print).
-    pub fn print(text: fmt::Arguments<'_>) {
-        if let Some(mut console) = CONSOLE.try_lock()
-            && let Some(console) = console.as_mut()
-        {
-            console.print(text);
+    /// Takes what has been typed. From the first call on, typing ends a wait.
+    pub fn read(buffer: &mut [u8]) -> usize {
+        let mut console = CONSOLE.lock();
+        let Some(console) = console.as_mut() else { return 0 };
+        if !LISTENING.swap(true, Ordering::Relaxed) {
+            // It has a number, or there were no console.
+            let _ = events::opened(console.reader.0.get());
         }
+        console.read(buffer)
+    }
+
+    /// Prints. False if there is no console yet, or it is being printed to (a panic within a
+    /// print).
+    pub fn print(text: fmt::Arguments<'_>) -> bool {
+        let Some(mut console) = CONSOLE.try_lock() else { return false };
+        let Some(console) = console.as_mut() else { return false };
+        console.print(text);
+        true
     }
 }
 
@@ -167,6 +196,24 @@ mod tests {
         assert_eq!(out(&page, 12), b"one\r\ntwo 3\r\n");
         assert_eq!(page[771].load(Ordering::Relaxed), 12);
         assert_eq!(nobody.notified.get(), 1);
+    }
+
+    #[test]
+    fn what_is_typed_is_read_and_a_full_ring_is_told_of() {
+        let (page, nobody) = (page(), Nobody::default());
+        let mut console = Console::new(&page, &nobody);
+        let mut buffer = [0; 8];
+        assert_eq!(console.read(&mut buffer), 0);
+        page[0].store(u32::from_le_bytes(*b"ab\r\n"), Ordering::Relaxed);
+        page[769].store(3, Ordering::Relaxed);
+        assert_eq!((console.read(&mut buffer), &buffer[..3]), (3, &b"ab\r"[..]));
+        assert_eq!((page[768].load(Ordering::Relaxed), nobody.notified.get()), (3, 0));
+        page[769].store(3 + 1024, Ordering::Relaxed);
+        assert_eq!((console.read(&mut buffer), buffer[0]), (8, b'\n'));
+        assert_eq!(nobody.notified.get(), 1);
+        // More than the ring holds: nothing is taken.
+        page[769].store(5000, Ordering::Relaxed);
+        assert_eq!(console.read(&mut buffer), 0);
     }
 
     #[test]

@@ -1,7 +1,11 @@
-//! The log: one line a record, to port 0xe9 (Xen's own log shows it, `XEN_HVM_DEBUGCONS_IOPORT`)
-//! and to the PV console.
+//! The log: one line a record, to the PV console.
+//!
+//! What is printed before there is one, and the last words of a domain that goes wrong, also go to
+//! port 0xe9 (`XEN_HVM_DEBUGCONS_IOPORT`): that is Xen's own log, and one exit to Xen for each byte.
+//! `debug-port=1` on the command line sends everything there.
 
 use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use x86_64::instructions::port::Port;
@@ -41,15 +45,29 @@ pub fn init() {
     let _ = log::set_logger(&Logger);
 }
 
-/// Prints to both places.
-pub fn print(text: fmt::Arguments<'_>) {
+/// Whether everything goes to port 0xe9, too.
+static DEBUG_PORT: AtomicBool = AtomicBool::new(false);
+
+/// Sends everything to port 0xe9, or only what would be lost else.
+pub fn use_debug_port(always: bool) {
+    DEBUG_PORT.store(always, Ordering::Relaxed);
+}
+
+fn print(text: fmt::Arguments<'_>) {
+    if !console::print(text) || DEBUG_PORT.load(Ordering::Relaxed) {
+        let _ = DebugPort.write_fmt(text);
+    }
+}
+
+/// Prints when the domain is about to end, from whatever state: to both places.
+pub fn emergency(text: fmt::Arguments<'_>) {
     let _ = DebugPort.write_fmt(text);
     console::print(text);
 }
 
-/// Prints when the domain is about to end, from whatever state.
-pub fn emergency(text: fmt::Arguments<'_>) {
-    print(text);
+/// Prints when even that has gone wrong.
+pub fn last_words(text: &str) {
+    let _ = DebugPort.write_str(text);
 }
 
 struct DebugPort;

@@ -1,5 +1,9 @@
 //! The kernel command line: words separated by spaces, `NAME=VALUE`. The runtime itself knows
-//! `log=LEVEL`; the others are for the kernel's main.
+//!
+//! * `log=LEVEL`: how much is logged;
+//! * `debug-port=1`: the log goes to Xen's own log, too, at an exit to Xen for each byte;
+//!
+//! the others are for the kernel's main.
 
 use core::fmt;
 
@@ -8,7 +12,29 @@ use log::LevelFilter;
 /// What `log=` asks for; the last one that is right counts.
 pub fn log_level(line: &str) -> Option<LevelFilter> {
     let values = line.split_ascii_whitespace().filter_map(|word| word.strip_prefix("log="));
-    values.filter_map(|value| value.parse().ok()).last()
+    values.filter_map(|value| value.parse().ok()).next_back()
+}
+
+/// What `debug-port=` asks for; the last one that is right counts.
+pub fn debug_port(line: &str) -> Option<bool> {
+    let values = line.split_ascii_whitespace().filter_map(|word| word.strip_prefix("debug-port="));
+    let flag = |value| match value {
+        "0" => Some(false),
+        "1" => Some(true),
+        _ => None,
+    };
+    values.filter_map(flag).next_back()
+}
+
+/// Judges a word that the kernel itself does not know: the runtime may have seen to it already. If
+/// not, it is wrong ([`BadOption::expected`] says what would be right) or nobody knows it.
+pub fn check(word: &str) -> Result<(), Option<&'static str>> {
+    let (right, expected) = match word.split_once('=') {
+        Some(("log", _)) => (log_level(word).is_some(), "log=off|error|warn|info|debug|trace"),
+        Some(("debug-port", _)) => (debug_port(word).is_some(), "debug-port=0|1"),
+        _ => return Err(None),
+    };
+    if right { Ok(()) } else { Err(Some(expected)) }
 }
 
 /// A word of the command line that says nothing the kernel knows.
@@ -40,6 +66,23 @@ mod tests {
         assert_eq!(level(" ip=10.0.9.2/24 log=debug "), Some(LevelFilter::Debug));
         assert_eq!(level("log=off log=warn log=loud"), Some(LevelFilter::Warn));
         assert_eq!((level(""), level("log="), level("blog=info")), (None, None, None));
+    }
+
+    #[test]
+    fn the_debug_port_is_asked_for() {
+        assert_eq!(debug_port("debug-port=1 debug-port=yes x"), Some(true));
+        assert_eq!(debug_port("debug-port=1 debug-port=0"), Some(false));
+        assert_eq!(debug_port("log=debug"), None);
+    }
+
+    #[test]
+    fn the_runtime_knows_its_own_words() {
+        assert_eq!([check("log=info"), check("debug-port=0")], [Ok(()); 2]);
+        assert_eq!(check("debug-port=yes"), Err(Some("debug-port=0|1")));
+        assert!(check("log=loud").is_err_and(|expected| expected.is_some()));
+        for word in ["log", "debug-port", "ip=10.0.0.2/24", "", "="] {
+            assert_eq!(check(word), Err(None));
+        }
     }
 
     #[test]

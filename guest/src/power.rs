@@ -123,6 +123,11 @@ fn stop(reason: u32) -> ! {
 
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    logger::emergency(format_args!("{info}\n"));
+    static PANICKED: AtomicBool = AtomicBool::new(false);
+    if PANICKED.swap(true, Ordering::Relaxed) {
+        logger::last_words("another panic meanwhile\n");
+    } else {
+        logger::emergency(format_args!("{info}\n"));
+    }
     crash()
 }

@@ -18,7 +18,7 @@ use crate::hypercall::abi::{
 use crate::hypercall::{self, Errno};
 use crate::power::Suspended;
 use crate::shutdown::Request;
-use crate::{boot, clock, entropy, events, memory, power, xenstore};
+use crate::{boot, clock, console, entropy, events, memory, power, xenstore};
 
 /// The domain we are. There is one, and every copy of this handle stands for it.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +53,13 @@ impl Xen {
     /// not said yet that it has handled the event.
     pub fn port_fired(self, port: Port) -> bool {
         events::fired(port)
+    }
+
+    /// Takes what has been typed at the console (`xl console`), as much as fits, and does not wait
+    /// for more; how many bytes that was. From the first call on, typing ends a
+    /// [`wait`](Xen::wait).
+    pub fn console_read(self, buffer: &mut [u8]) -> usize {
+        console::read(buffer)
     }
 
     /// Memory that is neither used nor part of the heap, in bytes.

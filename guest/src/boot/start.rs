@@ -70,6 +70,7 @@ unsafe fn set_up(start_info: u32) -> Result<(), &'static str> {
     if let Some(level) = options::log_level(line) {
         log::set_max_level(level);
     }
+    logger::use_debug_port(options::debug_port(line).unwrap_or(false));
     for region in &info.regions {
         let kind = if region.ram { "memory" } else { "reserved" };
         log::debug!("{:#x}..{:#x} {kind}", region.start, region.end);

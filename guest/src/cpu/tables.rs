@@ -1,8 +1,6 @@
 //! The descriptor tables: one code segment, one task state with stacks of their own for the
 //! exceptions that may come from a broken stack, and the interrupt table.
 
-use core::cell::UnsafeCell;
-
 use spin::Once;
 use x86_64::VirtAddr;
 use x86_64::instructions::tables::load_tss;
@@ -11,18 +9,12 @@ use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable, SegmentSelector
 use x86_64::structures::idt::InterruptDescriptorTable;
 use x86_64::structures::tss::TaskStateSegment;
 
+use crate::boot::trap_stack_top;
+
 use super::traps::{UPCALL_VECTOR, entry_points, upcall_entry};
 
-/// A stack for exceptions that cannot trust the one in use.
-#[repr(align(16))]
-struct Stack(UnsafeCell<[u8; 16 * 1024]>);
-
-// SAFETY: only the processor touches it, one exception at a time; all of them end the domain.
-unsafe impl Sync for Stack {}
-
-static TRAP_STACK: Stack = Stack(UnsafeCell::new([0; 16 * 1024]));
-
-/// Which entry of the interrupt stack table [`TRAP_STACK`] is.
+/// Which entry of the interrupt stack table is the exceptions' stack: they cannot trust the one in
+/// use.
 const TRAP_IST: u16 = 0;
 
 struct Segments {
@@ -40,8 +32,7 @@ pub fn init() {
 
     let task = TASK.call_once(|| {
         let mut task = TaskStateSegment::new();
-        let top = TRAP_STACK.0.get().addr() + size_of::<Stack>();
-        task.interrupt_stack_table[usize::from(TRAP_IST)] = VirtAddr::new(top as u64);
+        task.interrupt_stack_table[usize::from(TRAP_IST)] = VirtAddr::new(trap_stack_top());
         task
     });
     let segments = SEGMENTS.call_once(|| {

@@ -1,7 +1,7 @@
 //! Exceptions and the event-channel upcall.
 //!
-//! No exception is ever expected: each says where it happened and ends the domain as crashed. Its
-//! stub pushes the vector (and 0 where the processor pushes no error code), then all registers:
+//! No exception is ever expected: each says where it happened and ends the domain as crashed. One
+//! that comes while another is being told of ends it at once. Its stub pushes the vector (and 0 where the processor pushes no error code), then all registers:
 //!
 //! ```text
 //! rsp -> r15 r14 r13 r12 r11 r10 r9 r8 rbp rdi rsi rdx rcx rbx rax   pushed by the common part
@@ -10,6 +10,7 @@
 //! ```
 
 use core::arch::global_asm;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use x86_64::registers::control::{Cr2, Cr3};
 
@@ -137,6 +138,9 @@ struct Frame {
 
 const _: () = assert!(size_of::<Frame>() == 22 * 8);
 
+/// The exception that comes with an address in cr2.
+const PAGE_FAULT: u64 = 14;
+
 const NAMES: [&str; 20] = [
     "divide error",
     "debug",
@@ -160,7 +164,19 @@ const NAMES: [&str; 20] = [
     "SIMD floating point",
 ];
 
+/// How many exceptions there have been.
+static EXCEPTIONS: AtomicU32 = AtomicU32::new(0);
+
 extern "C" fn exception(frame: &Frame) -> ! {
+    // A second one has begun the stack anew, over what the first was doing.
+    match EXCEPTIONS.fetch_add(1, Ordering::Relaxed) {
+        0 => {}
+        1 => {
+            logger::last_words("another exception meanwhile\n");
+            power::crash();
+        }
+        _ => power::crash(),
+    }
     // Whoever held the log may have been interrupted: go around it.
     logger::emergency(format_args!(
         "exception {} ({}) at rip {:#x}, error code {:#x}, cr2 {:#x}, cr3 {:#x}\n\
@@ -195,7 +211,7 @@ extern "C" fn exception(frame: &Frame) -> ! {
         frame.cs,
         frame.ss,
     ));
-    if boot::guard().contains(&Cr2::read_raw()) {
+    if frame.vector == PAGE_FAULT && boot::guard().contains(&Cr2::read_raw()) {
         logger::emergency(format_args!("the stack is full: its guard page was touched\n"));
     }
     power::crash()

@@ -4,7 +4,8 @@ use alloc::vec::Vec;
 use core::mem;
 
 use xen_grant::{FramePool, GrantTable};
-use xen_guest::Xen;
+use xen_guest::shutdown::Request;
+use xen_guest::{Suspended, Xen};
 use xen_netfront::netfront::{Link, Netfront};
 use xen_netfront::platform::Platform;
 
@@ -53,6 +54,7 @@ fn serve(xen: Xen, options: &Options) -> Result<(), &'static str> {
     }
 
     loop {
+        obey(xen, &mut stages);
         let mut busy = false;
         for stage in &mut stages {
             busy |= stage.turn(xen, options, sizes);
@@ -71,6 +73,19 @@ fn serve(xen: Xen, options: &Options) -> Result<(), &'static str> {
         if !busy {
             xen.wait(stages.iter_mut().filter_map(|stage| stage.deadline(xen)).min());
         }
+    }
+}
+
+/// Does what the toolstack asks for.
+fn obey(xen: Xen, stages: &mut [Stage]) {
+    match xen.shutdown_request() {
+        Some(Request::Suspend) => {
+            if xen.suspend() == Suspended::Resumed {
+                stages.iter_mut().for_each(Stage::resumed);
+            }
+        }
+        Some(request) => xen.shut_down(request),
+        None => {}
     }
 }
 
@@ -107,6 +122,14 @@ impl Stage {
             *self = Stage::Serving(Vif::new(xen, number, net, options.driver, vif, sizes));
         }
         true
+    }
+
+    fn resumed(&mut self) {
+        match self {
+            Stage::Serving(vif) => vif.resumed(),
+            Stage::Opening(_, net, _) => net.resumed(),
+            Stage::Gone => {}
+        }
     }
 
     fn rearm(&mut self) -> bool {

@@ -74,12 +74,7 @@ impl Options {
             "sg" => set(value, [scatter_gather], "sg=0|1"),
             "gso" => set(value, [gso_v4, gso_v6], "gso=0|1"),
             "csum" => set(value, [checksum_v4, checksum_v6], "csum=0|1"),
-            // The runtime has seen to it before we were called.
-            "log" => match xen_guest::options::log_level(word) {
-                Some(_) => Ok(()),
-                None => Err("log=off|error|warn|info|debug|trace"),
-            },
-            _ => return Err(None),
+            _ => return xen_guest::options::check(word),
         }
         .map_err(Some)
     }

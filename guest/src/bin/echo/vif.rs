@@ -129,6 +129,11 @@ impl Vif {
         self.services.http.turn(&mut self.sockets, now, &mut Some(status));
     }
 
+    /// The domain has been resumed: connects anew.
+    pub fn resumed(&mut self) {
+        self.device.netif_mut().resumed();
+    }
+
     /// Before sleeping: asks the backend for an event. True if there is something to do already.
     pub fn rearm(&mut self) -> bool {
         self.device.netif_mut().rearm()
