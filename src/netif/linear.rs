@@ -45,6 +45,12 @@ impl Linear {
         &mut self.memory
     }
 
+    /// What has been [gathered](Linear::gather) last, or filled.
+    #[inline]
+    pub fn contents(&self) -> &[u8] {
+        &self.memory
+    }
+
     /// Copies the first `len` bytes of what has been filled into `bufs`, as many as it takes, and
     /// counts it; `None` if they have too little room. Buffers not needed are dropped.
     pub fn scatter<B: Block>(

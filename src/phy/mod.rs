@@ -1,0 +1,248 @@
+//! A smoltcp device on top of any [`Netif`] (feature `smoltcp`).
+//!
+//! The stack reads received bytes where they are, and writes straight into the memory that is
+//! sent:
+//!
+//! ```text
+//!  receive   one slot        the closure sees the slot's bytes        no copy
+//!            several slots   gathered in one slice, then as above     one copy, counted
+//!  transmit  ≤ one block     the closure fills the block to be sent   no copy
+//!            more            filled in one slice, then scattered      one copy, counted
+//! ```
+//!
+//! A transmit token stands for buffers already taken and room already reserved, so using it can't
+//! fail. smoltcp wants one with every received packet, to answer it; when transmit is full, the
+//! packet is held back, not lost, and comes first the next time.
+//!
+//! # Checksums
+//!
+//! smoltcp has one switch for each protocol, and no notion of a blank checksum. Those of TCP and
+//! UDP are this adaptor's:
+//!
+//! | | TCP, UDP | ICMP | IPv4 header |
+//! |---|---|---|---|
+//! | received, unknown | verified here; wrong: dropped and counted | the same, and smoltcp verifies | smoltcp verifies |
+//! | received, complete or blank | handed up as it is: the data is known to be good | smoltcp verifies | smoltcp verifies |
+//! | sent | left blank for the device | smoltcp computes | smoltcp computes |
+//!
+//! A device whose peer takes no blank checksum of that IP version, or none any more, fills it in,
+//! as [`Netif::send`] promises: nothing here depends on when a peer comes and goes. What a raw
+//! socket has summed itself, stays. Fragments of an IPv4 datagram can't be left blank, so smoltcp
+//! sends datagrams of UDP that need fragments without a checksum, which RFC 768 allows; those that
+//! it puts together (its feature `proto-ipv4-fragmentation`) have been verified by nobody.
+//!
+//! # Large packets
+//!
+//! A received GSO packet goes up as it is, up to 65,535 bytes in one slice. smoltcp sends segments;
+//! where the device's peer takes GSO, consecutive ones leave as one packet ([`Coalescer`]), without
+//! a copy. They wait until the end of the round, in which [`flush`](Device::flush) is called; with a
+//! peer that takes none, nothing ever waits.
+//!
+//! A ping to ourselves, over a device that hands back what it is given:
+//!
+//! ```
+//! use std::collections::VecDeque;
+//!
+//! use smoltcp::iface::{Config, Interface, SocketSet, SocketStorage};
+//! use smoltcp::socket::raw::{PacketBuffer, PacketMetadata, Socket};
+//! use smoltcp::time::Instant;
+//! use smoltcp::wire::{EthernetAddress, IpAddress, IpCidr, IpProtocol, IpVersion, Ipv4Address};
+//! use smoltcp::wire::{Ipv4Packet, Ipv4Repr};
+//! use xen_netfront::copying::{Copying, RawIo};
+//! use xen_netfront::header::MacAddr;
+//! use xen_netfront::netif::Netif;
+//! use xen_netfront::phy::Device;
+//!
+//! struct Loopback(VecDeque<Vec<u8>>);
+//!
+//! impl RawIo for Loopback {
+//!     fn recv(&mut self, target: &mut [u8]) -> Option<usize> {
+//!         let frame = self.0.pop_front()?;
+//!         target.get_mut(..frame.len())?.copy_from_slice(&frame);
+//!         Some(frame.len())
+//!     }
+//!
+//!     fn send(&mut self, bytes: &[u8]) -> bool {
+//!         self.0.push_back(bytes.to_vec());
+//!         true
+//!     }
+//! }
+//!
+//! // From here on it does not matter which device it is.
+//! let mac = MacAddr([2, 0, 0, 0, 0, 1]);
+//! let netif = Copying::new(Loopback(VecDeque::new()), mac, 1500);
+//! let mut device = Device::new(netif);
+//!
+//! let now = Instant::ZERO;
+//! let config = Config::new(EthernetAddress(device.netif().mac().0).into());
+//! let mut iface = Interface::new(config, &mut device, now);
+//! let own = Ipv4Address::new(10, 0, 0, 1);
+//! iface.update_ip_addrs(|addrs| addrs.push(IpCidr::new(IpAddress::Ipv4(own), 24)).unwrap());
+//!
+//! // Protocol 253 is for experiments (RFC 3692).
+//! let protocol = IpProtocol::Unknown(253);
+//! let buffer = || PacketBuffer::new(vec![PacketMetadata::EMPTY; 4], vec![0; 4096]);
+//! let mut storage = [SocketStorage::EMPTY];
+//! let mut sockets = SocketSet::new(&mut storage[..]);
+//! let socket = Socket::new(Some(IpVersion::Ipv4), Some(protocol), buffer(), buffer());
+//! let socket = sockets.add(socket);
+//!
+//! let header = Ipv4Repr {
+//!     src_addr: own, dst_addr: own, next_header: protocol, payload_len: 5, hop_limit: 64,
+//! };
+//! let packet = sockets.get_mut::<Socket>(socket).send(header.buffer_len() + 5).unwrap();
+//! header.emit(&mut Ipv4Packet::new_unchecked(&mut *packet), &Default::default());
+//! packet[header.buffer_len()..].copy_from_slice(b"hello");
+//!
+//! for millis in 0..10 {
+//!     device.poll(&mut iface, &mut sockets, Instant::from_millis(millis));
+//! }
+//! let received = sockets.get_mut::<Socket>(socket).recv().unwrap();
+//! assert!(received.ends_with(b"hello"));
+//! ```
+
+mod receive;
+#[cfg(test)]
+mod tests;
+mod transmit;
+
+use smoltcp::iface::{Interface, PollResult, SocketSet};
+use smoltcp::phy::{self, Checksum, DeviceCapabilities, Medium};
+use smoltcp::time::Instant;
+
+use self::receive::Receive;
+use self::transmit::Transmit;
+use crate::netif::Netif;
+#[cfg(doc)]
+use crate::offload::Coalescer;
+use crate::offload::Stats as CoalescerStats;
+
+pub use self::receive::RxToken;
+pub use self::transmit::TxToken;
+
+/// Packets handed up before the stack gets a turn to send.
+pub const BURST: u32 = 64;
+
+/// A [`Netif`] as smoltcp's [`phy::Device`]. `N` may be a `&mut` to a device that the caller keeps.
+///
+/// After a round of `Interface::poll`, call [`flush`](Device::flush); or call
+/// [`poll`](Device::poll), which does both. One round handles up to [`BURST`] received packets, so
+/// a flood can't keep the stack from sending; there may be more, so ask the device before sleeping.
+/// A packet may also be held back: see [`is_held`](Device::is_held).
+pub struct Device<N: Netif> {
+    rx: Receive<N>,
+    tx: Transmit<N>,
+}
+
+/// What a [`Device`] has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Packets of several slots gathered into one slice, and frames scattered over several.
+    pub linearised_packets: u64,
+    /// Their bytes.
+    pub linearised_bytes: u64,
+    /// Received packets dropped because a checksum that had to be verified is wrong, or headers
+    /// in front of it are malformed.
+    pub checksums_wrong: u64,
+    /// Checksums of sent frames left blank for the device.
+    pub checksums_left: u64,
+    /// Frames that the stack sent together with others, as fewer packets.
+    pub coalesced: CoalescerStats,
+    /// Times that a received packet was held back because transmit was full.
+    pub held_back: u64,
+    /// Frames that the stack made longer than the device takes. None, from a stack that minds the
+    /// MTU.
+    pub too_long: u64,
+    /// Packets that waited while the device changed, and found no room on the new one.
+    pub lost: u64,
+}
+
+impl<N: Netif> Device<N> {
+    /// The device, with all the memory it will ever need. `netif` is up, so that its MTU is known.
+    pub fn new(netif: N) -> Device<N> {
+        Device { rx: Receive::new(), tx: Transmit::new(netif) }
+    }
+
+    /// Lets the stack handle what was received and send what it has, until the device is full, then
+    /// tells the peer.
+    pub fn poll(
+        &mut self,
+        iface: &mut Interface,
+        sockets: &mut SocketSet<'_>,
+        now: Instant,
+    ) -> PollResult {
+        // It goes on until no socket has a packet to send or there is no room; no room comes back
+        // before the peer is told.
+        let result = iface.poll(now, self, sockets);
+        self.flush();
+        result
+    }
+
+    /// Sends what waits for more to come, and tells the peer of what was sent: after a round of
+    /// polling. Forgotten, it happens in the next round.
+    pub fn flush(&mut self) {
+        self.rx.flushed();
+        self.tx.flush();
+    }
+
+    /// Whether a received packet waits for room to transmit: poll again when there is some.
+    pub fn is_held(&self) -> bool {
+        self.rx.is_held()
+    }
+
+    /// The device below.
+    pub fn netif(&self) -> &N {
+        self.tx.netif()
+    }
+
+    /// The device below, to drive it. Its MTU is to stay what it was; what its peer takes may
+    /// change.
+    pub fn netif_mut(&mut self) -> &mut N {
+        self.tx.netif_mut()
+    }
+
+    /// What this adaptor has done. What the device has done, [`Netif::stats`] says.
+    pub fn stats(&self) -> Stats {
+        let mut stats = Stats::default();
+        self.rx.count(&mut stats);
+        self.tx.count(&mut stats);
+        stats
+    }
+}
+
+impl<N: Netif> phy::Device for Device<N> {
+    type RxToken<'a>
+        = RxToken<'a, N>
+    where
+        Self: 'a;
+    type TxToken<'a>
+        = TxToken<'a, N>
+    where
+        Self: 'a;
+
+    fn receive(&mut self, _now: Instant) -> Option<(RxToken<'_, N>, TxToken<'_, N>)> {
+        if !self.rx.fetch(&mut self.tx) {
+            return None;
+        }
+        let Some(tx) = self.tx.token() else {
+            self.rx.hold();
+            return None;
+        };
+        Some((self.rx.token(), tx))
+    }
+
+    fn transmit(&mut self, _now: Instant) -> Option<TxToken<'_, N>> {
+        self.tx.token()
+    }
+
+    /// The stack asks once, when an `Interface` is made.
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ethernet;
+        capabilities.max_transmission_unit = self.tx.max();
+        // Verified and left blank here.
+        capabilities.checksum.tcp = Checksum::None;
+        capabilities.checksum.udp = Checksum::None;
+        capabilities
+    }
+}
