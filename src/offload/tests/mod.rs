@@ -1,5 +1,6 @@
 //! Against another implementation: etherparse builds every segment by itself.
 
+mod blank;
 mod coalesce;
 mod flows;
 mod hostile;

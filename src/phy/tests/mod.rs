@@ -1,6 +1,7 @@
 //! The adaptor over a device whose every answer a test decides.
 
 mod frames;
+mod mixture;
 mod receive;
 mod sockets;
 mod transmit;
