@@ -66,6 +66,12 @@ impl<V> Packet<V> {
         self.fragments
     }
 
+    /// Takes the fragments out, first one first, where the packet itself need not be moved.
+    #[inline]
+    pub fn take_fragments(&mut self) -> impl Iterator<Item = V> + '_ {
+        self.fragments.drain(..)
+    }
+
     /// The fragment, if it is the only one.
     #[inline]
     pub fn into_single(mut self) -> Result<V, Packet<V>> {

@@ -198,13 +198,13 @@ impl<P: BackendPlatform> Connection<P> {
     #[inline]
     pub(super) fn deliver(
         &mut self,
-        packet: RxPacket,
+        packet: &mut RxPacket,
         pool: &FramePool,
         stats: &mut Stats,
     ) -> Result<(), Refused> {
         let queue = match self.queues.as_mut_slice() {
             [only] => only,
-            queues => match pick(queues, &packet) {
+            queues => match pick(queues, packet) {
                 Some(queue) => queue,
                 None => return Err(Refused::NotConnected),
             },

@@ -13,9 +13,8 @@
 //! own status decides about its packet. Every slot taken is answered, in the order of the ring.
 
 use alloc::vec::Vec;
-use core::ops::Range;
 
-use xen_grant::{CopyIn, DomId, Foreign, ForeignPage, FramePool, PAGE_SIZE};
+use xen_grant::{CopyIn, DomId, Foreign, ForeignPage, Frame, FramePool, PAGE_SIZE};
 use xen_ring::{BackRing, Notify};
 
 use super::fault::Fault;
@@ -128,11 +127,14 @@ impl<P: BackendPlatform> FromClient<P> {
     /// Reads packets and writes down what to copy.
     #[inline]
     fn stage(&mut self, pool: &FramePool, limit: usize, spent: &mut usize) -> Result<(), Fault> {
+        // Enough for packets of one slot; what is left of them goes home.
+        let mut frames = pool.take_many(BATCH_PACKETS.min(self.ring.waiting() as usize));
+        let mut frame = || frames.next().or_else(|| pool.take());
         while *spent < limit
             && self.staged.len() < BATCH_PACKETS
             && self.copy.len() <= BATCH_OPS - MAX_OPS
         {
-            let (slots, ops, frames) = (self.slots.len(), self.copy.len(), self.copy.frames());
+            let (slots, ops, kept) = (self.slots.len(), self.copy.len(), self.copy.frames());
             let ring = &mut self.ring;
             let next = || ring.pop().map(|(_, slot)| slot);
             let Some(verdict) = read(next, self.offered, &mut self.slots, &mut self.chain) else {
@@ -140,10 +142,10 @@ impl<P: BackendPlatform> FromClient<P> {
             };
             let outcome = match verdict {
                 Verdict::Copy => {
-                    if self.write_ops(pool).is_some() {
+                    if self.write_ops(&mut frame).is_some() {
                         Outcome::Copied
                     } else {
-                        self.copy.truncate(frames, ops);
+                        self.copy.truncate(kept, ops);
                         Outcome::NoFrame
                     }
                 }
@@ -172,8 +174,8 @@ impl<P: BackendPlatform> FromClient<P> {
     /// The operations that bring the chain into frames, densely from the headroom on. `None` if
     /// the pool is empty.
     #[inline]
-    fn write_ops(&mut self, pool: &FramePool) -> Option<()> {
-        self.copy.frame(pool.take()?);
+    fn write_ops(&mut self, frame: &mut impl FnMut() -> Option<Frame>) -> Option<()> {
+        self.copy.frame(frame()?);
         let mut at = self.headroom;
         for fragment in &self.chain.fragments {
             let mut from =
@@ -182,7 +184,7 @@ impl<P: BackendPlatform> FromClient<P> {
             // A fragment without bytes needs no operation.
             while left > 0 {
                 if at == PAGE_SIZE {
-                    self.copy.frame(pool.take()?);
+                    self.copy.frame(frame()?);
                     at = 0;
                 }
                 let len = left.min(PAGE_SIZE - at);
@@ -229,25 +231,38 @@ impl<P: BackendPlatform> FromClient<P> {
             let slots = slot..usize::from(staged.slots_end);
             slot = slots.end;
             let total = usize::from(staged.total);
-            let mut outcome = staged.outcome;
-            let mut packet = TxPacket::new();
-            if let Outcome::Copied = outcome {
-                stats.hypervisor_copied_bytes += total as u64;
-                packet.meta = staged.meta;
-                for range in ranges(self.headroom, total) {
-                    let Some(frame) = frames.next() else { break };
-                    if let Some(buf) = TxBuf::with_range(frame, range) {
-                        let _pushed = packet.push(buf);
+            let status = match staged.outcome {
+                Outcome::Copied => {
+                    stats.hypervisor_copied_bytes += total as u64;
+                    let mut packet = TxPacket::new();
+                    packet.meta = staged.meta;
+                    gather(&mut packet, &mut frames, self.headroom, total);
+                    if packet.meta.gso.is_none() || is_sound(&mut packet, stats) {
+                        stats.from_packets += 1;
+                        stats.from_bytes += total as u64;
+                        packets += 1;
+                        sink(packet);
+                        Status::Okay
+                    } else {
+                        stats.from_drops.gso_headers += 1;
+                        Status::Error
                     }
                 }
-                if packet.meta.gso.is_some() && !is_sound(&mut packet, stats) {
-                    outcome = Outcome::Refused(Refusal::GsoHeaders);
+                Outcome::CopyFailed => {
+                    stats.from_drops.copy_failed += 1;
+                    stats.hypervisor_copied_bytes += total as u64;
+                    // Its frames are there, with some of its bytes.
+                    gather(&mut TxPacket::new(), &mut frames, self.headroom, total);
+                    Status::Error
                 }
-            }
-            let status = match outcome {
-                Outcome::Copied => Status::Okay,
-                Outcome::NoFrame => Status::Dropped,
-                Outcome::Refused(_) | Outcome::CopyFailed => Status::Error,
+                Outcome::NoFrame => {
+                    stats.from_drops.no_frame += 1;
+                    Status::Dropped
+                }
+                Outcome::Refused(why) => {
+                    *stats.from_drops.counter(why) += 1;
+                    Status::Error
+                }
             };
             for slot in self.slots.get(slots).unwrap_or_default() {
                 // In a NULL response nothing but the status means anything.
@@ -257,22 +272,6 @@ impl<P: BackendPlatform> FromClient<P> {
                 };
                 // Every slot here was popped, so there is room for its response.
                 let _pushed = self.ring.push(response);
-            }
-            match outcome {
-                Outcome::Copied => {
-                    stats.from_packets += 1;
-                    stats.from_bytes += total as u64;
-                    packets += 1;
-                    sink(packet);
-                }
-                Outcome::CopyFailed => {
-                    stats.from_drops.copy_failed += 1;
-                    stats.hypervisor_copied_bytes += total as u64;
-                    // Its frames are there, with some of its bytes.
-                    ranges(self.headroom, total).for_each(|_| drop(frames.next()));
-                }
-                Outcome::NoFrame => stats.from_drops.no_frame += 1,
-                Outcome::Refused(why) => *stats.from_drops.counter(why) += 1,
             }
         }
         stats.from_slots += slot as u64;
@@ -297,14 +296,22 @@ fn is_sound(packet: &mut TxPacket, stats: &mut Stats) -> bool {
     sound
 }
 
-/// The bytes that a packet takes in each of its frames.
+/// Puts into a packet the next of the frames: those that `total` bytes take.
 #[inline]
-fn ranges(headroom: usize, total: usize) -> impl Iterator<Item = Range<usize>> {
+fn gather(
+    packet: &mut TxPacket,
+    frames: &mut impl Iterator<Item = Frame>,
+    headroom: usize,
+    total: usize,
+) {
     let (mut at, mut left) = (headroom, total);
-    core::iter::from_fn(move || {
+    while left > 0 {
         let range = at..at + left.min(PAGE_SIZE - at);
         left -= range.len();
         at = 0;
-        (!range.is_empty()).then_some(range)
-    })
+        let Some(frame) = frames.next() else { break };
+        if let Some(buf) = TxBuf::with_range(frame, range) {
+            let _pushed = packet.push(buf);
+        }
+    }
 }

@@ -294,10 +294,10 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
     /// If the queue has no room for all segments the first ones stay in it, and the others count as
     /// dropped.
     #[inline]
-    pub fn deliver(&mut self, packet: RxPacket) -> Result<(), Refused> {
+    pub fn deliver(&mut self, mut packet: RxPacket) -> Result<(), Refused> {
         match &mut self.connection {
             Some(connection) if self.fault.is_none() => {
-                connection.deliver(packet, &self.pool, &mut self.stats)
+                connection.deliver(&mut packet, &self.pool, &mut self.stats)
             }
             Some(_) | None => {
                 self.stats.to_drops.not_connected += 1;

@@ -82,8 +82,6 @@ pub(super) enum Refusal {
     ScatterGather,
     /// GSO of a kind that was not offered.
     Gso,
-    /// GSO, with headers that are not those of its kind.
-    GsoHeaders,
 }
 
 /// What is to be done with what was read.

@@ -54,7 +54,6 @@ impl FromClientDrops {
             Refusal::Multicast => &mut self.multicast,
             Refusal::ScatterGather => &mut self.scatter_gather,
             Refusal::Gso => &mut self.gso,
-            Refusal::GsoHeaders => &mut self.gso_headers,
         }
     }
 }

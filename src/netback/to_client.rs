@@ -139,11 +139,11 @@ impl<P: BackendPlatform> ToClient<P> {
         self.stuck.map(|since| since + self.patience)
     }
 
-    /// Queues a packet, or drops and counts it.
+    /// Queues a packet, which is taken out of `packet`, or counts it as dropped.
     #[inline]
     pub(super) fn queue(
         &mut self,
-        packet: RxPacket,
+        packet: &mut RxPacket,
         pool: &FramePool,
         stats: &mut Stats,
     ) -> Result<(), Refused> {
@@ -152,7 +152,7 @@ impl<P: BackendPlatform> ToClient<P> {
         let queued = if plain || self.takes.features.takes(meta, packet.head()) {
             self.push(packet)
         } else {
-            self.push_in_software(packet, pool, stats)
+            self.push_in_software(core::mem::take(packet), pool, stats)
         };
         queued.inspect_err(|why| *stats.to_drops.counter(*why) += 1)
     }
@@ -169,9 +169,11 @@ impl<P: BackendPlatform> ToClient<P> {
         self.has_room(1)?;
         if packet.meta.gso.is_some() {
             let takes = self.takes.features;
-            return software::cut(packet, takes, pool, stats, |segment| self.push(segment));
+            return software::cut(packet, takes, pool, stats, |mut segment| {
+                self.push(&mut segment)
+            });
         }
-        self.push(software::fill(packet, pool, stats)?)
+        self.push(&mut software::fill(packet, pool, stats)?)
     }
 
     #[inline]
@@ -188,7 +190,7 @@ impl<P: BackendPlatform> ToClient<P> {
     }
 
     #[inline]
-    fn push(&mut self, packet: RxPacket) -> Result<(), Refused> {
+    fn push(&mut self, packet: &mut RxPacket) -> Result<(), Refused> {
         let meta = packet.meta;
         let (mut len, mut fragments) = (0, 0);
         for fragment in packet.fragments() {
@@ -205,7 +207,7 @@ impl<P: BackendPlatform> ToClient<P> {
             Checksum::Complete => rx_flags::DATA_VALIDATED,
             Checksum::Blank => rx_flags::CSUM_BLANK | rx_flags::DATA_VALIDATED,
         };
-        let filled = packet.into_fragments().into_iter().filter(|fragment| !fragment.is_empty());
+        let filled = packet.take_fragments().filter(|fragment| !fragment.is_empty());
         self.fragments.extend(filled);
         let slots = len.div_ceil(PAGE_SIZE) + usize::from(meta.gso.is_some());
         // At most 18 fragments, 17 slots, 65535 bytes: all fit.
@@ -282,24 +284,25 @@ impl<P: BackendPlatform> ToClient<P> {
     fn write_ops(&mut self, packet: &Waiting, first: usize) -> Option<()> {
         // The extra takes the second slot.
         let (mut slot, second) = (first, first + 1 + usize::from(packet.gso.is_some()));
-        let mut at = 0;
-        for fragment in self.fragments.drain(..usize::from(packet.fragments)) {
-            let (frame, mut from) = fragment.into_parts();
+        let (mut at, mut written) = (0, Some(()));
+        for _ in 0..packet.fragments {
+            let (frame, mut from) = self.fragments.pop_front()?.into_parts();
             self.copy.frame(frame);
-            while !from.is_empty() {
+            while !from.is_empty() && written.is_some() {
                 if at == PAGE_SIZE {
                     slot = second.max(slot + 1);
                     at = 0;
                 }
-                let gref = self.posted.get(slot)?.gref;
                 let len = from.len().min(PAGE_SIZE - at);
-                let to = Foreign { domain: self.client, gref, offset: at as u16 };
-                self.copy.push(from.start..from.start + len, to).ok()?;
+                written = self.posted.get(slot).and_then(|&RxRequest { gref, .. }| {
+                    let to = Foreign { domain: self.client, gref, offset: at as u16 };
+                    self.copy.push(from.start..from.start + len, to).ok()
+                });
                 from.start += len;
                 at += len;
             }
         }
-        Some(())
+        written
     }
 
     /// Copies the batch, and looks at the status of every operation.
