@@ -170,6 +170,12 @@ impl Platform for Domain {
             self.host.send(&self.me, port);
         }
     }
+
+    fn handled(&self, port: Port, progress: bool) {
+        if self.is_alive() {
+            lock(&self.host.events).count_handled(self.me.id, port, progress);
+        }
+    }
 }
 
 impl BackendPlatform for Domain {

@@ -36,10 +36,17 @@ struct PortState {
     masked: bool,
     /// Tells a port from an earlier one with its number, for events that are under way.
     generation: u64,
+    /// How often its events were said to be handled: with progress, and without.
+    handled: (u64, u64),
 }
 
-const FREE: PortState =
-    PortState { channel: Channel::Free, pending: false, masked: false, generation: 0 };
+const FREE: PortState = PortState {
+    channel: Channel::Free,
+    pending: false,
+    masked: false,
+    generation: 0,
+    handled: (0, 0),
+};
 
 /// What one domain has.
 struct DomainEvents {
@@ -104,7 +111,7 @@ impl Events {
         if number == ports.len() {
             ports.push(FREE);
         }
-        ports[number] = PortState { channel, pending: false, masked: false, generation };
+        ports[number] = PortState { channel, generation, ..FREE };
         Port::new(number as u32).ok_or(EINVAL)
     }
 
@@ -141,6 +148,15 @@ impl Events {
                 }
             }
             Channel::Unbound { peer: _ } | Channel::Free => {}
+        }
+    }
+
+    pub(crate) fn count_handled(&mut self, id: DomId, port: Port, progress: bool) {
+        if let Some(state) = self.domains.get_mut(&id.0).and_then(|d| d.get(port.get())) {
+            match progress {
+                true => state.handled.0 += 1,
+                false => state.handled.1 += 1,
+            }
         }
     }
 
@@ -275,6 +291,15 @@ impl Domain {
             state.masked = masked;
             domain.woken.notify_all();
         }
+    }
+
+    /// How often the driver has said that it had handled a port's events
+    /// ([`Platform::handled`](xen_netfront::platform::Platform::handled)): with progress, and
+    /// without.
+    pub fn times_handled(&self, port: Port) -> (u64, u64) {
+        let mut events = lock(&self.host.events);
+        let state = events.domains.get_mut(&self.me.id.0).and_then(|d| d.get(port.get()));
+        state.map_or((0, 0), |state| state.handled)
     }
 
     /// Makes one of our own ports pending, as a spurious event would.

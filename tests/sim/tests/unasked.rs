@@ -327,8 +327,8 @@ fn a_control_ring_that_nobody_asked_for_is_left_alone() {
         assert_eq!(client.statuses(), [0]);
         assert!(bytes_of(&page) == shown && control.refresh() == Ok(0), "nobody answers");
         assert_eq!(bench.back.mappings(), 2, "two rings and no more");
-        let (tx, rx) = bench.netback.ports().unwrap();
-        assert_eq!((tx, bench.back.open_ports()), (rx, vec![tx]));
+        let ports: Vec<_> = bench.netback.ports().collect();
+        assert_eq!((ports.len(), bench.back.open_ports()), (1, ports));
         assert_eq!(bench.netback.stats().maps, 2 * (round as u64 + 1));
 
         client.set_state(6);
@@ -361,7 +361,7 @@ fn a_frontend_asks_for_none_of_it_and_removes_earlier_wishes() {
         for key in WISHES {
             store.set(&format!("{}/{key}", bench.vif.front_dir()), "9");
         }
-        bench.rings = None;
+        bench.queues.clear();
         bench.set_state(6);
         bench.pass(Duration::from_secs(1));
         bench.connect();

@@ -1,6 +1,8 @@
 //! A backend made of bare rings, beside a real frontend: what it answers is up to the test.
 #![allow(dead_code)]
 
+mod packets;
+
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
@@ -12,6 +14,9 @@ use xen_netfront::wire::{
 };
 use xen_ring::{BackRing, RingPage};
 use xen_sim::{Domain, ForeignPage, Host, OwnPage, Toolstack, Vif};
+
+#[allow(unused_imports)]
+pub use packets::Sent;
 
 pub const FRONT: DomId = DomId(1);
 pub const BACK: DomId = DomId(2);
@@ -49,7 +54,7 @@ impl RingPage for Mapped {
     }
 }
 
-/// The rings of one connection, from the backend's side.
+/// The rings of a queue, from the backend's side.
 pub struct Rings {
     pub tx: BackRing<TxRing, Mapped>,
     pub rx: BackRing<RxRing, Mapped>,
@@ -65,7 +70,10 @@ pub struct Bench {
     pub pool: FramePool,
     pub table: GrantTable,
     pub front: Front,
-    pub rings: Option<Rings>,
+    /// Of each queue, while connected.
+    pub queues: Vec<Rings>,
+    /// The queue that is served: the methods that follow are about its rings.
+    pub queue: usize,
     /// A page that the backend copies packets from.
     scratch: OwnPage,
 }
@@ -111,7 +119,7 @@ impl Bench {
 
     /// Not connected.
     pub fn on(host: Host, vif: Vif, config: Config, frames: usize) -> Bench {
-        let domain = host.add_domain(vif.frontend, 1100);
+        let domain = host.add_domain(vif.frontend, frames as u32 + 76);
         let back = host.add_domain(vif.backend, 64);
         let toolstack = host.toolstack();
         toolstack.add_vif(&vif);
@@ -120,7 +128,19 @@ impl Bench {
         let (platform, store) = (domain.clone(), domain.clone());
         let front = Netfront::open(platform, store, &pool, &table, vif.index, config).unwrap();
         let scratch = back.own_page().unwrap();
-        Bench { host, toolstack, vif, domain, back, pool, table, front, rings: None, scratch }
+        Bench {
+            host,
+            toolstack,
+            vif,
+            domain,
+            back,
+            pool,
+            table,
+            front,
+            queues: Vec::new(),
+            queue: 0,
+            scratch,
+        }
     }
 
     /// The backend's state.
@@ -153,43 +173,57 @@ impl Bench {
 
     /// An honest backend's way to a connection, from wherever the two are.
     pub fn connect(&mut self) {
-        self.rings = None;
+        self.queues.clear();
         for _ in 0..100 {
             match self.front_state() {
                 Some(5) => self.set_state(5),
                 Some(6) => self.set_state(6),
                 Some(1) => self.set_state(2),
                 Some(4) => {
-                    if self.rings.is_none() {
-                        self.rings = self.map_rings();
+                    if self.queues.is_empty() {
+                        self.queues = self.map_rings().unwrap_or_default();
                     }
-                    if self.rings.is_some() {
+                    if !self.queues.is_empty() {
                         self.set_state(4);
                     }
                 }
                 _ => {}
             }
             self.pass(Duration::from_millis(10));
-            if self.front.link() == Link::Up && self.rings.is_some() {
+            if self.front.link() != Link::Down && !self.queues.is_empty() {
                 return;
             }
         }
         panic!("no connection:\n{}", self.host.dump_store());
     }
 
-    fn map_rings(&self) -> Option<Rings> {
-        let ring = |key: &str| {
-            let gref = self.front_key(key)?.parse().ok()?;
+    fn map_rings(&self) -> Option<Vec<Rings>> {
+        let ring = |dir: &str, key: &str| {
+            let gref = self.front_key(&format!("{dir}{key}"))?.parse().ok()?;
             Some(Mapped(self.back.map_page(self.vif.frontend, gref, true).ok()?))
         };
-        Some(Rings {
-            tx: BackRing::attach(ring("tx-ring-ref")?).ok()?,
-            rx: BackRing::attach(ring("rx-ring-ref")?).ok()?,
-        })
+        let rings = |dir: &str| {
+            Some(Rings {
+                tx: BackRing::attach(ring(dir, "tx-ring-ref")?).ok()?,
+                rx: BackRing::attach(ring(dir, "rx-ring-ref")?).ok()?,
+            })
+        };
+        match self.front_key("multi-queue-num-queues") {
+            None => Some(vec![rings("")?]),
+            Some(count) => (0..count.parse().ok()?)
+                .map(|queue: u32| rings(&format!("queue-{queue}/")))
+                .collect(),
+        }
     }
 
     pub fn rings(&mut self) -> &mut Rings {
-        self.rings.as_mut().expect("connected")
+        self.queues.get_mut(self.queue).expect("connected")
+    }
+
+    /// The rings of the only queue, for the test to do as it likes.
+    pub fn take_rings(&mut self) -> Rings {
+        assert_eq!(self.queues.len(), 1);
+        self.queues.remove(0)
     }
 
     /// The next receive request that the frontend has posted.
@@ -290,8 +324,8 @@ impl Bench {
 
     /// After the device is gone: every page is home.
     pub fn assert_no_leak(self) {
-        let Bench { host, domain, pool, table, front, rings, .. } = self;
-        drop(rings);
+        let Bench { host, domain, pool, table, front, queues, .. } = self;
+        drop(queues);
         drop(front);
         table.sweep();
         assert_eq!(table.usage().claimed, 0, "references leaked");

@@ -1,0 +1,42 @@
+//! The frontend: with a backend that keeps to the rules, with each feature and without, and with
+//! one that breaks a rule at a time (requirements F1 to F10, F12, F13).
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod memory;
+#[path = "../packets/mod.rs"]
+mod packets;
+mod quarantine;
+#[path = "../raw_backend/mod.rs"]
+mod raw_backend;
+mod receive;
+mod silence;
+mod software;
+mod transmit;
+
+use std::time::Duration;
+
+use raw_backend::{BACK, Bench, FRONT, Rings, pattern};
+use xen_grant::DomId;
+use xen_netfront::buffer::{RxPacket, TxPacket};
+use xen_netfront::netfront::{Config, Link, RxDrops};
+use xen_netfront::wire::{Extra, RxResponse, TxRequest, rx_flags};
+use xen_sim::{Host, Vif};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// After a fault: the link is down, and within a second of an honest backend's coming back
+/// packets flow again.
+#[track_caller]
+fn assert_recovers(bench: &mut Bench, faults: u64) {
+    bench.front.service();
+    assert_eq!(bench.front.stats().faults, faults);
+    assert_eq!(bench.front.link(), Link::Down);
+    let before = bench.host.now();
+    bench.connect();
+    let took = bench.host.now().since(before);
+    assert!(took <= SECOND, "it took {took:?}");
+    bench.assert_receives();
+    assert!(bench.send(&[&pattern(5, 60)]));
+    assert_eq!(bench.tx_requests().len(), 1);
+    bench.assert_sound();
+}

@@ -1,0 +1,73 @@
+//! Memory, and devices beside each other.
+
+use super::*;
+
+#[test]
+fn one_devices_trouble_is_not_anothers() {
+    let host = Host::new(1);
+    let vif = Vif::new(FRONT, BACK, 0).back_key("feature-sg", "1");
+    let mut bench = Bench::on(host.clone(), vif, Config::default(), 1024);
+    bench.connect();
+    let other_vif = Vif::new(FRONT, DomId(3), 1);
+    let other = host.add_domain(DomId(3), 16);
+    bench.toolstack.add_vif(&other_vif);
+    let mut net = xen_netfront::netfront::Netfront::open(
+        bench.domain.clone(),
+        bench.domain.clone(),
+        &bench.pool,
+        &bench.table,
+        1,
+        raw_backend::full_ring(),
+    )
+    .unwrap();
+    bench.toolstack.store().set(&format!("{}/state", other_vif.back_dir()), "2");
+    net.service();
+    bench.toolstack.store().set(&format!("{}/state", other_vif.back_dir()), "4");
+    net.service();
+    assert_eq!(net.link(), Link::Up);
+    // Everything of the second device is held by its backend.
+    let grants = bench.domain.grants().into_iter().filter(|(_, entry)| entry.permits(DomId(3)));
+    let kept: Vec<_> = grants.map(|(gref, _)| other.map_page(FRONT, gref, true).unwrap()).collect();
+    bench.toolstack.store().set(&format!("{}/state", other_vif.back_dir()), "6");
+    net.service();
+    assert!(net.quarantined() > 200);
+    for _ in 0..1000 {
+        bench.assert_receives();
+    }
+    drop(net);
+    assert!(bench.table.usage().quarantined > 200, "left to the table");
+    drop(kept);
+    bench.table.sweep();
+    assert_eq!(bench.table.usage().quarantined, 0);
+    bench.assert_no_leak();
+}
+
+#[test]
+fn r14_memory_is_bounded_and_a_layer_that_keeps_its_packets_starves_only_itself() {
+    let vif = Vif::new(FRONT, BACK, 0).back_key("feature-sg", "1").back_key("feature-rx-copy", "1");
+    let mut bench = Bench::on(Host::new(1), vif, raw_backend::full_ring(), 300);
+    bench.connect();
+    let mut kept = Vec::new();
+    // The ring's 256 pages, and what else the pool has but for the rings' two.
+    for n in 0..298 {
+        bench.deliver(&[&pattern(n, 100)]);
+        bench.front.poll_rx(10, |packet| kept.push(packet));
+    }
+    assert_eq!((kept.len(), bench.pool.free()), (298, 0));
+    bench.rings().rx.refresh().unwrap();
+    assert!(bench.rings().rx.pop().is_none(), "no page is left to post");
+    assert!(bench.front.stats().no_frame > 0);
+    assert!(!bench.send(&[&pattern(1, 60)]), "nor one to send");
+    let soon = bench.front.next_deadline().unwrap();
+    assert!(soon.since(bench.host.now()) <= Duration::from_millis(10), "it looks again by itself");
+    for (n, packet) in kept.iter().enumerate() {
+        assert_eq!(raw_backend::bytes(packet), pattern(n as u64, 100), "what was kept is intact");
+    }
+    kept.clear();
+    bench.pass(Duration::from_millis(20));
+    bench.assert_receives();
+    assert!(bench.send(&[&pattern(1, 60)]));
+    assert!(bench.pool.high_water() <= bench.pool.size());
+    bench.assert_sound();
+    bench.assert_no_leak();
+}

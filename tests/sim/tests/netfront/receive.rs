@@ -1,0 +1,120 @@
+//! Receive: bad packets, and what is read when.
+
+use super::*;
+
+#[test]
+fn f4_a_receive_response_names_the_request_in_its_slot() {
+    let mut bench = Bench::new();
+    let request = bench.rx_request();
+    bench.answer(RxResponse { id: request.id ^ 1, offset: 0, flags: 0, status: 60 });
+    bench.publish_rx();
+    assert!(bench.received().is_empty());
+    assert_recovers(&mut bench, 1);
+    bench.assert_no_leak();
+}
+
+#[test]
+fn f9_a_bad_packet_is_dropped_and_counted_and_the_next_one_arrives() {
+    type Case = (&'static str, fn(&mut Bench), fn(&RxDrops) -> u64);
+    fn answer(bench: &mut Bench, offset: u16, flags: u16, status: i16) {
+        let request = bench.rx_request();
+        bench.answer(RxResponse { id: request.id, offset, flags, status });
+    }
+    fn extra(bench: &mut Bench, kind: u8, data: [u8; 6]) {
+        answer(bench, 0, rx_flags::EXTRA_INFO, 60);
+        bench.rx_request();
+        bench.answer(Extra { kind, flags: 0, data });
+    }
+    const MORE: u16 = rx_flags::MORE_DATA;
+    let cases: [Case; 12] = [
+        ("negative status", |b| answer(b, 0, 0, -1), |d| d.backend_error),
+        ("most negative status", |b| answer(b, 0, 0, i16::MIN), |d| d.backend_error),
+        ("beyond the page", |b| answer(b, 4000, 0, 97), |d| d.bad_extent),
+        ("far beyond the page", |b| answer(b, u16::MAX, 0, i16::MAX), |d| d.bad_extent),
+        (
+            "19 slots",
+            |b| (0..19).for_each(|n| answer(b, 0, if n < 18 { MORE } else { 0 }, 60)),
+            |d| d.too_many_slots,
+        ),
+        ("a missing continuation", |b| answer(b, 0, MORE, 60), |d| d.truncated),
+        ("a missing extra", |b| answer(b, 0, rx_flags::EXTRA_INFO, 60), |d| d.truncated),
+        ("an extra of no known kind", |b| extra(b, 77, [0; 6]), |d| d.bad_extra),
+        ("a hash nobody asked for", |b| extra(b, Extra::HASH, [0; 6]), |d| d.bad_extra),
+        ("a GSO size of 0", |b| extra(b, Extra::GSO, [0, 0, 1, 0, 0, 0]), |d| d.bad_extra),
+        ("a GSO type of 3", |b| extra(b, Extra::GSO, [1, 0, 3, 0, 0, 0]), |d| d.bad_extra),
+        ("a runt", |b| answer(b, 0, 0, 13), |d| d.runt),
+    ];
+    for (name, play, counter) in cases {
+        let mut bench = Bench::new();
+        play(&mut bench);
+        bench.publish_rx();
+        assert!(bench.received().is_empty(), "{name}");
+        let drops = bench.front.stats().rx_drops;
+        assert_eq!((counter(&drops), drops.total()), (1, 1), "{name}: {drops:?}");
+        assert_eq!(bench.front.stats().faults, 0, "{name}");
+        // Its slots were recycled: the ring is full again.
+        for _ in 0..600 {
+            bench.assert_receives();
+        }
+        bench.assert_sound();
+        bench.assert_no_leak();
+    }
+}
+
+#[test]
+fn f10_nothing_is_read_while_the_backend_can_write_it() {
+    let mut bench = Bench::new();
+    let request = bench.rx_request();
+    bench.fill(&request, 0, &pattern(1, 100));
+    let kept = bench.back.map_page(FRONT, request.gref, true).unwrap();
+    bench.answer(RxResponse { id: request.id, offset: 0, flags: 0, status: 100 });
+    bench.publish_rx();
+    assert!(bench.received().is_empty(), "a page still in use is not handed up");
+    assert_eq!(bench.front.stats().rx_drops.still_in_use, 1);
+    assert_eq!(bench.front.quarantined(), 1);
+    drop(kept);
+    bench.assert_receives();
+    bench.assert_sound();
+}
+
+#[test]
+fn r16_access_has_ended_when_a_packet_is_handed_up() {
+    let mut bench = Bench::new();
+    bench.deliver(&[&pattern(1, 100), &pattern(2, 100)]);
+    let grefs: Vec<u32> = bench.domain.grants().into_iter().map(|(gref, _)| gref).collect();
+    let back = bench.back.clone();
+    let (mut seen, domain) = (0, bench.domain.clone());
+    bench.front.poll_rx(10, |packet: RxPacket| {
+        seen += 1;
+        // The backend tries every reference that there was.
+        let open: Vec<u32> =
+            domain.grants().into_iter().filter(|(_, e)| e.permits(BACK)).map(|(g, _)| g).collect();
+        for gref in grefs.iter().filter(|gref| **gref >= 8) {
+            assert_eq!(back.map_page(FRONT, *gref, true).is_ok(), open.contains(gref));
+        }
+        assert_eq!(open.len(), grefs.iter().filter(|gref| **gref >= 8).count() - 2);
+        drop(packet);
+    });
+    assert_eq!(seen, 1);
+}
+
+#[test]
+fn f12_what_was_validated_is_what_is_used() {
+    use xen_ring::RingPage;
+    // The backend changes the slot while the frontend works on it: what was copied counts.
+    let mut bench = Bench::new();
+    let packet = pattern(3, 300);
+    bench.deliver(&[&packet]);
+    bench.deliver(&[&packet]);
+    let rings = bench.take_rings();
+    let page = rings.rx.into_page();
+    let mut received = Vec::new();
+    bench.front.poll_rx(10, |packet| {
+        received.push(raw_backend::bytes(&packet));
+        // Slot 0 has been validated and used; rewriting it must change nothing any more.
+        page.store(16, 0xffff_ffff);
+        page.store(17, 0xffff_ffff);
+    });
+    assert_eq!(received, [packet.clone(), packet]);
+    assert_eq!(bench.front.stats().faults, 0);
+}
