@@ -31,6 +31,15 @@ fn nonsense_is_named() {
         ("--replay x.pcap --seconds 1", "--seconds"),
         ("--replay x.pcap --mtu 9000", "--mtu"),
         ("--replay x.pcap --domains 2", "--domains"),
+        ("--tap", "--tap"),
+        ("--tap=", "--tap"),
+        ("--tap a/b", "--tap a/b: no name of an interface"),
+        ("--tap sixteen-letters-", "no name of an interface"),
+        ("--tap tap0 --replay x.pcap", "--replay"),
+        ("--tap tap0 --bytes 1M", "--bytes"),
+        ("--tap tap0 --hostile", "--hostile"),
+        ("--tap tap0 --threads", "--threads"),
+        ("--tap tap0 --domains 2", "--domains"),
         ("--replay x.pcap --threads", "--threads"),
     ] {
         let output = run(options);
@@ -56,6 +65,7 @@ fn help_explains_every_option() {
         "--no-sg",
         "--hostile",
         "--replay",
+        "--tap",
         "--pcap",
         "--json",
     ] {

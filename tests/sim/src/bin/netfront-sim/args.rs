@@ -73,6 +73,17 @@ pub struct Args {
     )]
     pub replay: Option<PathBuf>,
 
+    /// Connect the backend's domain to this TAP device of the machine, which is made if it does not
+    /// exist (as root): the machine's own ping, curl and iperf talk to the client's stack, until
+    /// Ctrl-C or the end of --seconds
+    #[cfg(target_os = "linux")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        conflicts_with_all = ["bytes", "domains", "threads", "hostile", "replay"],
+    )]
+    pub tap: Option<String>,
+
     /// Write what crosses the ring to a pcap file, with virtual time in nanoseconds
     #[arg(long, value_name = "FILE")]
     pub pcap: Option<PathBuf>,
@@ -94,6 +105,11 @@ impl Args {
     /// Bytes that all clients are to transfer both ways; `None`: until time is up.
     pub fn bytes_in_all(&self) -> Option<u64> {
         self.bytes().map(|bytes| bytes.saturating_mul(2 * u64::from(self.domains)))
+    }
+
+    /// What the backend takes from a client.
+    pub fn back_features(&self) -> Features {
+        Features { scatter_gather: !self.no_sg, ..Features::ALL }.coherent()
     }
 
     /// What the client's device asks for.

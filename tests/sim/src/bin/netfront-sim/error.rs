@@ -28,6 +28,12 @@ impl Error {
         Error(format!("--replay {}: {why}", path.display()))
     }
 
+    /// The TAP device can't be used.
+    #[cfg(target_os = "linux")]
+    pub fn tap(name: &str, error: &io::Error) -> Error {
+        Error(format!("--tap {name}: {error}"))
+    }
+
     /// Nothing was transferred for too long.
     pub fn stalled(time: Duration, bytes: u64) -> Error {
         Error(format!("nothing was transferred for {time:?} after {bytes} bytes"))

@@ -29,9 +29,12 @@ mod report;
 mod served;
 mod stack;
 mod stream;
+#[cfg(target_os = "linux")]
+mod tap;
 mod threads;
 mod world;
 
+use core::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -71,10 +74,16 @@ fn main() -> ExitCode {
 enum Job {
     Streams(Box<World>),
     Replay(Box<Replay>),
+    #[cfg(target_os = "linux")]
+    Tap(Box<tap::Job>),
 }
 
 impl Job {
     fn new(args: &Args) -> Result<Job, Error> {
+        #[cfg(target_os = "linux")]
+        if let Some(name) = &args.tap {
+            return Ok(Job::Tap(Box::new(tap::Job::new(args, name)?)));
+        }
         Ok(match &args.replay {
             Some(path) => Job::Replay(Box::new(Replay::new(args, path)?)),
             None => Job::Streams(Box::new(World::new(args)?)),
@@ -93,16 +102,28 @@ fn run(job: Job, args: &Args) -> Result<bool, Stop> {
             found
         }
         Job::Replay(replay) => replay.run()?,
+        #[cfg(target_os = "linux")]
+        Job::Tap(job) => {
+            let report = job.run()?;
+            print(args, &report, report.json())?;
+            return Ok(report.ok());
+        }
     };
     let report = Report::new(args, &found);
+    let table = report.table(started.elapsed());
+    print(args, &table, report.json())?;
+    Ok(report.ok())
+}
+
+/// Prints a report.
+fn print(args: &Args, table: &impl Display, json: serde_json::Result<String>) -> io::Result<()> {
     let mut out = io::stdout().lock();
     if args.json {
-        writeln!(out, "{}", report.json().map_err(io::Error::from)?)?;
+        writeln!(out, "{}", json?)?;
     } else {
-        write!(out, "{}", report.table(started.elapsed()))?;
+        write!(out, "{table}")?;
     }
-    out.flush()?;
-    Ok(report.ok())
+    out.flush()
 }
 
 /// Takes a lock. What a panic left behind is of no use to anybody, for the panic ends the run.

@@ -141,6 +141,7 @@ impl<N: Netif> Stack<N> {
     }
 }
 
-fn to_smoltcp(now: Instant) -> smoltcp::time::Instant {
+/// A moment, for smoltcp.
+pub fn to_smoltcp(now: Instant) -> smoltcp::time::Instant {
     smoltcp::time::Instant::from_micros(i64::try_from(now.0 / 1000).unwrap_or(i64::MAX))
 }

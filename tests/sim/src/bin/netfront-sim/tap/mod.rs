@@ -1,0 +1,192 @@
+//! `--tap`: the machine's own ping, curl and iperf talk to the stack behind our netfront.
+//!
+//! ```text
+//!   client domain                  backend domain            Linux
+//!   servers       server.rs        uplink.rs                 ping, curl, iperf
+//!   smoltcp                                                  TCP/IP
+//!   Netfront ══════ rings ══════ Netback ── device.rs ────── TAP device
+//! ```
+//!
+//! Domains run on threads, in real time, until Ctrl-C or the end of `--seconds`.
+
+mod device;
+mod http;
+mod report;
+mod server;
+mod uplink;
+mod vnet;
+
+use core::time::Duration;
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use tun_rs::InterruptEvent;
+use xen_grant::{DomId, FramePool, GrantTable};
+use xen_netfront::netback::{self, Netback};
+use xen_netfront::netfront::Netfront;
+use xen_sim::{Ctx, Domain, Host, Task, run_on_thread};
+
+use crate::args::Args;
+use crate::capture::Pcap;
+use crate::client;
+use crate::error::{Error, Stop};
+use crate::lock;
+use crate::served::QUEUE;
+use crate::world::{BACK, leaks, vif};
+
+use device::{Addresses, Tap};
+pub use report::Report;
+use server::Server;
+use uplink::{Alarm, Uplink, Watch};
+
+const FRONT: DomId = DomId(BACK.0 + 1);
+/// The addresses of the stack behind netfront.
+const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(10, 55, 0, 2);
+const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0xfd55, 0, 0, 0, 0, 0, 0, 2);
+/// The addresses that a device of our own making gets.
+const LINUX_V4: Ipv4Addr = Ipv4Addr::new(10, 55, 0, 1);
+const LINUX_V6: Ipv6Addr = Ipv6Addr::new(0xfd55, 0, 0, 0, 0, 0, 0, 1);
+
+/// Pages of the backend: a full queue of the largest packets, and a batch from the client.
+const BACK_PAGES: usize = QUEUE * 18 + 64 * 18 + 64;
+/// How often it looks whether it is time to end.
+const LOOK: Duration = Duration::from_millis(20);
+/// Time that the client has to disconnect.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// The host, its two domains and the device.
+pub struct Job {
+    args: Args,
+    name: String,
+    host: Host,
+    front: Domain,
+    back: Domain,
+    server: Mutex<Server>,
+    uplink: Mutex<Uplink>,
+    watch: Option<Watch>,
+    pcap: Option<Pcap>,
+}
+
+impl Job {
+    /// Opens the device and builds it all; nothing runs yet.
+    pub fn new(args: &Args, name: &str) -> Result<Job, Error> {
+        let host = Host::threaded(args.seed);
+        let back = host.add_domain(BACK, BACK_PAGES as u32 + 64);
+        let front = host.add_domain(FRONT, client::POOL_PAGES as u32 + 64);
+        host.toolstack().add_vif(&vif(FRONT, args.mtu));
+        let pcap = args.pcap.as_ref().map(|path| Pcap::create(path, &front)).transpose()?;
+
+        let pool = FramePool::new(&back, BACK_PAGES)?;
+        let own = Addresses { v4: LINUX_V4, v6: LINUX_V6, mtu: args.mtu };
+        let tap = Tap::open(name, true, &own, &pool).map_err(|error| Error::tap(name, &error))?;
+        let config = netback::Config {
+            queue_packets: QUEUE,
+            queue_frames: QUEUE * 18,
+            features: args.back_features(),
+            ..netback::Config::default()
+        };
+        let vif = Netback::open(back.clone(), back.store(), &pool, FRONT, 0, config)?;
+        let (alarm, watch) = Alarm::new(tap.device(), &back);
+        let uplink = Uplink::new(vif, tap, alarm);
+
+        let pool = FramePool::new(&front, client::POOL_PAGES)?;
+        let table = GrantTable::new(&front);
+        let config = args.front_config();
+        let net = Netfront::open(front.clone(), front.store(), &pool, &table, 0, config)?;
+        let server = Server::new(&front, &pool, net, pcap.clone(), args.seed);
+        let (server, uplink) = (Mutex::new(server), Mutex::new(uplink));
+        let (args, name) = (args.clone(), name.to_owned());
+        Ok(Job { args, name, host, front, back, server, uplink, watch: Some(watch), pcap })
+    }
+
+    /// Runs until it is told to end.
+    pub fn run(mut self) -> Result<Report, Stop> {
+        let told = Arc::<AtomicBool>::default();
+        for signal in [SIGINT, SIGTERM] {
+            signal_hook::flag::register(signal, told.clone())?;
+        }
+        let interrupt = InterruptEvent::new()?;
+        let watch = self.watch.take();
+        let Job { server, uplink, front, back, .. } = &self;
+        let stop = AtomicBool::new(false);
+        let left = thread::scope(|scope| {
+            let (stop, interrupt) = (&stop, &interrupt);
+            scope.spawn(move || {
+                run_on_thread(back, &mut |ctx: &mut Ctx<'_>| lock(uplink).run(ctx), stop);
+            });
+            scope.spawn(move || watch.map(|watch| watch.run(interrupt)));
+            let client = scope.spawn(move || {
+                run_on_thread(front, &mut |ctx: &mut Ctx<'_>| lock(server).run(ctx), stop);
+            });
+            let result = self.wait(&told, || client.is_finished());
+            stop.store(true, Ordering::Relaxed);
+            let _ = interrupt.trigger();
+            result
+        })?;
+        Ok(self.report(left)?)
+    }
+
+    /// Waits for the end, and has the client leave. False if it does not.
+    fn wait(&self, told: &AtomicBool, is_gone: impl Fn() -> bool) -> io::Result<bool> {
+        let end = self.args.seconds.map(|time| self.host.now() + time);
+        let mut announced = false;
+        loop {
+            let over = end.is_some_and(|end| self.host.now() >= end);
+            if over || told.load(Ordering::Relaxed) || is_gone() {
+                break;
+            }
+            if !announced && lock(&self.server).is_up() {
+                announced = true;
+                self.announce()?;
+            }
+            thread::sleep(LOOK);
+        }
+        lock(&self.server).leave();
+        self.front.wake();
+        let end = self.host.now() + FAREWELL;
+        while !is_gone() && self.host.now() < end {
+            thread::sleep(LOOK);
+        }
+        Ok(is_gone())
+    }
+
+    /// Says what can be talked to.
+    fn announce(&self) -> io::Result<()> {
+        let text = format!(
+            "{}: {CLIENT_V4} and {CLIENT_V6} are up behind netfront: ping; HTTP 80, echo 7, \
+             discard 9 and 5001\n",
+            self.name
+        );
+        if self.args.json {
+            io::stderr().write_all(text.as_bytes())
+        } else {
+            io::stdout().write_all(text.as_bytes())
+        }
+    }
+
+    fn report(self, left: bool) -> Result<Report, Error> {
+        let Job { args, name, host, server, uplink, pcap, .. } = self;
+        let server = server.into_inner().unwrap_or_else(|error| error.into_inner());
+        let mut uplink = uplink.into_inner().unwrap_or_else(|error| error.into_inner());
+        let mut problems = Vec::new();
+        if !left {
+            problems.push("the client could not disconnect".to_owned());
+        }
+        if let Some(error) = uplink.error() {
+            problems.push(format!("{name} can't be read any more: {error}"));
+        }
+        let mut report = Report::new(&args, &name, host.now(), &server, &uplink);
+        let pool = server.pool().clone();
+        drop((server, uplink));
+        if let Some(pcap) = pcap {
+            pcap.finish()?;
+        }
+        problems.extend(leaks(&pool, &host, FRONT));
+        report.add_problems(problems);
+        Ok(report)
+    }
+}
