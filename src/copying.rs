@@ -79,8 +79,12 @@ impl<Io: RawIo + ?Sized> RawIo for &mut Io {
 /// Free bytes in front of a received packet, for whoever sends it on with more headers.
 pub const HEADROOM: usize = 64;
 
-/// Blocks kept for later. More than this are not in flight at once, usually.
-const SPARE: usize = 64;
+/// Blocks kept for later. More than this are not in flight at once, usually: a
+/// [`Coalescer`](crate::offload::Coalescer) above may keep 144.
+const SPARE: usize = 160;
+
+/// The same, of blocks for large packets.
+const SPARE_LARGE: usize = 16;
 
 /// A device on top of a [`RawIo`].
 pub struct Copying<Io> {
@@ -89,6 +93,8 @@ pub struct Copying<Io> {
     mtu: usize,
     /// Free blocks, each of [`block_size`](Copying::block_size).
     spare: Vec<HeapBlock>,
+    /// Free blocks, each of [`large_size`](Copying::large_size), if that is more.
+    large: Vec<HeapBlock>,
     /// Sent, but `io` has no room yet: a frame, then what is left of the packet that it was cut
     /// from, then more packets.
     frame: Option<(TxBuf<HeapBlock>, Meta)>,
@@ -106,6 +112,7 @@ impl<Io: RawIo> Copying<Io> {
             mac,
             mtu: mtu.min(MAX_PACKET - ETHERNET_HEADER),
             spare: Vec::with_capacity(SPARE),
+            large: Vec::with_capacity(SPARE_LARGE),
             frame: None,
             segments: None,
             packets: VecDeque::with_capacity(MAX_SLOTS),
@@ -123,14 +130,19 @@ impl<Io: RawIo> Copying<Io> {
         Features { scatter_gather: true, ..self.io.features() }.coherent()
     }
 
-    /// The most that a block is to hold.
-    fn max_packet(&self) -> usize {
-        let features = self.features();
-        if features.gso_v4 || features.gso_v6 { MAX_PACKET } else { self.max_frame() }
+    /// Bytes of a block for a frame.
+    fn block_size(&self) -> usize {
+        self.max_frame().saturating_add(HEADROOM)
     }
 
-    fn block_size(&self) -> usize {
-        self.max_packet().saturating_add(HEADROOM)
+    /// Bytes of a block for whatever `io` takes and gives.
+    fn large_size(&self) -> usize {
+        let features = self.features();
+        if features.gso_v4 || features.gso_v6 {
+            MAX_PACKET.saturating_add(HEADROOM)
+        } else {
+            self.block_size()
+        }
     }
 
     /// Passes on what waits, until `io` has no room; whether nothing is left.
@@ -189,7 +201,7 @@ impl<Io: RawIo> Copying<Io> {
     /// Makes the next segment.
     fn cut(&mut self, mut segments: Segments<TxBuf<HeapBlock>>) {
         let before = segments.copied().payload;
-        let segment = segments.cut(|| Some(TxBuf::new(self.take_block(), 0)));
+        let segment = segments.cut(|| Some(TxBuf::new(self.take_block(self.block_size()), 0)));
         let copied = segments.copied().payload - before;
         self.stats.copies += u64::from(copied > 0);
         self.stats.copied_bytes += copied;
@@ -211,7 +223,8 @@ impl<Io: RawIo> Copying<Io> {
             Err(packet) => packet,
         };
         let len = packet.len();
-        let mut buf = TxBuf::new(self.take_block(), 0);
+        let size = if len > self.max_frame() { self.large_size() } else { self.block_size() };
+        let mut buf = TxBuf::new(self.take_block(size), 0);
         packet.copy_to_slice(buf.append(len)?)?;
         self.stats.linearised_packets += 1;
         self.stats.linearised_bytes += len as u64;
@@ -219,14 +232,21 @@ impl<Io: RawIo> Copying<Io> {
         Some(buf)
     }
 
-    fn take_block(&mut self) -> HeapBlock {
-        self.spare.pop().unwrap_or_else(|| HeapBlock::new(self.block_size()))
+    fn take_block(&mut self, size: usize) -> HeapBlock {
+        let spare = if size == self.block_size() { &mut self.spare } else { &mut self.large };
+        let block = spare.pop().filter(|block| block.bytes().len() == size);
+        block.unwrap_or_else(|| HeapBlock::new(size))
     }
 
     fn keep_block(&mut self, buf: TxBuf<HeapBlock>) {
         let block = buf.into_parts().0;
-        if self.spare.len() < SPARE && block.bytes().len() == self.block_size() {
-            self.spare.push(block);
+        let size = block.bytes().len();
+        if size == self.block_size() {
+            if self.spare.len() < SPARE {
+                self.spare.push(block);
+            }
+        } else if size == self.large_size() && self.large.len() < SPARE_LARGE {
+            self.large.push(block);
         }
     }
 }
@@ -267,7 +287,7 @@ impl<Io: RawIo> Netif for Copying<Io> {
     }
 
     fn alloc(&mut self, headroom: usize) -> Option<TxBuf<HeapBlock>> {
-        Some(TxBuf::new(self.take_block(), headroom))
+        Some(TxBuf::new(self.take_block(self.block_size()), headroom))
     }
 
     fn reserve(&mut self, slots: usize) -> Option<CopyingPermit<'_, Io>> {
@@ -275,16 +295,16 @@ impl<Io: RawIo> Netif for Copying<Io> {
     }
 
     fn receive(&mut self, budget: usize, mut sink: impl FnMut(RxOf<Self>)) -> usize {
-        let (room, max) = (self.max_packet(), self.max_frame());
+        let (size, max) = (self.large_size(), self.max_frame());
         let mut received = 0;
         for _ in 0..budget {
-            let mut buf = TxBuf::new(self.take_block(), HEADROOM);
-            let target = buf.append(room).unwrap_or_default();
+            let mut buf = TxBuf::new(self.take_block(size), HEADROOM);
+            let target = buf.append(size - HEADROOM).unwrap_or_default();
             let Some((len, meta)) = self.io.recv_meta(target) else {
                 self.keep_block(buf);
                 break;
             };
-            if len > if meta.gso.is_some() { room } else { max } {
+            if len > if meta.gso.is_some() { size - HEADROOM } else { max } {
                 self.stats.rx_dropped += 1;
                 self.keep_block(buf);
                 continue;

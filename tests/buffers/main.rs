@@ -6,6 +6,10 @@ mod allocations;
 mod copying;
 mod devices;
 mod model;
+mod offloads;
+mod pipe;
+#[cfg(feature = "smoltcp")]
+mod stacks;
 
 use allocations::allocations;
 use devices::{frames, heap};
