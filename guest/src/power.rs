@@ -10,7 +10,7 @@ use crate::hypercall::{self, Errno};
 use crate::shutdown::{self, Request};
 use crate::{Xen, clock, console, entropy, events, logger, memory, xenstore};
 
-/// How [`Xen::suspend`](crate::Xen::suspend) ended.
+/// How a suspend ended ([`Xen::obey`](crate::Xen::obey)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Suspended {
@@ -58,8 +58,19 @@ fn look(xen: Xen) -> Result<Option<Request>, StoreError> {
     Ok(request)
 }
 
+/// Does what the toolstack asks for; only a suspend comes back.
+pub fn obey(request: Request) -> Suspended {
+    let reason = match request {
+        Request::Suspend => return suspend(),
+        Request::Reboot => xen_sys::SHUTDOWN_reboot,
+        Request::PowerOff | Request::Halt => xen_sys::SHUTDOWN_poweroff,
+    };
+    log::info!("stopping: {request:?}");
+    stop(reason)
+}
+
 /// Sleeps until the toolstack has us go on.
-pub fn suspend() -> Suspended {
+fn suspend() -> Suspended {
     log::info!("going to sleep");
     let resumed = match hypercall::suspend() {
         Ok(0) => true,
@@ -92,15 +103,6 @@ fn wake_up() -> Result<(), Errno> {
     events::resume()?;
     console::init()?;
     xenstore::resume()
-}
-
-/// Stops the domain as the toolstack asked. A suspend that nobody obeyed stops it for good.
-pub fn obey(request: Request) -> ! {
-    log::info!("stopping: {request:?}");
-    stop(match request {
-        Request::Reboot => xen_sys::SHUTDOWN_reboot,
-        Request::PowerOff | Request::Halt | Request::Suspend => xen_sys::SHUTDOWN_poweroff,
-    })
 }
 
 /// Stops the domain in good order (`SHUTDOWN_poweroff`, xen/sched.h).

@@ -40,6 +40,12 @@ impl Xen {
         boot::command_line()
     }
 
+    /// The value of a word `NAME=VALUE` of the command line; the first one counts.
+    pub fn option(self, name: &str) -> Option<&'static str> {
+        let mut words = self.command_line().split_ascii_whitespace();
+        words.find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+    }
+
     /// Sleeps until an event channel fires or `until` has come; comes back at once if one has
     /// fired since the last call returned.
     ///
@@ -83,22 +89,17 @@ impl Xen {
     /// be asked each time round the main loop, which [`wait`](Xen::wait) wakes for it.
     ///
     /// The first call tells the toolstack that this domain obeys. From then on it counts on us:
-    /// hand [`Request::Suspend`] to [`suspend`](Xen::suspend), all else to
-    /// [`shut_down`](Xen::shut_down).
+    /// hand each request to [`obey`](Xen::obey), at once or when all is in order.
     pub fn shutdown_request(self) -> Option<Request> {
         power::request(self)
     }
 
-    /// Sleeps until the toolstack has saved, copied or moved the domain. If the outcome is
-    /// [`Suspended::Resumed`], tell every device.
+    /// Does what the toolstack asks for. This returns only from [`Request::Suspend`], when the
+    /// toolstack has saved, copied or moved the domain; if the outcome is [`Suspended::Resumed`],
+    /// tell every device.
     ///
     /// Pages of other domains that are mapped are not in the domain that wakes up.
-    pub fn suspend(self) -> Suspended {
-        power::suspend()
-    }
-
-    /// Stops the domain as the toolstack asked.
-    pub fn shut_down(self, request: Request) -> ! {
+    pub fn obey(self, request: Request) -> Suspended {
         power::obey(request)
     }
 

@@ -4,7 +4,6 @@ use alloc::vec::Vec;
 use core::mem;
 
 use xen_grant::{FramePool, GrantTable};
-use xen_guest::shutdown::Request;
 use xen_guest::{Suspended, Xen};
 use xen_netfront::netfront::{Link, Netfront};
 use xen_netfront::platform::Platform;
@@ -78,14 +77,8 @@ fn serve(xen: Xen, options: &Options) -> Result<(), &'static str> {
 
 /// Does what the toolstack asks for.
 fn obey(xen: Xen, stages: &mut [Stage]) {
-    match xen.shutdown_request() {
-        Some(Request::Suspend) => {
-            if xen.suspend() == Suspended::Resumed {
-                stages.iter_mut().for_each(Stage::resumed);
-            }
-        }
-        Some(request) => xen.shut_down(request),
-        None => {}
+    if xen.shutdown_request().map(|asked| xen.obey(asked)) == Some(Suspended::Resumed) {
+        stages.iter_mut().for_each(Stage::resumed);
     }
 }
 
