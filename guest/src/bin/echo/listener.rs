@@ -7,7 +7,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use smoltcp::iface::{SocketHandle, SocketSet};
-use smoltcp::socket::tcp::{Socket, SocketBuffer};
+use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::time::{Duration, Instant};
 
 /// One connection of a service. `Default` is what a new one starts with.
@@ -20,7 +20,7 @@ pub trait Connection: Default {
     type Shared<'a>;
 
     /// Takes what has come, gives what there is to say; whether anything has moved. The socket is
-    /// connected, or on its way to being closed.
+    /// connected, or being closed.
     fn turn(&mut self, socket: &mut Socket<'_>, shared: &mut Self::Shared<'_>) -> bool;
 }
 
@@ -76,7 +76,9 @@ impl<C: Connection> Listener<C> {
                     now
                 });
                 slot.moved = Some(last);
-                if slot.connection.turn(socket, shared) {
+                // Half open, it looks like one whose peer has said all it had to say.
+                let open = socket.state() != State::SynReceived;
+                if open && slot.connection.turn(socket, shared) {
                     slot.moved = Some(now);
                     moved = true;
                 } else if now >= last + C::IDLE {

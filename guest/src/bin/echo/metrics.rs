@@ -17,14 +17,20 @@ const GAUGES: [Number; 5] = [
     ("quarantined_pages", "Pages the backend does not let go of", |vif| vif.quarantined as u64),
 ];
 
-const COUNTERS: [Number; 26] = [
+const COUNTERS: [Number; 33] = [
     ("rx_packets", "Packets received", |vif| vif.stats.rx_packets),
     ("rx_bytes", "Their bytes", |vif| vif.stats.rx_bytes),
     ("rx_slots", "Slots they took", |vif| vif.stats.rx_slots),
+    ("rx_gso", "Large ones among them", |vif| vif.stats.rx_gso),
     ("rx_starved", "Slots left empty for want of a page", |vif| vif.stats.no_frame),
     ("tx_packets", "Packets sent", |vif| vif.stats.tx_packets),
     ("tx_bytes", "Their bytes", |vif| vif.stats.tx_bytes),
     ("tx_slots", "Slots they took", |vif| vif.stats.tx_slots),
+    ("tx_gso", "Large ones among them", |vif| vif.stats.tx_gso),
+    ("tx_blank", "Those with a blank checksum", |vif| vif.stats.tx_blank),
+    ("tx_filled", "Blank checksums filled in by the driver", |vif| vif.stats.tx_filled),
+    ("tx_cut", "Large packets cut by the driver", |vif| vif.stats.tx_cut),
+    ("tx_gathered", "Packets put into fewer slots by the driver", |vif| vif.stats.tx_gathered),
     ("tx_completed_slots", "Slots answered", |vif| vif.stats.tx_completed),
     ("grants", "Pages granted", |vif| vif.stats.grants),
     ("revokes", "Grants ended", |vif| vif.stats.revokes),
@@ -34,7 +40,8 @@ const COUNTERS: [Number; 26] = [
     ("copied_bytes", "Payload copied by the driver", |vif| vif.stats.copied_bytes),
     ("linearised_packets", "Packets gathered or scattered", |vif| vif.adaptor.linearised_packets),
     ("linearised_bytes", "Their bytes", |vif| vif.adaptor.linearised_bytes),
-    ("checksums_filled", "Blank checksums filled in", |vif| vif.adaptor.checksums_filled),
+    ("rx_checksums_wrong", "Packets with a wrong checksum", |vif| vif.adaptor.checksums_wrong),
+    ("tx_checksums_left", "Checksums left to the driver", |vif| vif.adaptor.checksums_left),
     ("held_back", "Times a packet waited for room to answer", |vif| vif.adaptor.held_back),
     ("events_sent", "Events sent to the backend", |vif| vif.stats.events_sent),
     ("connects", "Times the vif was connected", |vif| vif.stats.connects),
