@@ -133,7 +133,7 @@ mod tests {
                 let (frame, mut other) = (make(port), make(port));
                 other.extend([7; 900]);
                 assert_eq!(flow_hash(&frame), flow_hash(&other));
-                counts[(u64::from(flow_hash(&frame)) * 4 >> 32) as usize] += 1;
+                counts[((u64::from(flow_hash(&frame)) * 4) >> 32) as usize] += 1;
             }
             assert!(counts.iter().all(|count| (60..140).contains(count)), "{counts:?}");
         }

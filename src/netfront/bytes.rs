@@ -23,7 +23,9 @@ impl BytesInFlight {
         self.total < self.limit.max(1)
     }
 
-    #[inline]
+    // Called only where there is a limit: it takes no room on the path of those who have none.
+
+    #[inline(never)]
     pub(super) fn start(&mut self, id: u16, len: u16) {
         if let Some(each) = self.each.get_mut(usize::from(id)) {
             *each = len;
@@ -33,7 +35,7 @@ impl BytesInFlight {
     }
 
     /// `id` was in flight.
-    #[inline]
+    #[inline(never)]
     pub(super) fn end(&mut self, id: u16) {
         if let Some(each) = self.each.get_mut(usize::from(id)) {
             self.total -= u32::from(core::mem::take(each));

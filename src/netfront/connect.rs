@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use xen_grant::{GrantedPage, Grantee, Quarantine, Reference};
 
-use super::connection::{Connection, Queue, State};
+use super::connection::{Connection, Queue, Queues, State};
 use super::rx::RxQueue;
 use super::target::Target;
 use super::tx::TxQueue;
@@ -59,7 +59,6 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         }
         let offer = self.bus.offer().clone();
         let features = self.config.features_to(&offer);
-        self.connection = Some(Connection::new(features, longest(&offer)));
         let count = self.config.queues_with(&offer);
         let mut nodes = alloc::vec![node("request-rx-copy", 1), node("feature-rx-notify", 1)];
         let own = self.config.features.coherent().nodes();
@@ -72,19 +71,27 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             let dir = if count > 1 { format!("queue-{number}/") } else { String::new() };
             let share = self.references.len() / (count - number) as usize;
             let mine = self.references.split_off(self.references.len() - share);
-            nodes.extend(self.make_queue(now, &offer, mine, &dir)?);
+            let queue = self.make_queue(now, &offer, mine, &dir, &mut nodes)?;
+            match &mut self.connection {
+                Some(connection) => connection.queues.others.push(queue),
+                None => {
+                    let queues = Queues { first: queue, others: Vec::new() };
+                    self.connection = Some(Connection::new(queues, features, longest(&offer)));
+                }
+            }
         }
         Some(nodes)
     }
 
-    /// Makes a queue that grants with `references`.
+    /// Makes a queue that grants with `references`, and adds to `nodes` what is to be published.
     fn make_queue(
         &mut self,
         now: Instant,
         offer: &BackendOffer,
         mut references: Vec<Reference>,
         dir: &str,
-    ) -> Option<Vec<Node>> {
+        nodes: &mut Vec<Node>,
+    ) -> Option<Queue> {
         let grantee = Grantee::new(offer.domain, offer.trusted);
         let mut ring_page = || {
             // If it is not used after all, dropping it ends the grant.
@@ -94,10 +101,8 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         };
         let (tx_page, rx_page) = (ring_page()?, ring_page()?);
         let named = |name: &str, value: u32| (format!("{dir}{name}"), format!("{value}"));
-        let mut nodes = alloc::vec![
-            named("tx-ring-ref", tx_page.number()),
-            named("rx-ring-ref", rx_page.number()),
-        ];
+        nodes.push(named("tx-ring-ref", tx_page.number()));
+        nodes.push(named("rx-ring-ref", rx_page.number()));
         let tx_port = self.platform.alloc_unbound(grantee.domain()).ok()?;
         let mut rx_port = tx_port;
         if self.config.split_event_channels && offer.split_event_channels {
@@ -118,14 +123,13 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         let tx = TxQueue::new(tx_page, start, references, grantee, config.tx_bytes);
         let features = config.features.coherent();
         let rx = RxQueue::new(rx_page, start, rx_references, grantee, target, features);
-        let queue = Queue::new(tx, rx, (tx_port, rx_port), now);
-        self.connection.as_mut()?.queues.push(queue);
-        Some(nodes)
+        Some(Queue::new(tx, rx, (tx_port, rx_port), now))
     }
 
     /// Ends the connection on our side, at once and whatever the backend does.
     pub(super) fn dismantle(&mut self) {
-        for queue in self.connection.take().into_iter().flat_map(|connection| connection.queues) {
+        let Some(connection) = self.connection.take() else { return };
+        for queue in connection.queues.into_iter() {
             self.platform.close(queue.tx_port);
             if queue.rx_port != queue.tx_port {
                 self.platform.close(queue.rx_port);
@@ -150,11 +154,9 @@ impl<P: Platform, S: Store> Netfront<P, S> {
                 self.bus.fail(now);
             }
             State::Live => {
-                let Some(silent) =
-                    connection.queues.iter_mut().find_map(|queue| stalled(queue, now))
-                else {
-                    return;
-                };
+                let mut silent = None;
+                connection.queues.each(|queue| silent = silent.or(stalled(queue, now)));
+                let Some(silent) = silent else { return };
                 log::warn!("vif: {silent} slots unanswered for 10 s, reconnecting");
                 self.stats.stalls += 1;
                 connection.state = State::Stalled;

@@ -2,10 +2,13 @@
 
 use alloc::vec::Vec;
 
-use super::Fault;
+use xen_grant::Quarantine;
+
 use super::rx::RxQueue;
 use super::tx::TxQueue;
+use super::{Fault, Stats};
 use crate::features::Features;
+use crate::header::flow_hash;
 use crate::platform::{Instant, Platform, Port};
 
 /// A pair of rings, and the event channels that announce news on them.
@@ -69,9 +72,107 @@ pub(super) enum State {
     Closing,
 }
 
-/// The queues of one connection. It has at least one once it is published.
+/// The queues of one connection.
+pub(super) struct Queues {
+    /// It has a place of its own, for most vifs have no other.
+    pub(super) first: Queue,
+    pub(super) others: Vec<Queue>,
+}
+
+impl Queues {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Queue> {
+        core::iter::once(&self.first).chain(&self.others)
+    }
+
+    /// The first, if there is no other.
+    #[inline]
+    pub(super) fn only(&mut self) -> Option<&mut Queue> {
+        self.others.is_empty().then_some(&mut self.first)
+    }
+
+    /// Goes through all of them. (One call of `act` in the code, so that it is inlined.)
+    #[inline]
+    pub(super) fn each(&mut self, mut act: impl FnMut(&mut Queue)) {
+        let (mut next, mut others) = (Some(&mut self.first), self.others.iter_mut());
+        while let Some(queue) = next {
+            act(queue);
+            next = others.next();
+        }
+    }
+
+    pub(super) fn into_iter(self) -> impl Iterator<Item = Queue> {
+        core::iter::once(self.first).chain(self.others)
+    }
+
+    /// The queue for a packet that begins with `head`: one flow, one queue.
+    #[inline]
+    pub(super) fn of_flow(&mut self, head: &[u8]) -> &mut Queue {
+        if self.others.is_empty() { &mut self.first } else { self.by_hash(head) }
+    }
+
+    #[inline(never)]
+    fn by_hash(&mut self, head: &[u8]) -> &mut Queue {
+        // The hash as a fraction of 2^32.
+        let count = self.others.len() as u64 + 1;
+        self.number(((u64::from(flow_hash(head)) * count) >> 32) as usize)
+    }
+
+    /// The first is number 0. There are as many as that.
+    #[inline]
+    fn number(&mut self, number: usize) -> &mut Queue {
+        match number.checked_sub(1).and_then(|other| self.others.get_mut(other)) {
+            Some(other) => other,
+            None => &mut self.first,
+        }
+    }
+
+    /// Takes back what the backend is done with, on all queues; returns how many slots that were.
+    #[inline(never)]
+    pub(super) fn complete(
+        &mut self,
+        quarantine: &mut Quarantine,
+        stats: &mut Stats,
+    ) -> Result<usize, Fault> {
+        let mut answered = self.first.tx.complete(quarantine, stats)?;
+        for queue in &mut self.others {
+            answered += queue.tx.complete(quarantine, stats)?;
+        }
+        Ok(answered)
+    }
+
+    /// Shows the backend what has been sent, on all queues.
+    #[inline]
+    pub(super) fn flush(&mut self, stats: &mut Stats, platform: &impl Platform) {
+        let Queue { tx, tx_port, .. } = &mut self.first;
+        tx.flush(stats, platform, *tx_port);
+        if !self.others.is_empty() {
+            self.flush_others(stats, platform);
+        }
+    }
+
+    #[inline(never)]
+    fn flush_others(&mut self, stats: &mut Stats, platform: &impl Platform) {
+        for Queue { tx, tx_port, .. } in &mut self.others {
+            tx.flush(stats, platform, *tx_port);
+        }
+    }
+
+    /// Whether `slots` slots have room, whichever queue they go to.
+    #[inline]
+    pub(super) fn has_room(&self, slots: usize) -> bool {
+        self.first.tx.has_room(slots) && self.others.iter().all(|queue| queue.tx.has_room(slots))
+    }
+
+    /// Slots that are free on the fullest ring.
+    #[inline]
+    pub(super) fn room(&self) -> usize {
+        let others = self.others.iter().map(|queue| queue.tx.room());
+        others.fold(self.first.tx.room(), usize::min)
+    }
+}
+
 pub(super) struct Connection {
-    pub(super) queues: Vec<Queue>,
+    pub(super) queues: Queues,
     /// What packets to the backend may use.
     pub(super) features: Features,
     /// The most bytes of a packet that is not to be cut, Ethernet header included.
@@ -82,8 +183,8 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(features: Features, longest: usize) -> Connection {
-        Connection { queues: Vec::new(), features, longest, state: State::Waiting, next: 0 }
+    pub(super) fn new(queues: Queues, features: Features, longest: usize) -> Connection {
+        Connection { queues, features, longest, state: State::Waiting, next: 0 }
     }
 
     /// The backend is connected. True if it was not before.
@@ -92,7 +193,7 @@ impl Connection {
         let news = self.state == State::Waiting;
         if self.state <= State::NoCarrier && self.state != to {
             self.state = to;
-            self.queues.iter_mut().for_each(|queue| queue.tx_moved = now);
+            self.queues.each(|queue| queue.tx_moved = now);
         }
         news
     }
@@ -119,19 +220,21 @@ impl Connection {
         }
     }
 
-    /// The queues to receive from, each once, another one first each time.
-    #[inline]
-    pub(super) fn in_turn(&mut self) -> impl Iterator<Item = &mut Queue> {
-        let first = self.next;
-        self.next = if first + 1 < self.queues.len() { first + 1 } else { 0 };
-        let (later, sooner) = self.queues.split_at_mut_checked(first).unwrap_or_default();
-        sooner.iter_mut().chain(later)
-    }
-
-    /// Slots that are free on the fullest ring.
-    #[inline]
-    pub(super) fn room(&self) -> usize {
-        self.queues.iter().map(|queue| queue.tx.room()).min().unwrap_or(0)
+    /// Lets each queue receive within what is left of `budget`, another one first each time, until
+    /// one is at fault; returns how much they took.
+    pub(super) fn in_turn(
+        &mut self,
+        budget: usize,
+        mut receive: impl FnMut(&mut Queue, usize) -> Result<usize, Fault>,
+    ) -> Result<usize, Fault> {
+        let (last, mut left) = (self.queues.others.len(), budget);
+        let mut number = self.next;
+        self.next = if number < last { number + 1 } else { 0 };
+        for _ in 0..=last {
+            left -= receive(self.queues.number(number), left)?.min(left);
+            number = if number < last { number + 1 } else { 0 };
+        }
+        Ok(budget - left)
     }
 
     /// Asks for events on all queues. True if there is something to do already.
@@ -140,32 +243,18 @@ impl Connection {
             // `service` has not seen it yet, or waits for the backend to close.
             return self.state == State::Broken;
         }
-        let mut busy = false;
-        for queue in &mut self.queues {
-            match queue.arm() {
-                Ok(news) => busy |= news,
-                Err(fault) => {
-                    self.break_down(fault);
-                    return true;
-                }
-            }
+        let (mut busy, mut fault) = (false, None);
+        self.queues.each(|queue| match queue.arm() {
+            Ok(news) => busy |= news,
+            Err(found) => fault = Some(found),
+        });
+        if let Some(fault) = fault {
+            self.break_down(fault);
+            return true;
         }
         if !busy {
-            self.queues.iter_mut().for_each(|queue| queue.say_handled(platform));
+            self.queues.each(|queue| queue.say_handled(platform));
         }
         busy
-    }
-}
-
-/// The queue for a packet that begins with these bytes: one flow, one queue.
-#[inline]
-pub(super) fn queue_for<'a>(queues: &'a mut [Queue], head: &[u8]) -> Option<&'a mut Queue> {
-    match queues {
-        [only] => Some(only),
-        many => {
-            let hash = u64::from(crate::header::flow_hash(head));
-            // The hash as a fraction of 2^32.
-            many.get_mut((hash * many.len() as u64 >> 32) as usize)
-        }
     }
 }

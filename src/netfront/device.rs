@@ -3,7 +3,6 @@
 use xen_grant::Frame;
 
 use super::connect::LINK_HEADER;
-use super::connection::queue_for;
 use super::{Link, Netfront, TxPermit, software};
 use crate::buffer::{TxBuf, TxPacket};
 use crate::header::MacAddr;
@@ -101,12 +100,12 @@ impl<P: Platform, S: Store> Netif for Netfront<P, S> {
 }
 
 impl<P: Platform, S: Store> Netfront<P, S> {
-    /// Room on the queue of a packet that begins with `head`.
+    /// Room for a packet that begins with `head`, on the queue that it will go to.
     #[inline]
     fn reserve_for(&mut self, head: &[u8], slots: usize) -> Option<TxPermit<'_>> {
         self.make_room(head, slots)?;
         let connection = self.connection.as_mut()?;
-        Some(TxPermit::for_flow(connection, head, slots, &self.pool, &mut self.stats))
+        Some(TxPermit::new(connection, slots, &self.pool, &mut self.stats))
     }
 
     /// Sees to it that the queue of a flow has so much room; `None` if it has not.
@@ -114,7 +113,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     fn make_room(&mut self, head: &[u8], slots: usize) -> Option<()> {
         for complete in [true, false] {
             let connection = self.connection.as_mut().filter(|it| it.takes_packets())?;
-            if queue_for(&mut connection.queues, head)?.tx.room() >= slots {
+            if connection.queues.of_flow(head).tx.has_room(slots) {
                 return Some(());
             }
             if complete {
@@ -125,6 +124,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     }
 
     #[cold]
+    #[expect(clippy::result_large_err, reason = "the packet comes back, not an error")]
     fn send_cut(&mut self, packet: TxPacket) -> Result<(), TxPacket> {
         let features = self.features();
         let Some(slots) = software::slots_when_cut(&packet, &features) else {
@@ -135,9 +135,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             return Err(packet);
         }
         let Some(connection) = &mut self.connection else { return Err(packet) };
-        let Some(queue) = queue_for(&mut connection.queues, packet.head()) else {
-            return Err(packet);
-        };
+        let queue = connection.queues.of_flow(packet.head());
         let alloc = || self.pool.take();
         software::cut(packet, &features, alloc, &mut self.stats, |segment, stats| {
             // Shorter than the packet, which has a `u16` of bytes at most.

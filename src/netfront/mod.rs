@@ -276,35 +276,36 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         let Some(connection) = self.connection.as_mut().filter(|it| !it.is_broken()) else {
             return 0;
         };
-        let (mut looked, mut fault) = (0, None);
-        for queue in connection.in_turn() {
-            let left = budget - looked;
-            match queue.rx.poll(left, &mut self.quarantine, &mut self.stats, &mut sink) {
-                Ok(packets) => looked += packets,
-                Err(found) => {
-                    fault = Some(found);
-                    break;
-                }
+        let (quarantine, stats) = (&mut self.quarantine, &mut self.stats);
+        let looked = match connection.queues.only() {
+            Some(queue) => queue.rx.poll(budget, quarantine, stats, sink),
+            None => connection.in_turn(budget, |queue, budget| {
+                queue.rx.poll(budget, quarantine, stats, &mut sink)
+            }),
+        };
+        match looked {
+            Ok(0) => 0,
+            Ok(looked) => {
+                self.refill();
+                looked
+            }
+            Err(fault) => {
+                connection.break_down(fault);
+                0
             }
         }
-        if let Some(fault) = fault {
-            connection.break_down(fault);
-        } else if looked > 0 {
-            self.refill();
-        }
-        looked
     }
 
     pub(crate) fn refill(&mut self) {
         let Some(connection) = self.connection.as_mut().filter(|it| !it.is_broken()) else {
             return;
         };
-        for queue in &mut connection.queues {
+        connection.queues.each(|queue| {
             if queue.rx.refill(&self.pool, &mut self.stats) == Notify::Needed {
                 self.stats.events_sent += 1;
                 self.platform.notify(queue.rx_port);
             }
-        }
+        });
     }
 
     // -- transmit ---------------------------------------------------------------------------
@@ -312,8 +313,8 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     /// A frame to write a packet into. `None` when the pool has none left.
     #[inline]
     pub fn frame(&mut self) -> Option<Frame> {
-        match self.connection.as_mut().and_then(|connection| connection.queues.first_mut()) {
-            Some(queue) => queue.tx.frame(&self.pool),
+        match &mut self.connection {
+            Some(connection) => connection.queues.first.tx.frame(&self.pool),
             None => self.pool.take(),
         }
     }
@@ -334,7 +335,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     #[inline]
     pub fn reserve(&mut self, slots: usize) -> Option<TxPermit<'_>> {
         let connection = self.connection.as_mut().filter(|it| it.takes_packets())?;
-        if connection.room() < slots {
+        if !connection.queues.has_room(slots) {
             return None;
         }
         Some(TxPermit::new(connection, slots, &self.pool, &mut self.stats))
@@ -351,7 +352,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     /// How many slots have room now, whichever queue they go to.
     #[inline]
     pub fn room(&self) -> usize {
-        self.connection.as_ref().map_or(0, Connection::room)
+        self.connection.as_ref().map_or(0, |connection| connection.queues.room())
     }
 
     /// The most fragments that a packet to this backend may have: 18, or 1 if it takes no
@@ -365,9 +366,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         let Some(connection) = self.connection.as_mut().filter(|it| !it.is_broken()) else {
             return;
         };
-        for queue in &mut connection.queues {
-            queue.tx.flush(&mut self.stats, &self.platform, queue.tx_port);
-        }
+        connection.queues.flush(&mut self.stats, &self.platform);
     }
 
     /// Takes back the pages of packets that have been sent; returns how many slots that were.
@@ -375,17 +374,15 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         let Some(connection) = self.connection.as_mut().filter(|it| !it.is_broken()) else {
             return 0;
         };
-        let mut slots = 0;
-        for queue in &mut connection.queues {
-            match queue.tx.complete(&mut self.quarantine, &mut self.stats) {
-                Ok(answered) => slots += answered,
-                Err(fault) => {
-                    connection.break_down(fault);
-                    return 0;
-                }
-            }
-        }
-        slots
+        let (quarantine, stats) = (&mut self.quarantine, &mut self.stats);
+        let answered = match connection.queues.only() {
+            Some(queue) => queue.tx.complete(quarantine, stats),
+            None => connection.queues.complete(quarantine, stats),
+        };
+        answered.unwrap_or_else(|fault| {
+            connection.break_down(fault);
+            0
+        })
     }
 
     /// Flushes, and asks the backend for an event at the next packet. True if there is something
@@ -396,7 +393,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     }
 
     fn queues(&self) -> impl Iterator<Item = &connection::Queue> {
-        self.connection.iter().flat_map(|connection| &connection.queues)
+        self.connection.iter().flat_map(|connection| connection.queues.iter())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use xen_grant::{Frame, FramePool};
 
-use super::connection::{Connection, Queue, queue_for};
+use super::connection::{Connection, Queues};
 use super::software;
 use super::stats::Stats;
 use crate::buffer::{TxBuf, TxPacket, View};
@@ -16,7 +16,7 @@ use crate::wire::MAX_PACKET;
 /// more slots together.
 #[must_use = "a permit that is not used reserves nothing"]
 pub struct TxPermit<'a> {
-    queues: &'a mut [Queue],
+    queues: &'a mut Queues,
     features: Features,
     longest: usize,
     /// Slots left.
@@ -26,7 +26,7 @@ pub struct TxPermit<'a> {
 }
 
 impl<'a> TxPermit<'a> {
-    /// Room for `slots` slots on any queue; the caller has seen that it is there.
+    /// Room for `slots` slots; the caller has seen that it is there, on whichever queue.
     #[inline]
     pub(super) fn new(
         connection: &'a mut Connection,
@@ -35,20 +35,6 @@ impl<'a> TxPermit<'a> {
         stats: &'a mut Stats,
     ) -> TxPermit<'a> {
         let Connection { queues, features, longest, .. } = connection;
-        TxPermit { queues, features: *features, longest: *longest, slots, pool, stats }
-    }
-
-    /// Room on the queue of packets that begin with `head`; the caller has seen that it is there.
-    #[inline]
-    pub(super) fn for_flow(
-        connection: &'a mut Connection,
-        head: &[u8],
-        slots: usize,
-        pool: &'a FramePool,
-        stats: &'a mut Stats,
-    ) -> TxPermit<'a> {
-        let Connection { queues, features, longest, .. } = connection;
-        let queues = queue_for(queues, head).map_or(&mut [][..], core::slice::from_mut);
         TxPermit { queues, features: *features, longest: *longest, slots, pool, stats }
     }
 
@@ -73,7 +59,7 @@ impl<'a> TxPermit<'a> {
             self.stats.tx_drops.bad_length += 1;
             return;
         }
-        let Some(queue) = queue_for(self.queues, packet.head()) else { return };
+        let queue = self.queues.of_flow(packet.head());
         if software::is_needed(&packet, &self.features) {
             let alloc = || queue.tx.frame(self.pool);
             match software::fit(packet, &self.features, alloc, self.stats) {
@@ -94,8 +80,9 @@ impl<'a> TxPermit<'a> {
             self.stats.tx_drops.too_many_slots += 1;
         } else if !(ETHERNET_HEADER..=self.longest).contains(&size) {
             self.stats.tx_drops.bad_length += 1;
-        } else if let Some(queue) = queue_for(self.queues, buf.bytes()) {
+        } else {
             self.slots -= 1;
+            let queue = self.queues.of_flow(buf.bytes());
             // Room was reserved.
             let _sent = queue.tx.send_single(buf, size as u16, self.stats);
         }
@@ -132,7 +119,7 @@ impl Permit for TxPermit<'_> {
 /// # }
 /// ```
 pub struct TxBatch<'a, P: Platform> {
-    queues: &'a mut [Queue],
+    queues: &'a mut Queues,
     longest: usize,
     pool: &'a FramePool,
     stats: &'a mut Stats,
@@ -155,11 +142,7 @@ impl<'a, P: Platform> TxBatch<'a, P> {
     /// left.
     #[inline]
     pub fn buffer(&mut self, headroom: usize) -> Option<TxBuf> {
-        let frame = match self.queues.first_mut() {
-            Some(queue) => queue.tx.frame(self.pool),
-            None => self.pool.take(),
-        };
-        Some(TxBuf::new(frame?, headroom))
+        Some(TxBuf::new(self.queues.first.tx.frame(self.pool)?, headroom))
     }
 
     /// Puts a packet on the ring of its flow; gives it back if that is full.
@@ -172,18 +155,13 @@ impl<'a, P: Platform> TxBatch<'a, P> {
             self.stats.tx_drops.bad_length += 1;
             return Ok(());
         }
-        match queue_for(self.queues, buf.bytes()) {
-            Some(queue) => queue.tx.send_single(buf, size as u16, self.stats),
-            None => Err(buf),
-        }
+        self.queues.of_flow(buf.bytes()).tx.send_single(buf, size as u16, self.stats)
     }
 }
 
 impl<P: Platform> Drop for TxBatch<'_, P> {
     #[inline]
     fn drop(&mut self) {
-        for queue in self.queues.iter_mut() {
-            queue.tx.flush(self.stats, self.platform, queue.tx_port);
-        }
+        self.queues.flush(self.stats, self.platform);
     }
 }

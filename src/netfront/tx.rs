@@ -61,12 +61,19 @@ impl TxQueue {
     }
 
     /// How many slots, extras included, have room now.
-    #[inline]
     pub(super) fn room(&self) -> usize {
         match &self.bytes {
             Some(bytes) if !bytes.has_room() => 0,
             _ => (self.ring.free() as usize).min(self.in_flight.free()),
         }
+    }
+
+    /// Whether so many slots have room now.
+    #[inline]
+    pub(super) fn has_room(&self, slots: usize) -> bool {
+        self.ring.free() as usize >= slots
+            && self.in_flight.free() >= slots
+            && self.bytes.as_ref().is_none_or(BytesInFlight::has_room)
     }
 
     /// How far the backend has answered: an index that moves with every response.
@@ -164,7 +171,7 @@ impl TxQueue {
     }
 
     /// Shows the backend what has been sent, with at most one event.
-    #[inline]
+    #[inline(always)] // one queue is the usual case, and has no call
     pub(super) fn flush(&mut self, stats: &mut Stats, platform: &impl Platform, port: Port) {
         let extras = core::mem::take(&mut self.staged_extras);
         let slots = self.ring.staged() - extras;
@@ -178,6 +185,7 @@ impl TxQueue {
     }
 
     /// Takes back the pages that the backend is done with; returns how many slots it answered.
+    #[inline(always)] // one queue is the usual case, and has no call
     pub(super) fn complete(
         &mut self,
         quarantine: &mut Quarantine,
@@ -187,6 +195,7 @@ impl TxQueue {
         let published = self.ring.published();
         let (mut completed, kept_before) = (0, stats.quarantined);
         let mut fault = None;
+        let is_limited = self.bytes.is_some();
         for (_, response) in self.ring.pop_all() {
             // Status first: of a NULL response nothing else means anything.
             if response.status != Status::Okay.number() {
@@ -207,7 +216,7 @@ impl TxQueue {
                 fault = Some(found.into());
                 break;
             }
-            if let Some(bytes) = &mut self.bytes {
+            if is_limited && let Some(bytes) = &mut self.bytes {
                 bytes.end(response.id);
             }
             completed += 1;
