@@ -10,11 +10,28 @@
 use zerocopy::FromBytes;
 
 use super::{ETHERNET_HEADER, EtherType, Ethernet, Ipv4, Ipv6, Protocol};
+use crate::buffer::{Packet, View};
 
 /// A VLAN tag.
 const TAG: usize = 4;
 /// Source and destination port, in front of TCP's and UDP's header.
 const PORTS: usize = 4;
+
+/// All that a flow's number depends on: Ethernet, a tag, IPv4 with options, ports.
+const FLOW_HEADERS: usize = ETHERNET_HEADER + TAG + 60 + PORTS;
+
+/// [`flow_hash`] of a packet, however its headers are cut into fragments.
+#[inline]
+pub fn packet_flow_hash<V: View>(packet: &Packet<V>) -> u32 {
+    let head = packet.head();
+    if head.len() >= FLOW_HEADERS || packet.fragments().len() == 1 {
+        return flow_hash(head);
+    }
+    let mut front = [0; FLOW_HEADERS];
+    let bytes = packet.fragments().iter().flat_map(View::bytes);
+    let len = front.iter_mut().zip(bytes).map(|(to, from)| *to = *from).count();
+    flow_hash(front.get(..len).unwrap_or_default())
+}
 
 /// A number that is the same for all packets of a flow, spread over all 32 bits. `head` are a
 /// frame's first bytes; where they end early, fewer fields count.

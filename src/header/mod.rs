@@ -132,7 +132,7 @@ use crate::buffer::{Block, TxBuf};
 
 pub use arp::Arp;
 pub use ethernet::{ETHERNET_HEADER, EtherType, Ethernet, MacAddr, Network};
-pub use flow::flow_hash;
+pub use flow::{flow_hash, packet_flow_hash};
 pub use ipv4::Ipv4;
 pub use ipv6::Ipv6;
 pub use source::{Copied, Narrow, Source, ViewMut};

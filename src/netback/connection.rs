@@ -18,14 +18,11 @@ use super::queue::Queue;
 use super::refused::Refused;
 use super::stats::Stats;
 use super::to_client::{Bounds, Takes};
-use crate::buffer::{RxPacket, TxPacket, View};
-use crate::header::flow_hash;
+use crate::buffer::{RxPacket, TxPacket};
+use crate::header::packet_flow_hash;
 use crate::platform::{BackendPlatform, EventError, Instant, Port};
 use crate::store::{Store, StoreError};
 use crate::xenbus::{FrontendOffer, Reader};
-
-/// All that a flow's number depends on: Ethernet, a tag, IPv4 with options, ports.
-const FLOW_HEADERS: usize = 14 + 4 + 60 + 4;
 
 /// The smallest MTU of IPv4.
 const SMALLEST_MTU: u16 = 68;
@@ -243,16 +240,7 @@ fn pick<'a, P: BackendPlatform>(
     queues: &'a mut [Queue<P>],
     packet: &RxPacket,
 ) -> Option<&'a mut Queue<P>> {
-    let head = packet.head();
-    let hash = if head.len() >= FLOW_HEADERS || packet.fragments().len() == 1 {
-        flow_hash(head)
-    } else {
-        // However a packet is cut, its flow has one number.
-        let mut front = [0; FLOW_HEADERS];
-        let bytes = packet.fragments().iter().flat_map(View::bytes);
-        let len = front.iter_mut().zip(bytes).map(|(to, from)| *to = *from).count();
-        flow_hash(front.get(..len).unwrap_or_default())
-    };
+    let hash = packet_flow_hash(packet);
     // Less than their number, which is small.
     let number = (u64::from(hash) * queues.len() as u64) >> 32;
     queues.get_mut(number as usize)

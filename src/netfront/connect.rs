@@ -66,10 +66,12 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         if count > 1 {
             nodes.push(node("multi-queue-num-queues", count));
         }
+        // More are for backends with more queues.
+        let most = self.config.quota() / self.config.most_queues() as usize;
         for number in 0..count {
             // One queue keeps its nodes at the top, where frontends have always had them.
             let dir = if count > 1 { format!("queue-{number}/") } else { String::new() };
-            let share = self.references.len() / (count - number) as usize;
+            let share = (self.references.len() / (count - number) as usize).min(most);
             let mine = self.references.split_off(self.references.len() - share);
             let queue = self.make_queue(now, &offer, mine, &dir, &mut nodes)?;
             match &mut self.connection {

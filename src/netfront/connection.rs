@@ -7,8 +7,9 @@ use xen_grant::Quarantine;
 use super::rx::RxQueue;
 use super::tx::TxQueue;
 use super::{Fault, Stats};
+use crate::buffer::TxPacket;
 use crate::features::Features;
-use crate::header::flow_hash;
+use crate::header::{flow_hash, packet_flow_hash};
 use crate::platform::{Instant, Platform, Port};
 
 /// A pair of rings, and the event channels that announce news on them.
@@ -107,14 +108,24 @@ impl Queues {
     /// The queue for a packet that begins with `head`: one flow, one queue.
     #[inline]
     pub(super) fn of_flow(&mut self, head: &[u8]) -> &mut Queue {
-        if self.others.is_empty() { &mut self.first } else { self.by_hash(head) }
+        if self.others.is_empty() { &mut self.first } else { self.by_hash(flow_hash(head)) }
+    }
+
+    /// The queue for a packet, however it is cut.
+    #[inline]
+    pub(super) fn of_packet(&mut self, packet: &TxPacket) -> &mut Queue {
+        if self.others.is_empty() {
+            &mut self.first
+        } else {
+            self.by_hash(packet_flow_hash(packet))
+        }
     }
 
     #[inline(never)]
-    fn by_hash(&mut self, head: &[u8]) -> &mut Queue {
+    fn by_hash(&mut self, hash: u32) -> &mut Queue {
         // The hash as a fraction of 2^32.
         let count = self.others.len() as u64 + 1;
-        self.number(((u64::from(flow_hash(head)) * count) >> 32) as usize)
+        self.number(((u64::from(hash) * count) >> 32) as usize)
     }
 
     /// The first is number 0. There are as many as that.

@@ -9,6 +9,7 @@ use crate::header::MacAddr;
 use crate::netif::{self, Capabilities, Linear, Netif, RxOf};
 use crate::platform::Platform;
 use crate::store::Store;
+use crate::wire::MAX_PACKET;
 
 impl<P: Platform, S: Store> Netif for Netfront<P, S> {
     type Block = Frame;
@@ -89,7 +90,7 @@ impl<P: Platform, S: Store> Netif for Netfront<P, S> {
         if packet.meta.gso.is_some_and(|gso| !features.takes_gso(gso.kind)) {
             return self.send_cut(packet);
         }
-        match self.reserve_for(packet.head(), netif::slots(&packet)) {
+        match self.reserve_for(&packet, netif::slots(&packet)) {
             Some(mut permit) => {
                 permit.send(packet);
                 Ok(())
@@ -100,20 +101,20 @@ impl<P: Platform, S: Store> Netif for Netfront<P, S> {
 }
 
 impl<P: Platform, S: Store> Netfront<P, S> {
-    /// Room for a packet that begins with `head`, on the queue that it will go to.
+    /// Room for a packet, on the queue that it will go to.
     #[inline]
-    fn reserve_for(&mut self, head: &[u8], slots: usize) -> Option<TxPermit<'_>> {
-        self.make_room(head, slots)?;
+    fn reserve_for(&mut self, packet: &TxPacket, slots: usize) -> Option<TxPermit<'_>> {
+        self.make_room(packet, slots)?;
         let connection = self.connection.as_mut()?;
         Some(TxPermit::new(connection, slots, &self.pool, &mut self.stats))
     }
 
-    /// Sees to it that the queue of a flow has so much room; `None` if it has not.
+    /// Sees to it that the queue of a packet has so much room; `None` if it has not.
     #[inline]
-    fn make_room(&mut self, head: &[u8], slots: usize) -> Option<()> {
+    fn make_room(&mut self, packet: &TxPacket, slots: usize) -> Option<()> {
         for complete in [true, false] {
             let connection = self.connection.as_mut().filter(|it| it.takes_packets())?;
-            if connection.queues.of_flow(head).tx.has_room(slots) {
+            if connection.queues.of_packet(packet).tx.has_room(slots) {
                 return Some(());
             }
             if complete {
@@ -126,19 +127,23 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     #[cold]
     #[expect(clippy::result_large_err, reason = "the packet comes back, not an error")]
     fn send_cut(&mut self, packet: TxPacket) -> Result<(), TxPacket> {
+        if packet.len() > MAX_PACKET {
+            self.stats.tx_drops.bad_length += 1;
+            return Ok(());
+        }
         let features = self.features();
         let Some(slots) = software::slots_when_cut(&packet, &features) else {
             self.stats.tx_drops.no_gso += 1;
             return Ok(());
         };
-        if self.make_room(packet.head(), slots).is_none() {
+        if self.make_room(&packet, slots).is_none() {
             return Err(packet);
         }
         let Some(connection) = &mut self.connection else { return Err(packet) };
-        let queue = connection.queues.of_flow(packet.head());
+        let queue = connection.queues.of_packet(&packet);
         let alloc = || self.pool.take();
         software::cut(packet, &features, alloc, &mut self.stats, |segment, stats| {
-            // Shorter than the packet, which has a `u16` of bytes at most.
+            // At most as long as the packet.
             let size = segment.len() as u16;
             queue.tx.send(segment, size, stats);
         });

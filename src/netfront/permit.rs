@@ -59,7 +59,7 @@ impl<'a> TxPermit<'a> {
             self.stats.tx_drops.bad_length += 1;
             return;
         }
-        let queue = self.queues.of_flow(packet.head());
+        let queue = self.queues.of_packet(&packet);
         if software::is_needed(&packet, &self.features) {
             let alloc = || queue.tx.frame(self.pool);
             match software::fit(packet, &self.features, alloc, self.stats) {
