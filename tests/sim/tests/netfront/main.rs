@@ -2,16 +2,23 @@
 //! one that breaks a rule at a time (requirements F1 to F10, F12, F13).
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod bounds;
+mod link;
 mod memory;
+mod offload_rx;
+mod offload_tx;
 #[path = "../packets/mod.rs"]
 mod packets;
+mod published;
 mod quarantine;
+mod queues;
 #[path = "../raw_backend/mod.rs"]
 mod raw_backend;
 mod receive;
 mod silence;
 mod software;
 mod transmit;
+mod trust;
 
 use std::time::Duration;
 

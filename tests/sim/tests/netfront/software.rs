@@ -1,6 +1,282 @@
-//! What the backend does not take, done by the frontend.
+//! What the backend does not take, done by the frontend: checksums filled in, fragments gathered,
+//! large packets cut.
 
+use fastrand::Rng;
+use xen_netfront::buffer::{Checksum, Meta};
+use xen_netfront::features::Features;
+use xen_netfront::netfront::Stats;
+use xen_netfront::netif::Netif;
+
+use super::packets::{Flow, HEADERS, check, join};
 use super::*;
+
+/// A backend that takes this, and packets of any length.
+fn backend(features: Features) -> Bench {
+    Bench::with(raw_backend::full_ring(), &[("mtu", "65000")], &features.nodes())
+}
+
+const SG: Features = Features { scatter_gather: true, ..Features::NONE };
+
+/// All that is sent now, as it is on the ring. Answered, so that there is room again.
+fn take_all(bench: &mut Bench) -> Vec<(Vec<u8>, Meta)> {
+    bench.front.flush();
+    let sent = bench.sent();
+    for packet in &sent {
+        bench.answer_sent(packet, 0);
+    }
+    bench.front.complete_tx();
+    sent.into_iter().map(|packet| (packet.meta(), packet.bytes)).map(|(m, b)| (b, m)).collect()
+}
+
+#[test]
+fn blank_checksums_are_filled_in_where_the_backend_takes_none() {
+    for (v4, v6) in [(false, false), (true, false), (false, true), (true, true)] {
+        let mut bench = backend(Features { checksum_v4: v4, checksum_v6: v6, ..SG });
+        let mut rng = Rng::with_seed(1);
+        let mut filled = 0;
+        for round in 0..200_u16 {
+            let flow = Flow::each_kind(round)[usize::from(round) % 4];
+            let data = pattern(round.into(), rng.usize(0..3000));
+            let bytes = flow.blank(5, &data);
+            // Anywhere behind the headers.
+            let mut cuts: Vec<usize> = (0..rng.usize(..5))
+                .map(|_| rng.usize(HEADERS..=bytes.len().max(HEADERS)))
+                .collect();
+            cuts.retain(|at| *at <= bytes.len());
+            cuts.sort_unstable();
+            let packet = bench.packet(&bytes, &cuts, flow.meta(0));
+            let Ok(()) = Netif::send(&mut bench.front, packet) else { panic!("no room") };
+            let sent = take_all(&mut bench);
+            assert_eq!(sent.len(), 1, "round {round}");
+            let is_filled = !(if flow.v6 { v6 } else { v4 });
+            filled += u64::from(is_filled);
+            let state = if is_filled { Checksum::Complete } else { Checksum::Blank };
+            assert_eq!(sent[0].1.checksum, state, "round {round}");
+            let arrived = check(&sent[0].0, sent[0].1);
+            assert!(arrived.flow == flow && arrived.data == data, "round {round}");
+        }
+        let stats = bench.front.stats();
+        assert_eq!((stats.tx_filled, stats.tx_blank), (filled, 200 - filled));
+        assert_eq!((stats.copied_bytes, stats.tx_drops.total()), (0, 0));
+        bench.assert_sound();
+        bench.assert_no_leak();
+    }
+}
+
+/// The headers, and with them the field, lie in the first fragment.
+#[test]
+fn a_blank_checksum_behind_cut_headers_costs_its_packet() {
+    let mut bench = backend(SG);
+    for flow in Flow::each_kind(1) {
+        for cut in [1, 14, 33, 40] {
+            let packet = bench.packet(&flow.blank(0, &[1; 500]), &[cut], flow.meta(0));
+            assert!(Netif::send(&mut bench.front, packet).is_ok(), "dropped, not given back");
+        }
+    }
+    assert_eq!(take_all(&mut bench).len(), 0);
+    let drops = bench.front.stats().tx_drops;
+    assert_eq!((drops.bad_checksum, drops.total()), (16, 16));
+    bench.assert_sound();
+    bench.assert_no_leak();
+}
+
+#[test]
+fn fragments_are_gathered_where_the_backend_takes_one() {
+    for features in [Features::NONE, Features { checksum_v4: true, ..Features::NONE }] {
+        let mut bench = backend(features);
+        let flow = Flow::tcp(false, 1);
+        for (count, size) in [(2, 60), (3, 1400), (18, 3000), (2, 4042)] {
+            let data = pattern(1, size);
+            let bytes = flow.blank(0, &data);
+            assert!(bytes.len() <= 4096);
+            let cuts: Vec<usize> = (1..count).map(|nth| nth * bytes.len() / count).collect();
+            let before = *bench.front.stats();
+            let packet = bench.packet(&bytes, &cuts, flow.meta(0));
+            assert!(Netif::send(&mut bench.front, packet).is_ok());
+            let sent = take_all(&mut bench);
+            assert_eq!(sent.len(), 1);
+            assert_eq!(check(&sent[0].0, sent[0].1).data, data);
+            let after = bench.front.stats();
+            assert_eq!(after.tx_slots - before.tx_slots, 1, "one slot");
+            assert_eq!(after.tx_gathered - before.tx_gathered, 1);
+            assert_eq!(after.copied_bytes - before.copied_bytes, bytes.len() as u64);
+        }
+        // One byte more than a page.
+        let bytes = flow.packet(0, &pattern(1, 4043));
+        let packet = bench.packet(&bytes, &[54], Meta::default());
+        assert!(Netif::send(&mut bench.front, packet).is_ok(), "dropped, not given back");
+        assert_eq!(take_all(&mut bench).len(), 0);
+        let drops = bench.front.stats().tx_drops;
+        assert_eq!((drops.too_many_slots, drops.total()), (1, 1));
+        bench.assert_sound();
+        bench.assert_no_leak();
+    }
+}
+
+/// What has been done between two moments.
+fn done(before: &Stats, after: &Stats) -> (u64, u64, u64) {
+    let drops = after.tx_drops.total() - before.tx_drops.total();
+    (after.tx_cut - before.tx_cut, after.tx_packets - before.tx_packets, drops)
+}
+
+#[test]
+fn large_packets_are_cut_where_the_backend_takes_none() {
+    let blank = Features { checksum_v4: true, checksum_v6: true, ..Features::NONE };
+    let only_v4 = Features { gso_v4: true, scatter_gather: true, ..blank };
+    for features in [Features::NONE, SG, blank, Features { scatter_gather: true, ..blank }, only_v4]
+    {
+        let mut bench = backend(features);
+        let mut rng = Rng::with_seed(9);
+        for v6 in [false, true] {
+            let flow = Flow::tcp(v6, 1);
+            if features.takes_gso(flow.gso_kind()) {
+                continue;
+            }
+            for (size, len) in [
+                (1448, 30_000),
+                (1448, 65_000),
+                (500, 2001),
+                (1000, 5000),
+                (1000, 1000),
+                (3900, 64_000),
+            ] {
+                let sequence = u32::MAX - rng.u32(..20_000);
+                let data = pattern(len as u64, len);
+                let bytes = flow.blank(sequence, &data);
+                let count = rng.usize(bytes.len().div_ceil(4096)..=18);
+                let cuts: Vec<usize> = (1..count).map(|nth| nth * bytes.len() / count).collect();
+                let before = *bench.front.stats();
+                let packet = bench.packet(&bytes, &cuts, flow.meta(size));
+                assert!(Netif::send(&mut bench.front, packet).is_ok());
+                let sent = take_all(&mut bench);
+                let segments = len.div_ceil(size.into());
+                assert_eq!(done(&before, bench.front.stats()), (1, segments as u64, 0));
+                assert_eq!(sent.len(), segments);
+                assert!(join(flow, sequence, size.into(), &sent) == data);
+                let takes_blank = if v6 { features.checksum_v6 } else { features.checksum_v4 };
+                let state = if takes_blank { Checksum::Blank } else { Checksum::Complete };
+                assert!(sent.iter().all(|(_, meta)| meta.checksum == state));
+            }
+        }
+        let stats = bench.front.stats();
+        if !features.scatter_gather {
+            assert_eq!(stats.tx_slots, stats.tx_packets, "one slot each");
+        }
+        assert_eq!(stats.tx_gso, 0);
+        bench.assert_sound();
+        bench.assert_no_leak();
+    }
+}
+
+#[test]
+fn a_large_packet_without_room_for_all_segments_comes_back_whole() {
+    let mut bench = backend(SG);
+    let flow = Flow::tcp(false, 1);
+    let data = pattern(1, 60_000);
+    let bytes = flow.blank(0, &data);
+    let mut sent = Vec::new();
+    while bench.send_whole(&bytes, flow.meta(1448)) {
+        sent.extend(bench.sent());
+    }
+    // 42 segments, no more than one of them two slots a page.
+    assert!(sent.len() % 42 == 0 && (3 * 42..=6 * 42).contains(&sent.len()), "{}", sent.len());
+    assert_eq!(bench.front.stats().tx_cut, sent.len() as u64 / 42);
+    let cuts: Vec<usize> = (4096..bytes.len()).step_by(4096).collect();
+    let packet = bench.packet(&bytes, &cuts, flow.meta(1448));
+    let back = Netif::send(&mut bench.front, packet).unwrap_err();
+    assert_eq!((back.len(), back.meta), (bytes.len(), flow.meta(1448)));
+    for packet in &sent[..42] {
+        bench.answer_sent(packet, 0);
+    }
+    assert!(Netif::send(&mut bench.front, back).is_ok());
+    let again: Vec<_> = take_all(&mut bench);
+    assert!(join(flow, 0, 1448, &again) == data);
+    assert_eq!(bench.front.stats().tx_drops.total(), 0);
+    for packet in &sent[42..] {
+        bench.answer_sent(packet, 0);
+    }
+    bench.front.complete_tx();
+    bench.assert_sound();
+    bench.assert_no_leak();
+}
+
+#[test]
+fn without_frames_the_rest_of_a_large_packet_is_dropped_and_counted() {
+    let mut bench = backend(SG);
+    let flow = Flow::tcp(false, 1);
+    let bytes = flow.blank(0, &pattern(1, 29_000));
+    let cuts: Vec<usize> = (4096..bytes.len()).step_by(4096).collect();
+    let packet = bench.packet(&bytes, &cuts, flow.meta(1450));
+    let left = 7;
+    let mut hogged: Vec<_> = std::iter::from_fn(|| bench.pool.take()).collect();
+    hogged.truncate(hogged.len() - left);
+    assert!(Netif::send(&mut bench.front, packet).is_ok());
+    bench.front.flush();
+    let sent = bench.sent();
+    let lost = bench.front.stats().tx_drops.no_frame;
+    // Headers in free room cost no frame.
+    assert!(sent.len() >= left && lost > 0, "{} sent, {lost} lost", sent.len());
+    assert_eq!(sent.len() as u64 + lost, 20);
+    drop(hogged);
+    for packet in &sent {
+        bench.answer_sent(packet, 0);
+    }
+    bench.front.complete_tx();
+    bench.assert_sound();
+    bench.assert_no_leak();
+}
+
+#[test]
+fn large_packets_that_can_neither_go_nor_be_cut_are_dropped() {
+    let mut bench = backend(SG);
+    let flow = Flow::tcp(false, 1);
+    let good = flow.blank(0, &pattern(1, 9000));
+    let mut udp = good.clone();
+    udp[23] = 17;
+    let mut syn = good.clone();
+    syn[47] |= 2;
+    let meta = flow.meta(1448);
+    // The last would take more segments than a ring has slots.
+    for (bytes, meta) in [
+        (udp, meta),
+        (syn, meta),
+        (pattern(1, 9000), meta),
+        (good.clone(), Flow::tcp(true, 1).meta(1448)),
+        (good.clone(), flow.meta(1)),
+    ] {
+        let before = *bench.front.stats();
+        assert!(bench.send_whole(&bytes, meta), "dropped, not given back");
+        assert_eq!(done(&before, bench.front.stats()), (0, 0, 1));
+    }
+    // A permit has room for the packet, not for its segments.
+    let cuts = [4096, 8192];
+    let packet = bench.packet(&good, &cuts, meta);
+    bench.front.reserve(4).unwrap().send(packet);
+    assert_eq!(bench.front.stats().tx_drops.no_gso, 6);
+    assert_eq!(take_all(&mut bench).len(), 0);
+    bench.assert_sound();
+    bench.assert_no_leak();
+}
+
+/// 18 full pages are more than 65,535 bytes.
+#[test]
+fn packets_longer_than_there_can_be_are_dropped() {
+    for features in [SG, Features::ALL] {
+        let mut bench = backend(features);
+        let flow = Flow::tcp(false, 1);
+        // The longest IP packet, and an Ethernet header.
+        let bytes = flow.blank(0, &pattern(1, 65_535 - 40));
+        assert_eq!(bytes.len(), 65_549);
+        for size in [1448, 65_495] {
+            assert!(bench.send_whole(&bytes, flow.meta(size)), "dropped, not given back");
+            assert_eq!(take_all(&mut bench).len(), 0, "{features:?} {size}");
+        }
+        let drops = bench.front.stats().tx_drops;
+        assert_eq!((drops.bad_length, drops.total()), (2, 2));
+        bench.assert_sound();
+        bench.assert_no_leak();
+    }
+}
 
 #[test]
 fn a_blank_checksum_is_filled_in_for_a_backend_without_offload() {

@@ -1,0 +1,93 @@
+//! F7 with offloads: whatever is done to a packet, a backend that is not trusted sees its bytes and
+//! no others.
+
+use xen_netfront::buffer::{Checksum, Meta};
+use xen_netfront::features::Features;
+use xen_netfront::netif::Netif;
+
+use super::packets::{Flow, check};
+use super::*;
+
+/// What all pages are full of before.
+const CANARY: u8 = 0xc7;
+
+/// Fills every page of the pool with canaries, and gives them back.
+fn poison(bench: &mut Bench) {
+    let frames: Vec<_> = std::iter::from_fn(|| bench.pool.take()).collect();
+    for frame in frames {
+        let mut buf = xen_netfront::buffer::TxBuf::new(frame, 0);
+        buf.append(4096).unwrap().fill(CANARY);
+    }
+}
+
+#[test]
+fn f7_an_untrusted_backend_sees_no_byte_around_large_cut_filled_or_gathered_packets() {
+    let sg = Features { scatter_gather: true, ..Features::NONE };
+    for features in [Features::ALL, sg, Features::NONE] {
+        let mut bench =
+            Bench::with(Config::default(), &[("trusted", "0"), ("mtu", "9000")], &features.nodes());
+        for round in 0..20_u16 {
+            poison(&mut bench);
+            let flow = Flow::tcp(round % 2 == 0, round);
+            let large = features.gso_v4 || features.scatter_gather || round % 4 < 2;
+            let data = vec![0x11; if large { 20_000 } else { 1400 }];
+            let bytes = flow.blank(0, &data);
+            let count = if large { 7 } else { 3 };
+            let mut packet = TxPacket::new();
+            for nth in 0..count {
+                let range = nth * bytes.len() / count..(nth + 1) * bytes.len() / count;
+                // At some place within the page.
+                let mut buf = bench.front.buffer(nth * 100 + 7).unwrap();
+                buf.append(range.len()).unwrap().copy_from_slice(&bytes[range]);
+                packet.push(buf).unwrap();
+            }
+            packet.meta = flow.meta(if large { 1400 } else { 0 });
+            assert!(Netif::send(&mut bench.front, packet).is_ok());
+            bench.front.flush();
+            let sent = bench.sent();
+            let arrived: usize =
+                sent.iter().map(|sent| check(&sent.bytes, sent.meta()).data.len()).sum();
+            assert_eq!(arrived, data.len(), "round {round}");
+            for packet in &sent {
+                let later: u16 = packet.requests[1..].iter().map(|request| request.size).sum();
+                for (nth, request) in packet.requests.iter().enumerate() {
+                    let size = if nth == 0 { request.size - later } else { request.size };
+                    let page = bench.back.map_page(FRONT, request.gref, false).unwrap().dump();
+                    let (from, to) =
+                        (usize::from(request.offset), usize::from(request.offset + size));
+                    let around = page[..from].iter().chain(&page[to..]);
+                    assert!(around.into_iter().all(|byte| *byte == 0), "around {from}..{to}");
+                }
+                bench.answer_sent(packet, 0);
+            }
+            bench.front.complete_tx();
+            // Pages posted for receiving are all clean.
+            for page in bench.back.dump_granted(FRONT) {
+                assert!(!page.bytes.windows(8).any(|bytes| bytes == [CANARY; 8]));
+            }
+        }
+        let stats = bench.front.stats();
+        assert!(stats.clears > 0 && stats.tx_drops.total() == 0, "{stats:?}");
+        bench.assert_sound();
+    }
+}
+
+/// A trusted one may see what it has seen before, but nothing of anybody else's.
+#[test]
+fn f7_a_trusted_backend_sees_no_canary_either() {
+    let mut bench = Bench::with(Config::default(), &[], &Features::ALL.nodes());
+    for round in 0..10 {
+        poison(&mut bench);
+        let flow = Flow::tcp(false, round);
+        let meta = Meta { checksum: Checksum::Complete, ..flow.meta(1000) };
+        assert!(bench.send_whole(&flow.packet(0, &[0x11; 10_000]), meta));
+        for sent in bench.sent() {
+            check(&sent.bytes, sent.meta());
+            for page in bench.back.dump_granted(FRONT) {
+                assert!(!page.bytes.windows(8).any(|bytes| bytes == [CANARY; 8]));
+            }
+            bench.answer_sent(&sent, 0);
+        }
+        bench.front.complete_tx();
+    }
+}
