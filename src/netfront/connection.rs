@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use xen_grant::Quarantine;
+use xen_grant::{Frame, FramePool, Quarantine};
 
 use super::rx::RxQueue;
 use super::tx::TxQueue;
@@ -11,6 +11,7 @@ use crate::buffer::TxPacket;
 use crate::features::Features;
 use crate::header::{flow_hash, packet_flow_hash};
 use crate::platform::{Instant, Platform, Port};
+use crate::wire::MAX_SLOTS;
 
 /// A pair of rings, and the event channels that announce news on them.
 pub(super) struct Queue {
@@ -32,6 +33,12 @@ impl Queue {
         let told = (tx.answered(), rx.answered());
         let (tx_port, rx_port) = ports;
         Queue { answered_then: told.0, tx, rx, tx_port, rx_port, tx_moved: now, told }
+    }
+
+    /// Whether the largest packet finds no room, for want of frames.
+    #[inline]
+    pub(super) fn is_starved(&self) -> bool {
+        self.rx.posted() < MAX_SLOTS as u32
     }
 
     /// Asks for events; true if there is something to do already.
@@ -103,6 +110,13 @@ impl Queues {
 
     pub(super) fn into_iter(self) -> impl Iterator<Item = Queue> {
         core::iter::once(self.first).chain(self.others)
+    }
+
+    /// A frame to write a packet into: with the pool empty, one that any queue keeps.
+    #[inline]
+    pub(super) fn frame(&mut self, pool: &FramePool) -> Option<Frame> {
+        let Queues { first, others } = self;
+        first.tx.frame(pool).or_else(|| others.iter_mut().find_map(|other| other.tx.frame(pool)))
     }
 
     /// The queue for a packet that begins with `head`: one flow, one queue.

@@ -57,7 +57,7 @@ use crate::platform::{Instant, Platform, Port};
 use crate::store::{Store, StoreError};
 use crate::xenbus::{BackendOffer, FrontBus, FrontStep};
 use connect::STALL;
-use connection::{Connection, State};
+use connection::{Connection, Queue, State};
 
 pub use config::Config;
 pub use fault::Fault;
@@ -169,6 +169,12 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             }
             FrontStep::Gone => self.dismantle(),
         }
+        if self.queues().any(Queue::is_starved)
+            && let Some(connection) = &mut self.connection
+        {
+            // Receiving can't do without; sending takes frames again when some are free.
+            connection.queues.each(|queue| queue.tx.let_spares_go());
+        }
         // Frames may have come home since the last time.
         self.refill();
     }
@@ -182,7 +188,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             let sends = connection.takes_packets();
             connection.queues.iter().flat_map(move |queue| {
                 let waits = sends && queue.tx.outstanding() > 0;
-                let starved = queue.rx.posted() == 0;
+                let starved = queue.is_starved();
                 let stall = waits.then(|| queue.tx_moved + STALL);
                 stall.into_iter().chain(starved.then(|| self.platform.now() + NO_FRAME_RETRY))
             })
@@ -314,7 +320,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     #[inline]
     pub fn frame(&mut self) -> Option<Frame> {
         match &mut self.connection {
-            Some(connection) => connection.queues.first.tx.frame(&self.pool),
+            Some(connection) => connection.queues.frame(&self.pool),
             None => self.pool.take(),
         }
     }
@@ -392,7 +398,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         self.connection.as_mut().is_some_and(|connection| connection.arm(&self.platform))
     }
 
-    fn queues(&self) -> impl Iterator<Item = &connection::Queue> {
+    fn queues(&self) -> impl Iterator<Item = &Queue> {
         self.connection.iter().flat_map(|connection| connection.queues.iter())
     }
 }

@@ -142,7 +142,7 @@ impl<'a, P: Platform> TxBatch<'a, P> {
     /// left.
     #[inline]
     pub fn buffer(&mut self, headroom: usize) -> Option<TxBuf> {
-        Some(TxBuf::new(self.queues.first.tx.frame(self.pool)?, headroom))
+        Some(TxBuf::new(self.queues.frame(self.pool)?, headroom))
     }
 
     /// Puts a packet on the ring of its flow; gives it back if that is full.

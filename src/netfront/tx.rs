@@ -60,6 +60,12 @@ impl TxQueue {
         }
     }
 
+    /// Gives the frames at hand back to the pool.
+    #[cold]
+    pub(super) fn let_spares_go(&mut self) {
+        self.spare.clear();
+    }
+
     /// How many slots, extras included, have room now.
     pub(super) fn room(&self) -> usize {
         match &self.bytes {
