@@ -214,7 +214,7 @@ fn r13_grants_are_revoked_or_there_or_in_quarantine_whatever_the_backend_keeps()
             front.assert_grants_add_up();
             most = most.max(front.net.as_ref().unwrap().quarantined());
             if front.outbox.len() < 5 {
-                front.outbox.extend((0..5).map(|_| Shape(vec![(0, 100), (7, 60)])));
+                front.outbox.extend((0..5).map(|_| Shape::plain(vec![(0, 100), (7, 60)])));
             }
             match ctx.now.0 > 4_000_000_000 {
                 true => Next::Done,

@@ -42,6 +42,49 @@ fn one_devices_trouble_is_not_anothers() {
     bench.assert_no_leak();
 }
 
+/// Frames that are kept at hand for sending are there to be received into, when there are no others.
+#[test]
+fn r14_frames_kept_for_sending_do_not_starve_a_queue_that_receives() {
+    let config = Config { queues: 2, rx_floor: 20, rx_ceiling: 20, ..Config::default() };
+    let vif = Vif::new(FRONT, BACK, 0).back_key("multi-queue-max-queues", "2");
+    let mut bench = Bench::on(Host::new(1), vif.back_key("feature-rx-copy", "1"), config, 150);
+    bench.connect();
+    // All but rings and posted pages is in flight, then at hand.
+    let mut port = 0;
+    while bench
+        .send_whole(&super::packets::Flow::udp(false, port).packet(0, &[1; 60]), Default::default())
+    {
+        port += 1;
+        if bench.pool.free() == 0 {
+            break;
+        }
+    }
+    for queue in 0..2 {
+        bench.queue = queue;
+        for request in bench.tx_requests() {
+            bench.answer_tx(request.id, 0);
+        }
+    }
+    bench.front.complete_tx();
+    assert!(bench.pool.free() < 20, "{} frames are free", bench.pool.free());
+    let mut kept = Vec::new();
+    for queue in 0..2 {
+        bench.queue = queue;
+        // More than there were posted, and the layer above keeps them all.
+        for nth in 0..50 {
+            bench.deliver(&[&pattern(nth, 100)]);
+            bench.front.poll_rx(10, |packet| kept.push(packet));
+            bench.front.service();
+        }
+    }
+    assert_eq!(kept.len(), 100);
+    assert!(bench.send(&[&pattern(1, 60)]), "there are some left to send with");
+    kept.clear();
+    bench.front.flush();
+    bench.assert_sound();
+    bench.assert_no_leak();
+}
+
 #[test]
 fn r14_memory_is_bounded_and_a_layer_that_keeps_its_packets_starves_only_itself() {
     let vif = Vif::new(FRONT, BACK, 0).back_key("feature-sg", "1").back_key("feature-rx-copy", "1");

@@ -230,6 +230,28 @@ fn f13_one_silent_queue_among_busy_ones_is_found() {
     bench.assert_no_leak();
 }
 
+/// Each queue keeps some frames for the next packets, but with the pool empty for no flow alone.
+#[test]
+fn frames_that_another_queue_keeps_are_to_be_had() {
+    let config = Config { queues: 2, rx_floor: 20, rx_ceiling: 20, ..Config::default() };
+    let vif = Vif::new(FRONT, BACK, 0).back_key("multi-queue-max-queues", "2");
+    let mut bench = Bench::on(Host::new(1), vif.back_key("feature-rx-copy", "1"), config, 70);
+    bench.connect();
+    let mut sent = [0, 0];
+    for port in 0..400 {
+        assert!(
+            bench.send_whole(&Flow::udp(false, port).packet(0, &[1; 60]), Meta::default()),
+            "no frame after {sent:?}"
+        );
+        for (queue, packets) in take_all(&mut bench).iter().enumerate() {
+            sent[queue] += packets.len();
+        }
+    }
+    assert!(sent[1] > 100);
+    bench.assert_sound();
+    bench.assert_no_leak();
+}
+
 /// Whatever the budget, no queue is left waiting.
 #[test]
 fn queues_take_turns_to_be_received_from() {

@@ -30,6 +30,8 @@ pub struct Back {
     echo: Vec<RxPacket>,
     past: (u64, u64),
     pub connects: u64,
+    /// Packets of which only some segments found room in the queue.
+    pub partial: u64,
     /// Watches of this domain that are not ours.
     pub foreign_watches: usize,
 }
@@ -48,6 +50,7 @@ impl Back {
             echo: Vec::new(),
             past: (0, 0),
             connects: 0,
+            partial: 0,
             foreign_watches: 0,
             domain,
         }
@@ -90,7 +93,7 @@ impl Back {
     /// Packets dropped on the way up, and down.
     pub fn dropped(&self) -> (u64, u64) {
         let (up, down) = self.served().map_or((0, 0), |served| lost(served.stats()));
-        (self.past.0 + up, self.past.1 + down)
+        (self.past.0 + up, self.past.1 + down + self.partial)
     }
 
     pub(super) fn step(&mut self, now: Instant, up: &mut Ledger, down: &mut Ledger) -> Next {
@@ -102,7 +105,7 @@ impl Back {
             served.service();
             if vif == PAIR {
                 served.poll(BUDGET, |packet| up.arrive(&packet));
-                let full = send(served, &self.pool, &mut self.outbox, down);
+                let full = send(served, &self.pool, &mut self.outbox, down, &mut self.partial);
                 served.flush();
                 // Otherwise the client wakes us when it has posted pages.
                 again |= full && served.queued() == 0;
@@ -179,20 +182,30 @@ fn send(
     pool: &FramePool,
     outbox: &mut VecDeque<Shape>,
     down: &mut Ledger,
+    partial: &mut u64,
 ) -> bool {
     if !served.is_connected() {
         return false;
     }
     while let Some(shape) = outbox.front() {
-        let Some(packet) = build(pool, shape, &down.next_packet(shape.len())) else { return true };
-        match served.deliver(packet.freeze()) {
-            Ok(()) => down.accepted(shape.len()),
-            Err(Refused::QueueFull) => return true,
-            Err(Refused::Stalled) => return false,
+        let Some(packet) = build(pool, shape, &down.next_packet(shape)) else { return true };
+        let before = served.queued();
+        let refused = served.deliver(packet.freeze()).err();
+        // Segments that found room stay, and those that did not are lost.
+        let cut_short = refused.is_some() && served.queued() > before;
+        *partial += u64::from(cut_short);
+        match refused {
+            None => down.accepted(shape),
+            Some(_) if cut_short => down.accepted(shape),
+            Some(Refused::QueueFull) => return true,
+            Some(Refused::Stalled) => return false,
             // Refused for good, or a broken rule that `service` does not know of yet.
-            Err(_) => {}
+            Some(_) => {}
         }
         outbox.pop_front();
+        if cut_short {
+            return true;
+        }
     }
     false
 }
@@ -200,7 +213,8 @@ fn send(
 /// `None` without frames.
 fn build(pool: &FramePool, shape: &Shape, bytes: &[u8]) -> Option<TxPacket> {
     let (mut packet, mut at) = (TxPacket::new(), 0);
-    for &(room, len) in &shape.0 {
+    packet.meta = shape.meta();
+    for &(room, len) in &shape.fragments {
         let len = usize::from(len);
         let mut buf = TxBuf::new(pool.take()?, room.into());
         buf.append(len).unwrap().copy_from_slice(&bytes[at..at + len]);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use xen_grant::{Frame, FramePool, GrantTable};
 use xen_netfront::buffer::{RxPacket, TxPacket};
 use xen_netfront::netfront::{Config, Link, Netfront, Stats};
+use xen_netfront::netif::Netif;
 use xen_netfront::platform::Platform;
 use xen_sim::{Domain, Next};
 
@@ -32,6 +33,8 @@ pub struct Front {
     /// What frontends that are gone dropped: on the way up, and down.
     past: (u64, u64),
     pub connects: u64,
+    /// Packets of which only some segments went, for want of frames.
+    pub partial: u64,
 }
 
 impl Front {
@@ -48,6 +51,7 @@ impl Front {
             closing: false,
             past: (0, 0),
             connects: 0,
+            partial: 0,
             domain,
         }
     }
@@ -86,6 +90,11 @@ impl Front {
         self.net.as_ref().is_some_and(|net| net.link() == Link::Up)
     }
 
+    /// Whether packets have been cut for a backend that takes no large ones.
+    pub fn has_cut(&self) -> bool {
+        self.net.as_ref().is_some_and(|net| net.stats().tx_cut > 0)
+    }
+
     /// Slots that the backend has not answered.
     pub fn outstanding(&self) -> u64 {
         self.net.as_ref().map_or(0, |net| outstanding(net.stats()))
@@ -94,7 +103,7 @@ impl Front {
     /// Packets, or slots, that were dropped on the way up, and down.
     pub fn dropped(&self) -> (u64, u64) {
         let (up, down) = self.net.as_ref().map_or((0, 0), |net| lost(net.stats()));
-        (self.past.0 + up, self.past.1 + down)
+        (self.past.0 + up + self.partial, self.past.1 + down)
     }
 
     pub(super) fn step(&mut self, up: &mut Ledger, down: &mut Ledger) -> Next {
@@ -111,19 +120,23 @@ impl Front {
         });
         let mut starved = false;
         while let Some(shape) = self.outbox.front() {
-            if net.reserve(shape.0.len()).is_none() {
+            // Most that is sent finds a ring that is full, and builds nothing for it.
+            let slots = shape.fragments.len() + usize::from(shape.meta().gso.is_some());
+            if net.queue_count() < 2 && Netfront::reserve(net, slots).is_none() {
                 break;
             }
-            let Some(packet) = build(net, shape, &up.next_packet(shape.len())) else {
+            let Some(packet) = build(net, shape, &up.next_packet(shape)) else {
                 starved = true;
                 break;
             };
-            let before = net.stats().tx_packets;
-            if let Some(mut permit) = net.reserve(shape.0.len()) {
-                permit.send(packet);
+            let before = *Netfront::stats(net);
+            if Netif::send(net, packet).is_err() {
+                break;
             }
-            if net.stats().tx_packets > before {
-                up.accepted(shape.len());
+            let after = Netfront::stats(net);
+            if after.tx_packets > before.tx_packets {
+                up.accepted(shape);
+                self.partial += u64::from(after.tx_drops.no_frame > before.tx_drops.no_frame);
             }
             self.outbox.pop_front();
         }
@@ -168,7 +181,8 @@ impl Front {
 /// `None` without frames.
 fn build(net: &mut Netfront<Domain, Domain>, shape: &Shape, bytes: &[u8]) -> Option<TxPacket> {
     let (mut packet, mut at) = (TxPacket::new(), 0);
-    for &(room, len) in &shape.0 {
+    packet.meta = shape.meta();
+    for &(room, len) in &shape.fragments {
         let len = usize::from(len);
         let mut buf = net.buffer(room.into())?;
         buf.append(len).unwrap().copy_from_slice(&bytes[at..at + len]);

@@ -6,11 +6,14 @@ mod back;
 mod blow;
 mod front;
 mod ledger;
+#[path = "../packets/mod.rs"]
+mod packets;
 
 use std::cell::RefCell;
 use std::time::Duration;
 
 use xen_grant::DomId;
+use xen_netfront::features::Features;
 use xen_netfront::netback;
 use xen_netfront::netfront;
 use xen_sim::{Ctx, Domain, Host, Limits, Next, Outcome, Scheduler, Toolstack, Vif};
@@ -18,7 +21,7 @@ use xen_sim::{Ctx, Domain, Host, Limits, Next, Outcome, Scheduler, Toolstack, Vi
 pub use back::Back;
 pub use blow::Blow;
 pub use front::Front;
-pub use ledger::{Ledger, Shape};
+pub use ledger::{Kind, Ledger, Shape};
 
 pub const FRONT: DomId = DomId(1);
 pub const BACK: DomId = DomId(2);
@@ -35,6 +38,42 @@ pub struct Plan {
     pub mtu: u16,
     pub front_frames: usize,
     pub back_frames: usize,
+}
+
+impl Plan {
+    /// Whether flows may overtake each other.
+    pub fn several_queues(&self) -> bool {
+        self.front.queues.min(self.back.max_queues) > 1
+    }
+
+    /// The same with random features, queues, channels and bounds.
+    pub fn with_any_features(mut self, rng: &mut fastrand::Rng) -> Plan {
+        let mut any = || match rng.u8(..4) {
+            0 => Features::NONE,
+            1 => Features::ALL,
+            _ => Features {
+                scatter_gather: rng.u8(..4) > 0,
+                checksum_v4: rng.bool(),
+                checksum_v6: rng.bool(),
+                gso_v4: rng.bool(),
+                gso_v6: rng.bool(),
+            },
+        };
+        (self.front.features, self.back.features) = (any(), any());
+        self.front.queues = [1, 1, 2, 3][rng.usize(..4)];
+        self.back.max_queues = rng.u32(1..=4);
+        // Queues share the bounds, and the largest packet must fit each.
+        self.back.queue_frames = self.back.queue_frames.max(18 * self.back.max_queues as usize);
+        self.back.queue_packets = self.back.queue_packets.max(self.back.max_queues as usize);
+        self.front.split_event_channels = rng.bool();
+        self.front.rx_floor = rng.u16(..100);
+        self.front.tx_bytes = (rng.u8(..4) == 0).then(|| rng.u32(..100_000));
+        // Some frames are left to send with.
+        let queues = self.front.queues as usize;
+        let share = (self.front_frames - 44) / queues - 2;
+        self.front.rx_ceiling = rng.usize(20..=share.clamp(20, 256)) as u16;
+        self
+    }
 }
 
 impl Default for Plan {
@@ -77,6 +116,7 @@ pub struct Pair {
     pub host: Host,
     pub toolstack: Toolstack,
     pub vif: Vif,
+    pub plan: Plan,
     pub front: RefCell<Front>,
     pub back: RefCell<Back>,
     pub up: RefCell<Ledger>,
@@ -111,9 +151,10 @@ impl Pair {
             vif: Vif::new(FRONT, BACK, 0).front_key("mtu", &plan.mtu.to_string()),
             front: RefCell::new(front),
             back: RefCell::new(back),
-            up: RefCell::default(),
-            down: RefCell::default(),
+            up: RefCell::new(Ledger::new(plan.several_queues())),
+            down: RefCell::new(Ledger::new(plan.several_queues())),
             impatient: false,
+            plan,
             nowhere,
             host,
         }
@@ -266,13 +307,16 @@ impl Pair {
     pub fn describe(&self) -> String {
         let (front, back) = (self.front.borrow(), self.back.borrow());
         format!(
-            "at {} us; up {:?}, down {:?}\nfront: {} to send, {:?}\nback: {} to send, {:?}\n{}",
+            "at {} us; {:?}\nup {:?}, down {:?}\nfront: {} to send, {} frames free, {:?}\nback: {} to send, {} frames free, {:?}\n{}",
             self.host.now().0 / 1000,
+            self.plan,
             self.up.borrow(),
             self.down.borrow(),
             front.outbox.len(),
+            front.pool.free(),
             front.net.as_ref().map(|net| (net.link(), *net.stats())),
             back.outbox.len(),
+            back.pool.free(),
             back.served().map(|vif| (vif.is_connected(), *vif.stats())),
             self.host.dump_store(),
         )

@@ -77,7 +77,9 @@ fn recover(pair: &mut Pair, script: &str) {
         pair.front.borrow().net.as_ref().is_some_and(|net| net.ports().next().is_none())
     });
     pair.host.set_chaos(Chaos { spurious: 0.0, ..Chaos::rough() });
-    (*pair.up.borrow_mut(), *pair.down.borrow_mut()) = (Ledger::default(), Ledger::default());
+    for ledger in [&pair.up, &pair.down] {
+        *ledger.borrow_mut() = Ledger::new(pair.plan.several_queues());
+    }
     pair.toolstack.add_vif(&pair.vif);
     pair.back.borrow_mut().open();
     pair.run_until(script, RECOVERY, Pair::is_up);

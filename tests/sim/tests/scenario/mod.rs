@@ -9,7 +9,6 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use fastrand::Rng;
-use xen_netfront::features::Features;
 use xen_netfront::{netback, netfront};
 use xen_sim::Chaos;
 
@@ -58,11 +57,7 @@ pub fn any_plan(seed: u64, rng: &mut Rng) -> Plan {
     let patience = Duration::from_millis([100, 1000, 10_000][rng.usize(..3)]);
     Plan {
         seed,
-        front: netfront::Config {
-            features: Features { scatter_gather: rng.u8(..4) > 0, ..Features::NONE },
-            ring_start,
-            ..Default::default()
-        },
+        front: netfront::Config { ring_start, ..Default::default() },
         back: netback::Config {
             headroom: [0, 2, 128, 2048, 4096][rng.usize(..5)],
             queue_packets: [4, 64, 256][rng.usize(..3)],
@@ -74,6 +69,7 @@ pub fn any_plan(seed: u64, rng: &mut Rng) -> Plan {
         front_frames: [330, 420, 700][rng.usize(..3)],
         back_frames: [20, 64, 512][rng.usize(..3)],
     }
+    .with_any_features(rng)
 }
 
 /// Late and spurious events, or none; transactions that fail.
@@ -87,7 +83,8 @@ pub fn any_chaos(rng: &mut Rng) -> Chaos {
     }
 }
 
-/// Packets of any size that the MTU allows, and of any number of fragments.
+/// Packets of any size that the MTU allows, and of any number of fragments; half of them of flows,
+/// blank, and some of these to be cut.
 pub fn any_shapes(rng: &mut Rng, count: usize, mtu: u16) -> VecDeque<Shape> {
     let largest = (usize::from(mtu) + 18).min(65535);
     let shape = |_| {
@@ -99,7 +96,10 @@ pub fn any_shapes(rng: &mut Rng, count: usize, mtu: u16) -> VecDeque<Shape> {
             _ => rng.usize(14..=largest),
         };
         let fragments = if rng.bool() { 1 } else { rng.usize(1..=18) };
-        Shape::random(rng, len, fragments)
+        match rng.bool() {
+            true => Shape::of_flow(rng, len, fragments),
+            false => Shape::random(rng, len, fragments),
+        }
     };
     (0..count).map(shape).collect()
 }
