@@ -13,7 +13,7 @@ use super::backend_rings::Traffic;
 use super::peer::{After, Peer, Turn};
 use super::raw::{Memory, RawRing};
 use super::script::{Script, Step};
-use super::token::{Gref, Ring};
+use super::token::{Gref, Id, Ring};
 
 /// A granted page as the backend saw it when it took the request.
 pub struct PageDump {
@@ -29,6 +29,15 @@ pub struct PageDump {
     pub bytes: Box<[u8; PAGE_SIZE]>,
 }
 
+/// `NETRXF_more_data`
+const MORE_DATA: u16 = 4;
+/// `NETRXF_extra_info`
+const EXTRA_INFO: u16 = 8;
+/// `NETRXF_csum_blank` and `NETRXF_data_validated`
+const BLANK: u16 = 3;
+/// `XEN_NETIF_EXTRA_TYPE_GSO`
+const GSO: u8 = 1;
+
 /// The pace of honest rounds that a script asks for.
 const ROUND: Duration = Duration::from_micros(100);
 
@@ -39,6 +48,8 @@ pub struct HostileBackend {
     kept: Vec<ForeignPage>,
     features: Vec<(String, String)>,
     parasite: bool,
+    /// The queue that it serves. Others hear nothing of it.
+    queue: u32,
     /// The references of the rings that are mapped.
     grefs: Option<(u32, u32)>,
     watches: Vec<Watch>,
@@ -74,6 +85,7 @@ impl HostileBackend {
             kept: Vec::new(),
             features: features.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec(),
             parasite,
+            queue: 0,
             grefs: None,
             watches,
         }
@@ -88,6 +100,12 @@ impl HostileBackend {
     /// Offers this key too, or another value for it, from the next connection on.
     pub fn feature(&mut self, key: &str, value: &str) -> &mut Self {
         self.features.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Serves this queue of a victim that has several, from the next connection on, and no other.
+    pub fn serve_queue(&mut self, queue: u32) -> &mut Self {
+        self.queue = queue;
         self
     }
 
@@ -193,20 +211,24 @@ impl HostileBackend {
         }
     }
 
+    /// A number that the victim has published, of the queue that is served.
+    fn published(&self, key: &str) -> Option<u32> {
+        let (peer, dir) = (&self.peer, &self.peer.theirs);
+        let queues = peer.number(dir, "multi-queue-num-queues").unwrap_or(1).max(1);
+        let queue = self.queue % queues;
+        peer.number(dir, key).or_else(|| peer.number(dir, &format!("queue-{queue}/{key}")))
+    }
+
     fn ring_refs(&self) -> Option<(u32, u32)> {
-        let dir = &self.peer.theirs;
-        let find = |key: &str| {
-            self.peer.number(dir, key).or_else(|| self.peer.number(dir, &format!("queue-0/{key}")))
-        };
-        Some((find("tx-ring-ref")?, find("rx-ring-ref")?))
+        Some((self.published("tx-ring-ref")?, self.published("rx-ring-ref")?))
     }
 
     fn connect(&mut self, grefs: (u32, u32)) {
+        let port = self.published("event-channel").or_else(|| self.published("event-channel-rx"));
+        let port = port.and_then(Port::new);
         let peer = &mut self.peer;
         let map = |gref| peer.domain.map_page(peer.victim, gref, true);
         let (Ok(tx), Ok(rx)) = (map(grefs.0), map(grefs.1)) else { return };
-        let find = |key: &str| peer.number(&peer.theirs, key).and_then(Port::new);
-        let port = find("event-channel").or_else(|| find("queue-0/event-channel"));
         peer.victim_port = port;
         if let (Some(port), false) = (port, self.parasite) {
             peer.port = peer.domain.bind_interdomain(peer.victim, port).ok();
@@ -257,12 +279,18 @@ impl HostileBackend {
             Step::RxResponse { id, offset, flags, status } => {
                 self.put_rx_response(*id, *offset, *flags, *status);
             }
-            Step::RxExtra { kind, flags, low, high } => {
-                let first = u32::from_le_bytes([*kind, *flags, 0, 0]) | u32::from(*low) << 16;
-                if let Some(rx) = &mut self.peer.rx {
-                    rx.put(&[first, *high]);
+            Step::RxGso { slots, status, gso, kind } => {
+                for nth in 0..*slots {
+                    let more = if nth + 1 < *slots { MORE_DATA } else { 0 };
+                    let first = if nth == 0 { BLANK | EXTRA_INFO } else { 0 };
+                    self.put_rx_response(Id::Next, 0, more | first, *status);
+                    if nth == 0 {
+                        self.put_rx_extra(GSO, 0, *gso, (*kind).into());
+                    }
                 }
-                self.traffic.skip_rx();
+            }
+            Step::RxExtra { kind, flags, low, high } => {
+                self.put_rx_extra(*kind, *flags, *low, *high);
             }
             // The client's, or done above.
             Step::Index { .. } | Step::Slot { .. } | Step::Fill { .. } | Step::Notify {} => {}
@@ -270,6 +298,7 @@ impl HostileBackend {
             Step::Vanish {} | Step::ClosePort {} | Step::Silence { .. } => {}
             Step::Honest { .. } | Step::Dump {} | Step::TxRequest { .. } => {}
             Step::TxChain { .. } | Step::TxExtra { .. } | Step::RxRequest { .. } => {}
+            Step::TxGso { .. } => {}
             Step::Revoke { .. } | Step::Entry { .. } => {}
         }
     }

@@ -241,6 +241,15 @@ impl HostileBackend {
         self.traffic.last_tx = id;
     }
 
+    /// An extra takes the place of the next response.
+    pub(super) fn put_rx_extra(&mut self, kind: u8, flags: u8, low: u16, high: u32) {
+        let first = u32::from_le_bytes([kind, flags, 0, 0]) | u32::from(low) << 16;
+        if let Some(rx) = &mut self.peer.rx {
+            rx.put(&[first, high]);
+        }
+        self.traffic.skip_rx();
+    }
+
     pub(super) fn put_rx_response(&mut self, id: Id, offset: u16, flags: u16, status: i16) {
         self.fetch();
         let id = match id {

@@ -24,6 +24,10 @@ const ROUND: Duration = Duration::from_micros(100);
 const MORE_DATA: u16 = 4;
 /// `NETRXF_extra_info`
 const EXTRA_INFO: u16 = 8;
+/// `NETTXF_csum_blank` and `NETTXF_data_validated`
+const BLANK: u16 = 3;
+/// `XEN_NETIF_EXTRA_TYPE_GSO`
+const GSO: u8 = 1;
 /// `XEN_NETIF_EXTRA_FLAG_MORE`
 const EXTRA_MORE: u32 = 1 << 8;
 
@@ -271,6 +275,19 @@ impl HostileClient {
                     }
                 }
             }
+            Step::TxGso { gref: page, slots, total, size, gso, kind } => {
+                let page = gref(*page);
+                let Some(tx) = &mut self.peer.tx else { return };
+                for nth in 0..*slots {
+                    let more = if nth + 1 < *slots { MORE_DATA } else { 0 };
+                    let first = if nth == 0 { BLANK | EXTRA_INFO } else { 0 };
+                    let size = if nth == 0 { *total } else { *size };
+                    tx.put(&tx_request(page, 0, more | first, nth.into(), size));
+                    if nth == 0 {
+                        tx.put(&[u32::from(GSO) | u32::from(*gso) << 16, (*kind).into(), 0]);
+                    }
+                }
+            }
             Step::TxExtra { kind, flags, low, high } => {
                 let first = u32::from_le_bytes([*kind, *flags, 0, 0]) | u32::from(*low) << 16;
                 if let Some(tx) = &mut self.peer.tx {
@@ -298,7 +315,7 @@ impl HostileClient {
             Step::Vanish {} | Step::ClosePort {} | Step::Silence { .. } => {}
             Step::Honest { .. } | Step::Dump {} | Step::Map { .. } | Step::Keep { .. } => {}
             Step::Unmap {} | Step::Respond { .. } | Step::TxResponse { .. } => {}
-            Step::RxResponse { .. } | Step::RxExtra { .. } => {}
+            Step::RxResponse { .. } | Step::RxExtra { .. } | Step::RxGso { .. } => {}
         }
     }
 }

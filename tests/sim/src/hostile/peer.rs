@@ -233,9 +233,11 @@ impl Peer {
             | Step::Respond { .. }
             | Step::TxResponse { .. }
             | Step::RxResponse { .. }
+            | Step::RxGso { .. }
             | Step::RxExtra { .. } => return false,
             Step::TxRequest { .. }
             | Step::TxChain { .. }
+            | Step::TxGso { .. }
             | Step::TxExtra { .. }
             | Step::RxRequest { .. }
             | Step::Revoke { .. }
@@ -253,7 +255,7 @@ fn needs_connection(step: &Step) -> bool {
         Step::Map { .. } | Step::Keep { .. } | Step::Respond { .. } => true,
         Step::TxResponse { .. } | Step::RxResponse { .. } | Step::RxExtra { .. } => true,
         Step::TxRequest { .. } | Step::TxChain { .. } | Step::TxExtra { .. } => true,
-        Step::RxRequest { .. } => true,
+        Step::RxRequest { .. } | Step::RxGso { .. } | Step::TxGso { .. } => true,
         Step::Key { .. } | Step::Unkey { .. } | Step::State { .. } | Step::Vanish {} => false,
         Step::Drop {} | Step::Connect {} | Step::Silence { .. } | Step::Dump {} => false,
         Step::Unmap {} | Step::Revoke { .. } | Step::Entry { .. } => false,

@@ -227,6 +227,18 @@ steps! {
         /// Bytes 4 to 7.
         high: u32,
     }
+    /// Answers receive requests with a large packet: responses of the same status each, and a GSO
+    /// extra behind the first.
+    Backend "rx-gso" RxGso {
+        /// How many slots, without the extra's.
+        slots: u8,
+        /// The status of each.
+        status: i16,
+        /// The GSO size.
+        gso: u16,
+        /// The GSO type.
+        kind: u8,
+    }
     /// Puts a transmit request into the ring.
     Client "tx-request" TxRequest {
         /// Which page.
@@ -250,6 +262,21 @@ steps! {
         total: u16,
         /// What the others say each is.
         size: u16,
+    }
+    /// The same with a GSO extra behind the first, and a blank checksum.
+    Client "tx-gso" TxGso {
+        /// Which page, for all.
+        gref: Gref,
+        /// How many slots, without the extra's.
+        slots: u8,
+        /// What the first says the whole is.
+        total: u16,
+        /// What the others say each is.
+        size: u16,
+        /// The GSO size.
+        gso: u16,
+        /// The GSO type.
+        kind: u8,
     }
     /// Puts an extra into a slot of the transmit ring.
     Client "tx-extra" TxExtra {
@@ -347,7 +374,7 @@ mod tests {
             assert!(steps.iter().all(|step| step.side() != other));
             let words = |step: &Step| step.to_string().split(' ').next().map(str::to_owned);
             let kinds: std::collections::BTreeSet<_> = steps.iter().map(words).collect();
-            assert_eq!(kinds.len(), if side == Side::Backend { 23 } else { 22 }, "{kinds:?}");
+            assert_eq!(kinds.len(), if side == Side::Backend { 24 } else { 23 }, "{kinds:?}");
         }
     }
 

@@ -27,6 +27,12 @@ pub fn play(seed: u64, rng: &mut Rng) -> u64 {
     let script = Script::random(rng, Side::Backend, len);
     let text = script.to_string();
     let mut peer = HostileBackend::new(&pair.back_domain(), FRONT, 0);
+    for (key, value) in plan.back.features.nodes() {
+        peer.feature(key, value);
+    }
+    peer.feature("multi-queue-max-queues", &plan.back.max_queues.to_string());
+    peer.feature("feature-split-event-channels", ["0", "1"][rng.usize(..2)]);
+    peer.serve_queue(rng.u32(..4));
     let after = if rng.bool() { After::Honest } else { After::Silent };
     peer.play(script, after);
     let mut traffic = Rng::with_seed(seed);
