@@ -2,12 +2,17 @@
 //! no script makes the frontend break the host's rules.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod packets;
+
 use core::time::Duration;
 use std::cell::RefCell;
 
+use packets::Flow;
 use xen_grant::{DomId, FramePool, GrantTable};
-use xen_netfront::buffer::Packet;
+use xen_netfront::buffer::{Meta, TxPacket};
+use xen_netfront::features::Features;
 use xen_netfront::netfront::{Config, Netfront};
+use xen_netfront::netif::Netif;
 use xen_sim::hostile::{After, HostileBackend, Script, Side};
 use xen_sim::{Chaos, Ctx, Domain, Host, Limits, Next, Outcome, Scheduler, Task, Vif};
 
@@ -22,9 +27,30 @@ struct Echo {
     received: Vec<Vec<u8>>,
 }
 
-fn packet(nth: u32) -> Vec<u8> {
-    let len = [60, 1514, 200, 1000][nth as usize % 4];
-    (0..len).map(|at: u32| (at ^ nth.wrapping_mul(77)) as u8).collect()
+/// Short ones, and of each five one that is to be cut.
+fn packet(nth: u32) -> (Vec<u8>, Meta) {
+    let len = [60, 1514, 200, 1000, 6000][nth as usize % 5];
+    let bytes: Vec<u8> = (0..len).map(|at: u32| (at ^ nth.wrapping_mul(77)) as u8).collect();
+    let flow = Flow::tcp(nth % 2 == 0, nth as u16);
+    match len {
+        6000 => (flow.blank(nth, &bytes), flow.meta(1400)),
+        _ => (bytes, Meta::default()),
+    }
+}
+
+impl Echo {
+    /// `None` without frames.
+    fn build(&mut self, nth: u32) -> Option<TxPacket> {
+        let (bytes, meta) = packet(nth);
+        let mut packet = TxPacket::new();
+        for part in bytes.chunks(4096) {
+            let mut buffer = self.net.buffer(0)?;
+            buffer.append(part.len()).unwrap().copy_from_slice(part);
+            packet.push(buffer).unwrap();
+        }
+        packet.meta = meta;
+        Some(packet)
+    }
 }
 
 impl Task for Echo {
@@ -38,11 +64,13 @@ impl Task for Echo {
             received.push(bytes);
         });
         while self.sent < self.count {
-            let Some(mut buffer) = self.net.buffer(0) else { break };
-            let bytes = packet(self.sent);
-            buffer.append(bytes.len()).unwrap().copy_from_slice(&bytes);
-            let Some(mut permit) = self.net.reserve(1) else { break };
-            permit.send(Packet::from(buffer));
+            if self.net.reserve(3).is_none() {
+                break;
+            }
+            let Some(packet) = self.build(self.sent) else { break };
+            if Netif::send(&mut self.net, packet).is_err() {
+                break;
+            }
             self.sent += 1;
         }
         if self.received.len() == self.count as usize {
@@ -56,12 +84,12 @@ impl Task for Echo {
     }
 }
 
-fn echo(host: &Host, count: u32) -> (Domain, Domain, FramePool, Echo) {
+fn echo(host: &Host, count: u32, config: Config) -> (Domain, Domain, FramePool, Echo) {
     let (front, back) = (host.add_domain(FRONT, 1024), host.add_domain(BACK, 64));
     host.toolstack().add_vif(&Vif::new(FRONT, BACK, 0));
     let pool = FramePool::new(&front, 800).unwrap();
     let table = GrantTable::new(&front);
-    let config = Config { ring_start: u32::MAX - 100, ..Config::default() };
+    let config = Config { ring_start: u32::MAX - 100, ..config };
     let net = Netfront::open(front.clone(), front.clone(), &pool, &table, 0, config).unwrap();
     (front, back, pool, Echo { net, sent: 0, count, received: Vec::new() })
 }
@@ -71,8 +99,11 @@ fn the_frontend_and_a_raw_peer_agree() {
     for seed in 0..20 {
         let host = Host::new(seed);
         host.set_chaos(Chaos::rough());
-        let (front, back, pool, mut echo) = echo(&host, 300);
+        let (front, back, pool, mut echo) = echo(&host, 300, Config::default());
         let mut peer = HostileBackend::new(&back, FRONT, 0);
+        for (key, value) in Features::ALL.nodes() {
+            peer.feature(key, value);
+        }
         let mut scheduler = Scheduler::new(&host);
         scheduler.add("front", &front, |ctx: &mut Ctx| echo.run(ctx));
         scheduler.add_background("back", &back, |ctx: &mut Ctx| {
@@ -86,7 +117,9 @@ fn the_frontend_and_a_raw_peer_agree() {
         drop(scheduler);
         let got = echo.received.len();
         assert_eq!(outcome, Outcome::Done, "seed {seed}: {got} of 300 came back");
-        assert!(echo.received == (0..300).map(packet).collect::<Vec<_>>(), "seed {seed}");
+        let sent: Vec<Vec<u8>> = (0..300).map(|nth| packet(nth).0).collect();
+        assert!(echo.received == sent, "seed {seed}");
+        assert_eq!(Netfront::stats(&echo.net).tx_gso, 60, "as they are: seed {seed}");
         drop(peer); // lets go of the rings
         drop(echo);
         assert_eq!(pool.free(), pool.size(), "seed {seed}");
@@ -100,11 +133,24 @@ fn no_script_makes_the_frontend_break_a_rule() {
     for seed in 0..if cfg!(miri) { 1 } else { 200 } {
         let host = Host::new(seed);
         host.set_chaos(Chaos::rough());
-        let (front, back, pool, echo) = echo(&host, u32::MAX);
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let config = Config {
+            queues: rng.u32(1..=3),
+            split_event_channels: rng.bool(),
+            ..Config::default()
+        };
+        let (front, back, pool, echo) = echo(&host, u32::MAX, config);
         let echo = RefCell::new(echo);
         let script = host.random(|rng| Script::random(rng, Side::Backend, 50));
         let text = script.to_string();
         let mut peer = HostileBackend::new(&back, FRONT, 0);
+        let offered = [Features::ALL, Features::NONE, Features::default()][rng.usize(..3)];
+        for (key, value) in offered.nodes() {
+            peer.feature(key, value);
+        }
+        peer.feature("multi-queue-max-queues", &rng.u32(1..=3).to_string());
+        peer.feature("feature-split-event-channels", "1");
+        peer.serve_queue(rng.u32(..3));
         peer.play(script, After::Honest);
         let mut scheduler = Scheduler::new(&host);
         scheduler.add_background("front", &front, |ctx: &mut Ctx| echo.borrow_mut().run(ctx));
