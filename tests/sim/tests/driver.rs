@@ -31,7 +31,7 @@ struct Echo {
 fn packet(nth: u32) -> (Vec<u8>, Meta) {
     let len = [60, 1514, 200, 1000, 6000][nth as usize % 5];
     let bytes: Vec<u8> = (0..len).map(|at: u32| (at ^ nth.wrapping_mul(77)) as u8).collect();
-    let flow = Flow::tcp(nth % 2 == 0, nth as u16);
+    let flow = Flow::tcp(nth.is_multiple_of(2), nth as u16);
     match len {
         6000 => (flow.blank(nth, &bytes), flow.meta(1400)),
         _ => (bytes, Meta::default()),
