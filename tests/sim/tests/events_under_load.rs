@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use load::{Load, OFFERED, Snapshot};
-use pair::{FRONT, Pair, Plan, Shape, limits};
+use pair::{FRONT, Flow, Pair, Plan, Shape, limits};
 use xen_netfront::platform::Platform;
 use xen_sim::hostile::{After, HostileBackend};
 use xen_sim::{Chaos, Ctx, Next, Outcome, Task};
@@ -114,7 +114,9 @@ fn assert_cheap(before: &Snapshot, after: &Snapshot, packets: u64) {
     let tx_slots = front.tx_slots - before.front.tx_slots;
     let rx_slots = front.rx_slots - before.front.rx_slots;
     assert_eq!(front.rx_packets - before.front.rx_packets, packets);
-    assert_eq!(back.from_slots - before.back.from_slots, tx_slots);
+    // Extras have slots, and no pages.
+    let extras = front.tx_gso - before.front.tx_gso;
+    assert_eq!(back.from_slots - before.back.from_slots, tx_slots + extras);
     assert_eq!(back.to_slots - before.back.to_slots, rx_slots);
     // One grant and one revoke for each slot, and nothing else.
     assert_eq!(front.grants - before.front.grants, tx_slots + rx_slots);
@@ -145,10 +147,10 @@ fn assert_cheap(before: &Snapshot, after: &Snapshot, packets: u64) {
 }
 
 /// Rounds in step: everything that is offered is through before the next.
-fn in_step(fragments: usize, size: usize) -> (Snapshot, Snapshot, u64) {
+fn in_step(prepare: impl FnOnce(&mut Load<'_>)) -> (Snapshot, Snapshot, u64) {
     let pair = Load::pair();
     let mut load = Load::new(&pair);
-    (load.fragments, load.size) = (fragments, size);
+    prepare(&mut load);
     let turn = |load: &mut Load<'_>| {
         let sent = load.front_turn(OFFERED);
         load.back_turn();
@@ -168,7 +170,8 @@ fn in_step(fragments: usize, size: usize) -> (Snapshot, Snapshot, u64) {
 #[test]
 fn r10_r11_a_packet_costs_no_copy_no_clear_and_no_allocation() {
     for (fragments, size) in [(1, 60), (1, 1514), (1, 4096), (2, 1000), (4, 4096)] {
-        let (before, after, packets) = in_step(fragments, size);
+        let (before, after, packets) =
+            in_step(|load| (load.fragments, load.size) = (fragments, size));
         assert!(packets >= ROUNDS / 4 * 4, "{packets} got through");
         assert_cheap(&before, &after, packets);
         let allocations = (
@@ -179,9 +182,35 @@ fn r10_r11_a_packet_costs_no_copy_no_clear_and_no_allocation() {
     }
 }
 
+/// They go through, and back, as they are: nobody cuts them, nobody sums them up.
+#[test]
+fn r10_r11_a_large_packet_costs_no_copy_no_clear_and_no_allocation() {
+    for (v6, len, size) in [(false, 60_000, 1448), (true, 60_000, 1428), (true, 1000, 0)] {
+        let flow = Flow::tcp(v6, 1);
+        let bytes = flow.blank(1, &vec![0xa5; len]);
+        let (before, after, packets) =
+            in_step(|load| load.large = Some((bytes.clone(), flow.meta(size))));
+        // The backend takes 40 of 1514 bytes for as much work as one of 60,000.
+        assert!(packets >= ROUNDS / 4, "{packets} got through");
+        assert_cheap(&before, &after, packets);
+        let allocations = (
+            after.front_allocations - before.front_allocations,
+            after.back_allocations - before.back_allocations,
+        );
+        assert_eq!(allocations, (0, 0), "{len} bytes, {packets} packets");
+        let (front, back) = (&after.front, &after.back);
+        assert_eq!(front.tx_blank - before.front.tx_blank, packets);
+        let large = if size > 0 { packets } else { 0 };
+        assert_eq!(front.tx_gso - before.front.tx_gso, large);
+        assert_eq!(front.rx_gso - before.front.rx_gso, large);
+        assert_eq!((front.tx_cut, front.tx_filled, front.rx_made_blank), (0, 0, 0));
+        assert_eq!((back.cut, back.sums_filled, back.gso_not_blank), (0, 0, 0));
+    }
+}
+
 #[test]
 fn a_batch_of_64_packets_is_one_copy_hypercall_and_one_event_each_way() {
-    let (before, after, packets) = in_step(1, 1514);
+    let (before, after, packets) = in_step(|load| load.size = 1514);
     let rounds = packets / OFFERED as u64;
     assert_eq!(packets % OFFERED as u64, 0);
     let calls = after.back_calls - before.back_calls;

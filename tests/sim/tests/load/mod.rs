@@ -4,7 +4,8 @@
 use std::cell::RefMut;
 use std::time::Duration;
 
-use xen_netfront::buffer::{RxPacket, TxPacket};
+use xen_netfront::buffer::{Meta, RxPacket, TxPacket};
+use xen_netfront::features::Features;
 use xen_netfront::netback;
 use xen_netfront::netfront;
 use xen_netfront::platform::Port;
@@ -66,6 +67,8 @@ pub struct Load<'a> {
     /// Fragments of each packet, and bytes of each fragment.
     pub fragments: usize,
     pub size: usize,
+    /// Instead: these bytes, in fragments of a page, of which this is known.
+    pub large: Option<(Vec<u8>, Meta)>,
     /// What arrives at the backend goes back.
     pub echoes: bool,
     ports: Vec<Port>,
@@ -87,6 +90,7 @@ impl<'a> Load<'a> {
             pair,
             fragments: 1,
             size: 60,
+            large: None,
             echoes: true,
             ports: Vec::with_capacity(16),
             echo: Vec::with_capacity(1024),
@@ -98,7 +102,14 @@ impl<'a> Load<'a> {
 
     /// A pair of its own.
     pub fn pair() -> Pair {
-        Pair::new(Plan { front_frames: 900, back_frames: 1024, mtu: 65521, ..Plan::default() })
+        let back = netback::Config { features: Features::ALL, ..netback::Config::default() };
+        Pair::new(Plan {
+            back,
+            front_frames: 900,
+            back_frames: 1024,
+            mtu: 65521,
+            ..Plan::default()
+        })
     }
 
     fn upcall(&mut self, front: bool) -> bool {
@@ -112,24 +123,41 @@ impl<'a> Load<'a> {
     pub fn front_turn(&mut self, offered: usize) -> usize {
         let upcall = self.upcall(true);
         let net = self.front.net.as_mut().unwrap();
-        let (fragments, size) = (self.fragments, self.size);
+        let (fragments, size, large) = (self.fragments, self.size, self.large.as_ref());
+        let slots = match large {
+            Some((bytes, meta)) => bytes.len().div_ceil(4096) + usize::from(meta.gso.is_some()),
+            None => fragments,
+        };
         let (mut sent, mut again) = (0, false);
         let before = *net.stats();
         self.allocations.0 += allocations(|| {
             net.service();
             net.complete_tx();
             net.poll_rx(OFFERED, drop);
-            while sent < offered && net.reserve(fragments).is_some() {
+            while sent < offered && net.reserve(slots).is_some() {
                 let mut packet = TxPacket::new();
-                for _ in 0..fragments {
-                    let mut buf = net.buffer(0).unwrap();
-                    buf.append(size).unwrap().fill(sent as u8);
-                    packet.push(buf).unwrap();
+                if let Some((bytes, meta)) = large {
+                    packet.meta = *meta;
+                    for part in bytes.chunks(4096) {
+                        let mut buf = net.buffer(0).unwrap();
+                        buf.append(part.len()).unwrap().copy_from_slice(part);
+                        packet.push(buf).unwrap();
+                    }
+                } else {
+                    for _ in 0..fragments {
+                        let mut buf = net.buffer(0).unwrap();
+                        buf.append(size).unwrap().fill(sent as u8);
+                        packet.push(buf).unwrap();
+                    }
                 }
-                let mut permit = net.reserve(fragments).unwrap();
-                match packet.into_single() {
-                    Ok(only) => permit.send_single(only),
-                    Err(packet) => permit.send(packet),
+                let mut permit = net.reserve(slots).unwrap();
+                if large.is_some() {
+                    permit.send(packet);
+                } else {
+                    match packet.into_single() {
+                        Ok(only) => permit.send_single(only),
+                        Err(packet) => permit.send(packet),
+                    }
                 }
                 sent += 1;
             }

@@ -22,6 +22,7 @@ pub use back::Back;
 pub use blow::Blow;
 pub use front::Front;
 pub use ledger::{Kind, Ledger, Shape};
+pub use packets::Flow;
 
 pub const FRONT: DomId = DomId(1);
 pub const BACK: DomId = DomId(2);
