@@ -13,6 +13,7 @@ use crate::sched::{Ctx, Next, Task};
 use crate::{Domain, GrantedPage};
 
 use super::client_pages::Pages;
+use super::idle_queue::IdleQueue;
 use super::peer::{After, Peer, Turn};
 use super::raw::{Memory, RawRing, SLOTS};
 use super::script::{Script, Step};
@@ -41,6 +42,9 @@ pub struct HostileClient {
     extra_next: bool,
     features: Vec<(String, String)>,
     start: u32,
+    queues: u32,
+    /// All but the first.
+    idle: Vec<IdleQueue>,
     answered: u64,
     refused: u64,
     watches: Vec<Watch>,
@@ -69,6 +73,8 @@ impl HostileClient {
             extra_next: false,
             features: features.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec(),
             start: 0,
+            queues: 1,
+            idle: Vec::new(),
             answered: 0,
             refused: 0,
             watches,
@@ -90,6 +96,13 @@ impl HostileClient {
     /// Where the ring indices start, from the next connection on.
     pub fn ring_start(&mut self, start: u32) -> &mut Self {
         self.start = start;
+        self
+    }
+
+    /// Asks for so many queues, from the next connection on, as far as the backend offers as many.
+    /// All but the first are never used.
+    pub fn queues(&mut self, queues: u32) -> &mut Self {
+        self.queues = queues;
         self
     }
 
@@ -175,8 +188,22 @@ impl HostileClient {
         let (tx_ref, rx_ref) = pages.ring_refs();
         let port = port.map_or(0, |port| port.get());
         let numbers = [("tx-ring-ref", tx_ref), ("rx-ring-ref", rx_ref), ("event-channel", port)];
-        for (key, number) in numbers {
-            self.peer.write(key, number.to_string().as_bytes());
+        let offered = self.peer.number(&self.peer.theirs, "multi-queue-max-queues").unwrap_or(1);
+        let queues = self.queues.min(offered).max(1);
+        self.idle = (1..queues)
+            .map_while(|_| {
+                IdleQueue::new(&self.peer.domain, self.peer.victim, Wrapping(self.start))
+            })
+            .collect();
+        if queues > 1 {
+            self.peer.write("multi-queue-num-queues", queues.to_string().as_bytes());
+        }
+        let all = core::iter::once(numbers).chain(self.idle.iter().map(IdleQueue::nodes));
+        for (queue, numbers) in all.enumerate() {
+            let dir = if queues > 1 { format!("queue-{queue}/") } else { String::new() };
+            for (key, number) in numbers {
+                self.peer.write(&format!("{dir}{key}"), number.to_string().as_bytes());
+            }
         }
         for (key, value) in &self.features {
             self.peer.write(key, value.as_bytes());
@@ -193,6 +220,7 @@ impl HostileClient {
         self.peer.close_port();
         // Ends all grants, in use or not.
         self.pages = None;
+        self.idle.clear();
     }
 
     /// An honest round: reaps, refills, sends. True if there is more to reap.

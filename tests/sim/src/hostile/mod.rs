@@ -9,6 +9,7 @@ mod backend;
 mod backend_rings;
 mod client;
 mod client_pages;
+mod idle_queue;
 mod peer;
 mod raw;
 mod script;

@@ -67,7 +67,8 @@ fn f6_a_receive_slot_that_lost_its_reference_takes_another() {
     assert!(bench.received().is_empty());
     // Several rounds of the ring, with a page and a reference less.
     for n in 0..1000 {
-        assert_eq!(bench.rings().rx.refresh(), Ok(255));
+        let posted = bench.rings().rx.refresh().unwrap();
+        assert!((224..=255).contains(&posted), "{posted} pages are posted");
         let request = bench.rx_request();
         assert_ne!(request.gref, lost.gref);
         let packet = pattern(n, 100);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use xen_netfront::platform::Platform;
+use xen_netfront::platform::{Instant, Platform};
 use xen_sim::hostile::{After, HostileBackend, Script, Side};
 use xen_sim::{Chaos, Ctx, Next, Outcome, Task};
 
@@ -34,11 +34,18 @@ pub fn play(seed: u64, rng: &mut Rng) -> u64 {
     peer.feature("feature-split-event-channels", ["0", "1"][rng.usize(..2)]);
     peer.serve_queue(rng.u32(..4));
     let after = if rng.bool() { After::Honest } else { After::Silent };
-    peer.play(script, after);
+    // Many scripts keep the two from ever connecting, so most begin when they have.
+    let mut waiting = Some(script);
+    let begin = Duration::from_millis(if rng.u8(..4) > 0 { 20 } else { 0 });
     let mut traffic = Rng::with_seed(seed);
     // A while longer than the script: what it has done goes on to have effects.
     let (mut over, mut nap) = (0, Nap::default());
     let mut turn = |ctx: &mut Ctx<'_>| {
+        if ctx.now.since(Instant(0)) >= begin
+            && let Some(script) = waiting.take()
+        {
+            peer.play(script, after);
+        }
         let next = peer.run(ctx);
         for packet in peer.take_received().into_iter().take(4) {
             peer.inject(&packet);

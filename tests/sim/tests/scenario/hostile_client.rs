@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use xen_grant::DomId;
+use xen_netfront::platform::Instant;
 use xen_sim::hostile::{After, HostileClient, Script, Side};
 use xen_sim::{Chaos, Ctx, Next, Outcome, Task, Vif};
 
@@ -33,11 +34,19 @@ pub fn play(seed: u64, rng: &mut Rng) -> u64 {
     if rng.bool() {
         client.ring_start(u32::MAX - rng.u32(..300));
     }
-    client.play(script, after);
+    client.queues(rng.u32(1..=3));
+    // Many scripts keep the two from ever connecting, so most begin when they have.
+    let mut waiting = Some(script);
+    let begin = Duration::from_millis(if rng.u8(..4) > 0 { 20 } else { 0 });
     let (ups, downs) = (rng.usize(..200), rng.usize(..200));
     pair.front.borrow_mut().outbox = any_shapes(rng, ups, plan.mtu);
     pair.back.borrow_mut().outbox = any_shapes(rng, downs, plan.mtu);
     let mut turn = |ctx: &mut Ctx<'_>| {
+        if ctx.now.since(Instant(0)) >= begin
+            && let Some(script) = waiting.take()
+        {
+            client.play(script, after);
+        }
         if client.queued() < 10 {
             client.send(&[0x5a; 60]);
         }
