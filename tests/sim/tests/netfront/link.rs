@@ -80,6 +80,36 @@ fn after_a_resume_the_device_connects_anew() {
     bench.assert_no_leak();
 }
 
+/// An event for what is sent comes on one channel, an event for pages posted on the other.
+#[test]
+fn each_ring_has_a_channel_of_its_own() {
+    use xen_netfront::platform::BackendPlatform;
+    let config = Config { split_event_channels: true, ..raw_backend::full_ring() };
+    let mut bench = Bench::with(config, &[], &[("feature-split-event-channels", "1")]);
+    let ports = ["event-channel-tx", "event-channel-rx"].map(|key| {
+        let port = bench.front_key(key).unwrap().parse().unwrap();
+        bench.back.bind_interdomain(FRONT, Port::new(port).unwrap()).unwrap()
+    });
+    for _ in 0..3 {
+        // All pages are used, and all requests taken.
+        for _ in 0..bench.rings().rx.refresh().unwrap() {
+            bench.deliver(&[&pattern(1, 60)]);
+        }
+        assert_eq!(bench.rings().rx.arm(), Ok(false));
+        assert_eq!(bench.rings().tx.arm(), Ok(false));
+        bench.back.take_pending();
+        assert!(bench.send(&[&pattern(1, 60)]));
+        assert_eq!(bench.back.take_pending(), [ports[0]]);
+        assert!(!bench.received().is_empty());
+        assert_eq!(bench.back.take_pending(), [ports[1]]);
+        for request in bench.tx_requests() {
+            bench.answer_tx(request.id, 0);
+        }
+        bench.front.complete_tx();
+    }
+    bench.assert_sound();
+}
+
 /// How often each port was said to be handled, with progress and without.
 fn handled(bench: &Bench) -> Vec<(u64, u64)> {
     let ports: Vec<Port> = bench.front.ports().collect();
