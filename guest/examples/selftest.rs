@@ -4,10 +4,9 @@
 //! Says `selftest: passed` or `selftest: FAILED` in the end, and powers off. The command line may
 //! ask for something else:
 //!
-//! * `offer=DOMID`: grants a page to that domain and waits for it, `data/offer` in xenstore being
-//!   `GREF,PORT`; `take=DOMID,GREF,PORT` is the other side, in a second domain.
-//! * `crash=WHAT`: goes wrong on purpose in the end: `stack`, `null`, `code`, `constant`, `data`,
+//! * `crash=WHAT`: goes wrong on purpose: `stack`, `null`, `code`, `constant`, `data`,
 //!   `instruction`, `panic`.
+//! * `type=WORD`: waits until somebody types this word, and Return, at the console.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 xen_guest::main!(selftest::run);
@@ -30,7 +29,7 @@ mod selftest {
         GrantedPage, Grantee, Memory, SharedPage,
     };
     use xen_guest::Xen;
-    use xen_netfront::platform::{BackendPlatform, Platform, Port};
+    use xen_netfront::platform::{BackendPlatform, Platform};
     use xen_netfront::store::{Store, StoreError};
 
     /// Fails the test with the condition's text.
@@ -42,14 +41,11 @@ mod selftest {
         };
     }
 
-    /// What [`offer`] puts into the first word of the page; the second becomes its inverse.
-    const MAGIC: u32 = 0x6772_6e74;
-
     type Outcome = Result<(), String>;
     type Test = fn(Xen) -> Outcome;
 
     pub fn run(xen: Xen) {
-        let tests: [(&str, Test); 8] = [
+        let tests: [(&str, Test); 9] = [
             ("pages", pages),
             ("heap", heap),
             ("page tables", page_tables),
@@ -58,6 +54,7 @@ mod selftest {
             ("xenstore", xenstore),
             ("watches", watches),
             ("grants", grants),
+            ("entropy", entropy),
         ];
         let option = |name| {
             let mut words = xen.command_line().split_ascii_whitespace();
@@ -71,16 +68,17 @@ mod selftest {
                 log::error!("selftest: {name}: {why}");
             }
         };
-        match (option("offer="), option("take=")) {
-            (Some(to), _) => judge("offer", offer(xen, to)),
-            (_, Some(from)) => judge("take", take(xen, from)),
-            _ => tests.iter().for_each(|(name, test)| judge(name, test(xen))),
+        if let Some(how) = option("crash=") {
+            return go_wrong(how);
+        }
+        match option("type=") {
+            Some(word) => judge("typing", typing(xen, word)),
+            None => tests.iter().for_each(|(name, test)| judge(name, test(xen))),
         }
         match failed {
             0 => log::info!("selftest: passed"),
             _ => log::error!("selftest: FAILED {failed}"),
         }
-        option("crash=").into_iter().for_each(go_wrong);
     }
 
     fn pages(xen: Xen) -> Outcome {
@@ -315,56 +313,34 @@ mod selftest {
         Ok(())
     }
 
-    /// Grants a page to another domain and says so in `data/offer`; done when the other one, who
-    /// runs [`take`], has written into it and let go of it.
-    fn offer(xen: Xen, domain: &str) -> Outcome {
-        let peer = DomId(domain.parse().map_err(|_| "offer=DOMID")?);
-        let pool = FramePool::new(&xen, 1).map_err(|error| format!("{error}"))?;
-        let frame = pool.take().ok_or("no frame")?;
-        let reference = GrantTable::new(&xen).claim().map_err(|error| format!("{error}"))?;
-        let page = GrantedPage::new(frame, reference, &Grantee::new(peer, true));
-        page.words()[0].store(MAGIC, Ordering::Relaxed);
-        let port = xen.alloc_unbound(peer).map_err(|error| format!("{error}"))?;
-        let text = format!("{},{}", page.number(), port.get());
-        xen.write(None, "data/offer", text.as_bytes()).map_err(|error| format!("{error}"))?;
-        let patience = xen.now() + Duration::from_secs(60);
-        while page.words()[1].load(Ordering::Acquire) != !MAGIC {
-            ensure!(xen.now() < patience);
-            xen.wait(Some(patience));
-        }
-        let Err(mut used) = page.revoke() else {
-            return Err("revoked though mapped".into());
-        };
-        xen.notify(port);
-        while let Err(still_used) = used.0.revoke() {
-            ensure!(xen.now() < patience);
-            xen.wait(Some(xen.now() + Duration::from_millis(10)));
-            used = still_used;
-        }
+    fn entropy(xen: Xen) -> Outcome {
+        let mut drawn: Vec<u64> = (0..1000).map(|_| xen.random()).collect();
+        let ones: u32 = drawn.iter().map(|number| number.count_ones()).sum();
+        // 64,000 coins: half of them ones, give or take eight times the deviation.
+        ensure!((31_000..33_000).contains(&ones));
+        drawn.sort_unstable();
+        drawn.dedup();
+        ensure!(drawn.len() == 1000);
         Ok(())
     }
 
-    /// The other side of [`offer`]: `DOMID,GREF,PORT`.
-    fn take(xen: Xen, from: &str) -> Outcome {
-        let mut numbers = from.split(',').map(|number| number.parse::<u32>().ok());
-        let mut next = || numbers.next().flatten().ok_or("take=DOMID,GREF,PORT");
-        let (peer, gref, port) = (DomId(next()? as u16), next()?, next()?);
-        let remote = Port::new(port).ok_or("port 0")?;
-        let bad = ForeignPage::map(&xen, peer, gref + 1);
-        ensure!(bad.is_err_and(|status| !status.is_okay()));
-        let page = ForeignPage::map(&xen, peer, gref).map_err(|status| format!("{status}"))?;
-        ensure!(page.words()[0].load(Ordering::Relaxed) == MAGIC);
-        let local = xen.bind_interdomain(peer, remote).map_err(|error| format!("{error}"))?;
-        page.words()[1].store(!MAGIC, Ordering::Release);
-        // Twice: Xen fires a new end once by itself.
-        for _ in 0..2 {
-            xen.notify(local);
-            xen.wait(Some(xen.now() + Duration::from_secs(2)));
+    fn typing(xen: Xen, word: &str) -> Outcome {
+        let mut typed = Vec::new();
+        let patience = xen.now() + Duration::from_secs(60);
+        log::info!("type {word}");
+        loop {
+            let mut buffer = [0; 16];
+            let count = xen.console_read(&mut buffer);
+            typed.extend_from_slice(&buffer[..count]);
+            if typed.ends_with(b"\r") || typed.ends_with(b"\n") {
+                break;
+            }
+            ensure!(xen.now() < patience);
+            if count == 0 {
+                xen.wait(Some(patience));
+            }
         }
-        drop(page);
-        let again = ForeignPage::map(&xen, peer, gref);
-        xen.close(local);
-        drop(again);
+        ensure!(typed.trim_ascii() == word.as_bytes());
         Ok(())
     }
 

@@ -110,6 +110,14 @@ impl Bits {
         self.unmask(page, port);
     }
 
+    /// Records a port as if it had fired. If it does, nothing is lost: being recorded twice is
+    /// being recorded.
+    pub fn record(&self, port: u32) {
+        if let Some((word, bit)) = place(port) {
+            self.recorded[word].fetch_or(bit, Ordering::SeqCst);
+        }
+    }
+
     /// Whether the port is recorded; if so it no longer is, and stays masked.
     pub fn take(&self, port: u32) -> bool {
         place(port).is_some_and(|(word, bit)| {
@@ -263,6 +271,24 @@ mod tests {
         assert!(xen.masked(70));
         bits.unmask(&xen.page, 70);
         xen.fire(70);
+        bits.collect(&xen.page);
+        assert!(bits.serve());
+    }
+
+    #[test]
+    fn a_port_may_be_recorded_by_hand_and_still_fires() {
+        let (mut xen, bits) = set_up(70);
+        bits.record(70);
+        xen.fire(70);
+        bits.collect(&xen.page);
+        assert!(bits.serve() && bits.is_served(70));
+        bits.finish(&xen.page);
+        assert!(!bits.serve() && !xen.masked(70));
+        bits.record(70);
+        assert!(bits.serve());
+        // Served by hand it was not masked; what fires meanwhile is not lost either.
+        xen.fire(70);
+        bits.finish(&xen.page);
         bits.collect(&xen.page);
         assert!(bits.serve());
     }

@@ -178,6 +178,12 @@ pub fn wait_for(port: Port) {
     }
 }
 
+/// Has the next [`wait`] end at once, as if `port` had fired: its event has been taken, and what it
+/// stands for has not all been seen to.
+pub fn remember(port: Port) {
+    BITS.record(port.get());
+}
+
 /// Sleeps until the next interrupt. What fires after the caller has looked raises its
 /// interrupt as soon as interrupts are on, which is when the processor already sleeps: `sti`
 /// takes effect one instruction late.

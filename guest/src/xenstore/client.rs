@@ -47,6 +47,8 @@ pub struct Client<'a, L> {
     next_id: u32,
     watches: Vec<Watched>,
     next_token: u32,
+    /// A watch event has come since this was last asked.
+    news: bool,
     /// Indices or a length made no sense: nobody knows where the next message begins.
     broken: bool,
 }
@@ -68,8 +70,14 @@ impl<'a, L: Line> Client<'a, L> {
             next_id: 0,
             watches: Vec::new(),
             next_token: 0,
+            news: false,
             broken: false,
         }
+    }
+
+    /// What lies between us and xenstored.
+    pub fn line(&self) -> &L {
+        &self.line
     }
 
     /// The domain has been resumed: another connection, over this page. Transactions are gone;
@@ -205,6 +213,12 @@ impl<'a, L: Line> Client<'a, L> {
         watch.is_some_and(|watch| core::mem::take(&mut watch.fired))
     }
 
+    /// Whether a watch event has come since this was last asked. One that comes while somebody
+    /// waits for an answer takes the channel's event with it: whoever sleeps next has to know.
+    pub fn take_news(&mut self) -> bool {
+        core::mem::take(&mut self.news)
+    }
+
     /// Sends a request and waits for its answer.
     fn request(
         &mut self,
@@ -284,6 +298,7 @@ impl<'a, L: Line> Client<'a, L> {
         let token = wire::token(payload);
         if let Some(watch) = self.watches.iter_mut().find(|watch| Some(watch.token) == token) {
             watch.fired = true;
+            self.news = true;
         }
     }
 

@@ -152,8 +152,12 @@ fn p2_a_watch_is_one_bit_however_often_it_fires() {
     for _ in 0..20 {
         client.write(None, "x", b"1").unwrap();
     }
+    assert!(client.take_news(), "whoever sleeps has to know that events came with the answers");
+    assert!(!client.take_news());
     assert!(client.fired(one) && client.fired(two));
     assert!(!client.fired(one) && !client.fired(two));
+    client.read(None, "x").unwrap();
+    assert!(!client.take_news());
     client.unwatch(two);
     client.write(None, "x", b"2").unwrap();
     assert!(client.fired(one) && !client.fired(two));

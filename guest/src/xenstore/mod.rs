@@ -20,6 +20,13 @@ mod machine {
     /// xenstored, at the other end of this port.
     pub struct Daemon(Port);
 
+    impl Daemon {
+        /// Has the next sleep end at once.
+        fn remember(&self) {
+            events::remember(self.0);
+        }
+    }
+
     impl Line for Daemon {
         fn notify(&self) {
             events::notify(self.0);
@@ -63,6 +70,12 @@ mod machine {
         talk: impl FnOnce(&mut Client<'static, Daemon>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         const NOT_CONNECTED: StoreError = StoreError::Other(107);
-        talk(CLIENT.lock().as_mut().ok_or(NOT_CONNECTED)?)
+        let mut client = CLIENT.lock();
+        let client = client.as_mut().ok_or(NOT_CONNECTED)?;
+        let outcome = talk(client);
+        if client.take_news() {
+            client.line().remember();
+        }
+        outcome
     }
 }
