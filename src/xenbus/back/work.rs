@@ -156,7 +156,6 @@ impl<S: Store> BackBus<S> {
     fn adopt(&mut self) {
         let Some(mine) = self.mine else { return };
         self.written = Some(mine);
-        self.carrier_written = None;
         self.fault = None;
         self.patience = None;
         self.phase = match mine {

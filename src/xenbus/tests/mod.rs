@@ -1,6 +1,7 @@
 //! Whole sessions of either end, and of both.
 
 mod back;
+mod carrier;
 pub mod fake;
 mod front;
 mod frontend;

@@ -7,7 +7,10 @@ mod frames;
 mod from_client;
 mod indices;
 mod limits;
+
 mod memory;
+mod offloads;
+mod queues;
 #[path = "../raw_client/mod.rs"]
 mod raw_client;
 mod requests;

@@ -79,7 +79,7 @@ impl Bench {
 
     pub fn on(host: &Host, client: DomId, config: Config, frames: usize) -> Bench {
         let back = host.add_domain(BACK, 4096);
-        host.add_domain(client, 1024);
+        host.add_domain(client, 4096);
         let pool = FramePool::new(&back, frames).unwrap();
         let vif = Vif::new(client, BACK, 0);
         let toolstack = host.toolstack();
@@ -233,36 +233,64 @@ impl Client {
         assert!(back.is_connected(), "{:?}", back.stats());
     }
 
+    /// The same with several queues, each a client of its own on the same vif.
+    pub fn connect_all(queues: &mut [Client], back: &mut Back, features: &Features) {
+        back.service();
+        Client::publish_all(queues, features);
+        back.service();
+        assert!(back.is_connected(), "{:?}", back.stats());
+    }
+
     /// Writes the keys of a connection.
     pub fn publish(&mut self, features: &Features) {
-        let store = self.domain.store();
-        let set = |key: &str, value: &str| store.set(&format!("{}/{key}", self.dir), value);
-        set("tx-ring-ref", &self.refs.0.to_string());
-        set("rx-ring-ref", &self.refs.1.to_string());
-        let keys = if features.split {
-            &["event-channel-tx", "event-channel-rx"][..]
-        } else {
-            &["event-channel"]
-        };
+        self.publish_queue("", features.split);
+        self.publish_rest(features);
+    }
+
+    /// Writes the keys of a connection of several queues.
+    pub fn publish_all(queues: &mut [Client], features: &Features) {
+        let (count, queues_are_one) = (queues.len().to_string(), queues.len() == 1);
+        for (number, queue) in queues.iter_mut().enumerate() {
+            queue.set("multi-queue-num-queues", &count);
+            // One queue keeps its keys at the top.
+            let below = if queues_are_one { String::new() } else { format!("queue-{number}/") };
+            queue.publish_queue(&below, features.split);
+        }
+        queues[0].publish_rest(features);
+    }
+
+    fn set(&self, key: &str, value: &str) {
+        self.domain.store().set(&format!("{}/{key}", self.dir), value);
+    }
+
+    fn publish_queue(&mut self, below: &str, split: bool) {
+        self.set(&format!("{below}tx-ring-ref"), &self.refs.0.to_string());
+        self.set(&format!("{below}rx-ring-ref"), &self.refs.1.to_string());
+        let keys =
+            if split { &["event-channel-tx", "event-channel-rx"][..] } else { &["event-channel"] };
         for stale in ["event-channel", "event-channel-tx", "event-channel-rx"] {
-            let _ = store.remove(None, &format!("{}/{stale}", self.dir));
+            let store = self.domain.store();
+            let _ = store.remove(None, &format!("{}/{below}{stale}", self.dir));
         }
         for port in self.ports.drain(..) {
             self.domain.close(port);
         }
         for key in keys {
             let port = self.domain.alloc_unbound(BACK).unwrap();
-            set(key, &port.get().to_string());
+            self.set(&format!("{below}{key}"), &port.get().to_string());
             self.ports.push(port);
         }
+    }
+
+    fn publish_rest(&self, features: &Features) {
         for (key, value) in &features.keys {
-            set(key, value);
+            self.set(key, value);
         }
-        set("state", "4");
+        self.set("state", "4");
     }
 
     pub fn set_state(&self, state: u32) {
-        self.domain.store().set(&format!("{}/state", self.dir), &state.to_string());
+        self.set("state", &state.to_string());
     }
 
     /// Begins anew: fresh rings on the same pages.
