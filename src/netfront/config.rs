@@ -22,7 +22,7 @@ pub struct Config {
     /// An event channel for each ring, rather than one for both. It pays where two CPUs take them:
     /// a driver that is run by one loop gets more events that way, and nothing for it.
     pub split_event_channels: bool,
-    /// Pages posted for receiving, on each queue, while little arrives: at least 18.
+    /// Pages posted for receiving, on each queue, while little arrives: at least 20.
     pub rx_floor: u16,
     /// The most pages posted, on each queue, while much arrives: at most 256.
     pub rx_ceiling: u16,

@@ -74,9 +74,17 @@ impl RxQueue {
         RxQueue { ring, slots, bare, target, grantee, features }
     }
 
-    /// Posts as many pages as are wanted, and shows them to the backend.
+    /// Posts as many pages as are wanted, once they are worth it, and shows them to the backend.
+    #[inline]
     pub(super) fn refill(&mut self, pool: &FramePool, stats: &mut Stats) -> Notify {
-        let wanted = self.target.pages().saturating_sub(self.posted()) as usize;
+        match self.target.wanted(self.posted()) {
+            0 => Notify::Suppressed,
+            wanted => self.post_many(wanted as usize, pool, stats),
+        }
+    }
+
+    #[inline(never)]
+    fn post_many(&mut self, wanted: usize, pool: &FramePool, stats: &mut Stats) -> Notify {
         let room = (self.ring.free() as usize).saturating_sub(self.bare).min(wanted);
         let frames = pool.take_many(room);
         if frames.len() < room {

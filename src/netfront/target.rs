@@ -7,9 +7,13 @@
 //! ```
 //!
 //! A page that has been posted comes back only with a packet in it, so fewer are a matter of not
-//! posting again.
+//! posting again. Pages are posted an eighth of the target at a time.
 
 use crate::wire::{MAX_SLOTS, RING_SIZE};
+
+/// Slots that a packet may take, extras included. So many pages are always posted, else it would
+/// wait for ever.
+const LARGEST: u32 = MAX_SLOTS as u32 + 2;
 
 /// Looks with little to do before the target goes down.
 const CALM: u32 = 64;
@@ -23,16 +27,16 @@ pub(super) struct Target {
 
 impl Target {
     pub(super) fn new(floor: u16, ceiling: u16) -> Target {
-        // The largest packet must fit, else it would wait for ever.
-        let ceiling = u32::from(ceiling).clamp(MAX_SLOTS as u32, RING_SIZE as u32);
-        let floor = u32::from(floor).clamp(MAX_SLOTS as u32, ceiling);
+        let ceiling = u32::from(ceiling).clamp(LARGEST, RING_SIZE as u32);
+        let floor = u32::from(floor).clamp(LARGEST, ceiling);
         Target { pages: floor, floor, ceiling, calm: 0 }
     }
 
-    /// How many pages are to be posted.
+    /// How many pages are to be posted now, where `posted` are.
     #[inline]
-    pub(super) fn pages(&self) -> u32 {
-        self.pages
+    pub(super) fn wanted(&self, posted: u32) -> u32 {
+        let wanted = self.pages.saturating_sub(posted);
+        if wanted * 8 < self.pages && posted >= LARGEST { 0 } else { wanted }
     }
 
     /// Packets have come, and `left` of the pages posted are still empty.
@@ -60,19 +64,19 @@ mod tests {
     #[test]
     fn it_follows_traffic_between_floor_and_ceiling() {
         let mut target = Target::new(64, 256);
-        assert_eq!(target.pages(), 64);
+        assert_eq!(target.pages, 64);
         for expected in [128, 256, 256] {
-            target.adapt(target.pages() / 2 - 1);
-            assert_eq!(target.pages(), expected);
+            target.adapt(target.pages / 2 - 1);
+            assert_eq!(target.pages, expected);
         }
         let mut looks = 0;
-        while target.pages() > 64 {
-            target.adapt(target.pages() - 1);
+        while target.pages > 64 {
+            target.adapt(target.pages - 1);
             looks += 1;
         }
         assert_eq!(looks, 5 * CALM); // 192, 144, 108, 81, 64
         target.adapt(64);
-        assert_eq!(target.pages(), 64);
+        assert_eq!(target.pages, 64);
     }
 
     #[test]
@@ -82,14 +86,23 @@ mod tests {
         for look in 0..1000 {
             target.adapt(if look % 50 == 0 { 25 } else { 40 });
         }
-        assert_eq!(target.pages(), 40);
+        assert_eq!(target.pages, 40);
     }
 
     #[test]
     fn the_largest_packet_always_fits() {
         for (floor, ceiling) in [(0, 0), (300, 5), (1, 18)] {
-            assert_eq!(Target::new(floor, ceiling).pages(), 18);
+            assert_eq!(Target::new(floor, ceiling).pages, LARGEST);
         }
-        assert_eq!(Target::new(u16::MAX, u16::MAX).pages(), 256);
+        assert_eq!(Target::new(u16::MAX, u16::MAX).pages, 256);
+    }
+
+    #[test]
+    fn pages_are_posted_several_at_a_time_and_the_largest_packet_waits_for_none() {
+        let target = Target::new(64, 64);
+        assert_eq!([64, 60, 57].map(|posted| target.wanted(posted)), [0; 3]);
+        assert_eq!([56, 30, 0].map(|posted| target.wanted(posted)), [8, 34, 64]);
+        let target = Target::new(22, 22);
+        assert_eq!([22, 21, 20, 19].map(|posted| target.wanted(posted)), [0, 0, 0, 3]);
     }
 }

@@ -38,7 +38,7 @@ fn segment(v4: bool, at: usize, data: &[u8], is_last: bool) -> Vec<u8> {
 
 /// A large packet in blocks of so many bytes, and its segments.
 fn large(v4: bool, data: usize, block: usize) -> (TxPacket<HeapBlock>, Vec<Vec<u8>>) {
-    let data: Vec<u8> = (0..data).map(|at| (at * 7 >> 3) as u8).collect();
+    let data: Vec<u8> = (0..data).map(|at| ((at * 7) >> 3) as u8).collect();
     let segments: Vec<Vec<u8>> = data
         .chunks(SIZE)
         .enumerate()

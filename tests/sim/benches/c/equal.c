@@ -331,6 +331,8 @@ static NOINLINE void fe_refill(void)
     if (fe.broken)
         return;
     room = room > fe.bare ? room - fe.bare : 0;
+    if (room < REFILL)
+        return;
     uint32_t at = 0;
     unsigned count = pool_take(room, &at);
     if (count < room)

@@ -18,6 +18,7 @@
 #include <xen/io/netif.h>
 
 #define RING 256
+#define REFILL 8 /* posting fewer pages is not worth it */
 #define PEER 7
 #define NOINLINE __attribute__((noinline))
 #define COLD __attribute__((noinline, cold))
@@ -26,7 +27,7 @@
 static void fe_init(netif_tx_sring_t *tx, netif_rx_sring_t *rx);
 static int fe_submit(int n);      /* sends n packets, a page each; returns how many */
 static int fe_reap(void);         /* takes back what has been sent; returns how many */
-static void fe_refill(void);      /* posts pages until the receive ring is full */
+static void fe_refill(void);      /* posts pages until the receive ring is full, REFILL or more */
 static int fe_poll(int budget);   /* receives; returns how many packets */
 static int fe_failed(void);       /* whether anything went wrong */
 

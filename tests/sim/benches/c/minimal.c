@@ -94,6 +94,8 @@ static NOINLINE void fe_refill(void)
 {
     int notify;
     RING_IDX prod = rx.req_prod_pvt;
+    if (RING - (prod - rx.rsp_cons) < REFILL)
+        return;
     for (; prod - rx.rsp_cons < RING; prod++) {
         unsigned id = prod & (RING - 1), ref = RING + id;
         grant(ref, GTF_permit_access);
