@@ -11,10 +11,12 @@ pub struct Config {
     /// Bytes left free in front of each packet from the client, at most 2048: room for a header
     /// that somebody pushes.
     pub headroom: usize,
-    /// The most packets that wait for the client, shared out among its queues.
+    /// The most packets that wait for the client, shared out among its queues; each may have one
+    /// in any case.
     pub queue_packets: usize,
     /// The most frames that packets waiting for the client hold, a page each however short they
-    /// are, shared out among its queues. A frame that two fragments share counts twice.
+    /// are, shared out among its queues. A frame that two fragments share counts twice. Each queue
+    /// may have 18 in any case, or the largest packet would never fit.
     pub queue_frames: usize,
     /// How long the next packet of a queue may wait for the client to post pages. Then the queue
     /// is dropped, and packets are refused until there are some.

@@ -22,6 +22,7 @@ use crate::buffer::{RxPacket, TxPacket};
 use crate::header::packet_flow_hash;
 use crate::platform::{BackendPlatform, EventError, Instant, Port};
 use crate::store::{Store, StoreError};
+use crate::wire::MAX_SLOTS;
 use crate::xenbus::{FrontendOffer, Reader};
 
 /// The smallest MTU of IPv4.
@@ -124,11 +125,11 @@ impl<P: BackendPlatform> Connection<P> {
         let takes = Takes { notify: offer.rx_notify, features: offer.features.coherent() };
         let count = offer.queues.len();
         let open = |(number, queue)| {
-            // Together exactly what one client may have.
+            // Together exactly what one client may have, but that the largest packet fits each.
             let share = |all: usize| all.saturating_add(number) / count;
             let bounds = Bounds {
-                packets: share(config.queue_packets),
-                fragments: share(config.queue_frames),
+                packets: share(config.queue_packets).max(1),
+                fragments: share(config.queue_frames).max(MAX_SLOTS),
             };
             Queue::open(platform, client, queue, (takes, bounds), config, stats)
         };

@@ -148,12 +148,10 @@ fn read_long(
     let mut refusal = None;
     if first.flags & tx_flags::EXTRA_INFO != 0 {
         refusal = read_extras(next, slots, &mut chain.meta).map_err(fatal)?;
-        if refusal == Some(Refusal::Multicast) {
-            // Such a request carries no packet; nothing else in it means anything.
-            return Err(Verdict::Refuse(Refusal::Multicast));
-        }
+        // A request for a multicast address is a dummy and carries no packet (xen/io/netif.h); if
+        // there are more slots nevertheless they belong to it, and not to the next packet.
         if chain.meta.gso.is_some_and(|gso| !offered.takes_gso(gso.kind)) {
-            refusal = Some(Refusal::Gso);
+            refusal = refusal.or(Some(Refusal::Gso));
         }
     }
 

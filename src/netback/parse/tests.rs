@@ -183,6 +183,18 @@ fn bad_extras_are_fatal_and_multicast_is_refused() {
     for kind in [Extra::MCAST_ADD, Extra::MCAST_DEL] {
         let read = with(extra(kind, 0, [1; 6]));
         assert_eq!((read.verdict, read.taken), (refused(Refusal::Multicast), 2));
+        // Slots that such a request must not have are not the next packet's.
+        let first = request(0, 0, 0, EXTRA | MORE);
+        let slots = [first, extra(kind, 0, [1; 6]), request(2, 0, 60, MORE), request(3, 0, 9, 0)];
+        for offered in [Features::ALL, Features::NONE] {
+            let read = parse(&slots, offered);
+            assert_eq!((read.verdict, read.taken), (refused(Refusal::Multicast), 4));
+            assert_eq!(
+                read.slots,
+                [Slot::Request(0), Slot::Extra, Slot::Request(2), Slot::Request(3)]
+            );
+        }
+        assert_eq!(parse(&slots[..3], Features::ALL).verdict, fatal(Fault::CutShort));
     }
     assert_eq!(with(extra(Extra::HASH, 0, [9; 6])).verdict, COPY);
 }
