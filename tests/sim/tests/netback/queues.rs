@@ -174,6 +174,24 @@ fn b7_queues_share_what_a_client_may_have_waiting() {
 }
 
 #[test]
+fn b7_the_largest_packet_fits_however_many_queues_share_the_bounds() {
+    let config = Config { queue_packets: 3, queue_frames: 20, ..config(8) };
+    let (mut bench, mut queues) = with_queues(config, 8, 400, false);
+    let data = pattern(1, 65_535 - 54);
+    for port in 0..20 {
+        let frame = frames::frame(false, true, port, &data);
+        // As many fragments as a packet can have.
+        let cuts: Vec<usize> = (1..18).map(|cut| cut * 3700).collect();
+        bench.netback.deliver(bench.packet(&frame, &cuts)).unwrap();
+        assert_eq!(bench.netback.deliver(bench.plain(&frame)), Err(Refused::QueueFull));
+        queues.iter_mut().for_each(|queue| queue.post(queue.rx.free().min(16) as usize));
+        bench.netback.flush();
+        let got: Vec<_> = receive(&mut queues).into_iter().flatten().collect();
+        assert!(got == [frame]);
+    }
+}
+
+#[test]
 fn b11_more_queues_are_no_larger_turn() {
     for count in [1, 2, 8] {
         let (mut bench, mut queues) = with_queues(config(8), count, 1000, false);
