@@ -45,8 +45,13 @@ DOM0_PROGRAMS = [
         "xl xenstored xenconsoled xenconsole xen-init-dom0 libxl-save-helper"
         " xenstore-control lsevtchn xenctx").split()),
     *(f"usr/bin/xenstore-{name}" for name in "ls read write list rm watch exists".split()),
-    "bin/bash", "usr/bin/iperf", "usr/bin/iperf3", "usr/bin/tcpdump",
+    "bin/bash", "usr/bin/iperf", "usr/bin/iperf3", "usr/bin/tcpdump", "usr/bin/python3.11",
 ]  # fmt: skip
+# Python's library is 30 MB, most of which no small tool needs: what it starts with is built in but
+# for these.
+PYTHON_FILES = [
+    f"usr/lib/python3.11/encodings/{name}.py" for name in ("__init__", "aliases", "utf_8")
+]
 LINUX_MODULES = ["xen-netfront"]
 LINUX_PROGRAMS = ["usr/bin/iperf", "usr/bin/iperf3"]
 
@@ -168,6 +173,8 @@ def make_images(debs, folder):
     dom0 = make_root(sysroot, DOM0_PROGRAMS, DOM0_MODULES)
     # xl ends its threads by pthread_cancel, which loads this one at run time.
     add_library(dom0, sysroot, "libgcc_s.so.1")
+    for path in PYTHON_FILES:
+        dom0.file(path, (sysroot / path).read_bytes())
     (folder / "dom0.cpio").write_bytes(dom0.to_bytes())
     linux = make_root(sysroot, LINUX_PROGRAMS, LINUX_MODULES)
     (folder / "linux.cpio").write_bytes(linux.to_bytes())

@@ -37,6 +37,8 @@ use super::udp_echo::UdpEcho;
 
 /// How many may use a TCP service at once.
 const CONNECTIONS: usize = 4;
+/// How many may talk HTTP: some don't close when they have their answer.
+const BROWSERS: usize = 8;
 /// Buffers of the size [`Sizes::window`]: echo has two for each connection, the others one.
 pub const WINDOWS: u64 = 4 * CONNECTIONS as u64;
 /// Bytes of a request to chargen or HTTP that may wait, and of an answer of HTTP.
@@ -211,7 +213,7 @@ impl Services {
             tcp_echo: Listener::new(sockets, CONNECTIONS, window, window),
             tcp_discard: Listener::new(sockets, CONNECTIONS, window, REQUEST),
             tcp_chargen: Listener::new(sockets, CONNECTIONS, REQUEST, window),
-            http: Listener::new(sockets, CONNECTIONS, REQUEST, ANSWER),
+            http: Listener::new(sockets, BROWSERS, REQUEST, ANSWER),
             forgotten: 0,
             scratch: vec![0; LARGEST_PACKET],
         }
