@@ -7,6 +7,7 @@ from typing import Callable
 import image
 import job
 import source
+import tap
 import tools
 from runner import ROOT
 from tools import BARE_METAL
@@ -23,10 +24,6 @@ TOO_MUCH_FOR_MIRI = (
     "f1_every_impossible",
     "b1_every_impossible",
 )
-
-
-def target_dir():
-    return os.environ.get("CARGO_TARGET_DIR") or str(ROOT / "target")
 
 
 def fmt(context):
@@ -109,7 +106,7 @@ def loom(context):
     context.cargo_tests(
         "cargo", "test", "--no-fail-fast", "--release", "-p", "xen-ring", "-p", "xen-grant",
         "--test", "loom",
-        env={"RUSTFLAGS": "--cfg loom", "CARGO_TARGET_DIR": f"{target_dir()}/loom"},
+        env={"RUSTFLAGS": "--cfg loom", "CARGO_TARGET_DIR": f"{tools.target_dir()}/loom"},
     )  # fmt: skip
 
 
@@ -155,6 +152,10 @@ def main_job(context):
     job.check(context)
 
 
+def on_a_tap(context):
+    tap.check(context)
+
+
 def soak(context):
     tools.cargo(context)
     context.command("scripts/soak", "--minutes", "10")
@@ -190,6 +191,7 @@ STEPS = [
     Step("requirements", "every requirement has a test named after it", requirements),
     Step("readme", "every test that the README names exists", readme),
     Step("main-job", "cargo run --release, honest and hostile", main_job),
+    Step("tap", "ping, curl, iperf and tcpdump of this machine, on a TAP device", on_a_tap, 600),
     Step("seeds", "seeds of the deterministic host (XEN_SEEDS)", seeds, 1200),
     Step("loom", "every interleaving of the lock-free parts", loom),
     Step("miri", "ring, grant and buffers under Miri", miri, 2400, beside=True),

@@ -38,6 +38,20 @@ def valgrind(context):
     context.setup(APT, "need", "valgrind", "valgrind", "libc6-dbg")
 
 
+def network(context):
+    """Debian's network tools."""
+    for command, package in (
+        ("ip", "iproute2"), ("ethtool", "ethtool"), ("ping", "iputils-ping"), ("curl", "curl"),
+        ("iperf", "iperf"), ("tcpdump", "tcpdump"),
+    ):  # fmt: skip
+        context.setup(APT, "need", command, package)
+
+
+def target_dir():
+    """Where cargo puts what it builds."""
+    return Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
+
+
 def binutils(context):
     context.setup(APT, "need", "objdump", "binutils")
 

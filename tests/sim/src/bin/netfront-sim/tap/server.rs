@@ -18,7 +18,7 @@ use xen_netfront::platform::{Instant, Platform};
 use xen_sim::{Ctx, Domain, Next, Task};
 
 use super::http::{Exchange, Log};
-use super::{CLIENT_V4, CLIENT_V6};
+use super::{CLIENT_V4, CLIENT_V6, LINUX_V4, LINUX_V6};
 use crate::alloc::{Charge, Owner};
 use crate::capture::{Captured, Pcap};
 use crate::client::{Front, wait};
@@ -154,6 +154,9 @@ impl Server {
             let _ = addresses.push(IpCidr::new(IpAddress::Ipv4(CLIENT_V4), 24));
             let _ = addresses.push(IpCidr::new(IpAddress::Ipv6(CLIENT_V6), 64));
         });
+        // As far as Linux forwards, others can talk to it too; there is room for both.
+        let _ = iface.routes_mut().add_default_ipv4_route(LINUX_V4);
+        let _ = iface.routes_mut().add_default_ipv6_route(LINUX_V6);
         let mut sockets = SocketSet::new(Vec::with_capacity(SOCKETS.len()));
         let services = SOCKETS.map(|(port, kind)| {
             let buffer = || tcp::SocketBuffer::new(vec![0; BUFFER]);
