@@ -151,6 +151,8 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     pub fn service(&mut self) {
         let now = self.platform.now();
         self.retry_quarantine(now);
+        // A backend is silent only if it has not answered, not if nobody has looked.
+        self.complete_tx();
         self.watch_connection(now);
         match self.bus.poll(now) {
             FrontStep::Wait => {}
@@ -391,10 +393,12 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         })
     }
 
-    /// Flushes, and asks the backend for an event at the next packet. True if there is something
-    /// to do already: then go round again instead of waiting, for that event may never come.
+    /// Flushes, takes back what has been sent, and asks the backend for an event at the next packet.
+    /// True if there is something to do already: then go round again instead of waiting, for that
+    /// event may never come.
     pub fn rearm(&mut self) -> bool {
         self.flush();
+        self.complete_tx();
         self.connection.as_mut().is_some_and(|connection| connection.arm(&self.platform))
     }
 

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use xen_netfront::features::Features;
-use xen_netfront::netfront;
+use xen_netfront::{netback, netfront};
+
+use crate::served::QUEUE;
 
 /// Bytes each way if neither `--bytes` nor `--seconds` says otherwise.
 const DEFAULT_BYTES: u64 = 64 << 20;
@@ -51,9 +53,45 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 1, allow_hyphen_values = true)]
     pub seed: u64,
 
+    /// Queues of each vif, 1 to 8: pairs of rings
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u8).range(1..=8),
+        allow_hyphen_values = true,
+    )]
+    pub queues: u8,
+
+    /// An event channel for each ring
+    #[arg(long, conflicts_with = "no_split")]
+    pub split: bool,
+
+    /// One event channel for both rings of a queue, as without this option
+    #[arg(long)]
+    no_split: bool,
+
     /// No scatter-gather: each packet in one page
     #[arg(long)]
     pub no_sg: bool,
+
+    /// No large packets: TCP sends segments of the MTU's size
+    #[arg(long)]
+    pub no_gso: bool,
+
+    /// No checksum offload, and so no large packets either: stacks compute and verify all checksums
+    #[arg(long)]
+    pub no_csum: bool,
+
+    /// 0: the clients do not trust the backend, and show it no byte but those of the packets
+    #[arg(
+        long,
+        value_name = "0|1",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u8).range(0..=1),
+        allow_hyphen_values = true,
+    )]
+    pub trusted: u8,
 
     /// Let the backend turn on the client every so often. Fails if the client is cut off for more
     /// than a second (ten with --threads), or a byte is wrong
@@ -107,15 +145,46 @@ impl Args {
         self.bytes().map(|bytes| bytes.saturating_mul(2 * u64::from(self.domains)))
     }
 
-    /// What the backend takes from a client.
-    pub fn back_features(&self) -> Features {
-        Features { scatter_gather: !self.no_sg, ..Features::ALL }.coherent()
+    /// What either end takes from the other.
+    pub fn features(&self) -> Features {
+        let (checksum, gso) = (!self.no_csum, !self.no_gso);
+        let all = Features {
+            scatter_gather: !self.no_sg,
+            checksum_v4: checksum,
+            checksum_v6: checksum,
+            gso_v4: gso,
+            gso_v6: gso,
+        };
+        all.coherent()
     }
 
     /// What the client's device asks for.
     pub fn front_config(&self) -> netfront::Config {
-        let features = Features { scatter_gather: !self.no_sg, ..Features::ALL }.coherent();
-        netfront::Config { features, ..netfront::Config::default() }
+        netfront::Config {
+            features: self.features(),
+            queues: self.queues.into(),
+            split_event_channels: self.split,
+            ..netfront::Config::default()
+        }
+    }
+
+    /// Pages of a client's pool: full rings of each queue, and what the stack holds.
+    pub fn client_pages(&self) -> usize {
+        640 * usize::from(self.queues)
+    }
+
+    /// What the backend offers a client.
+    pub fn back_config(&self) -> netback::Config {
+        // Bounds are shared out among the queues, and flows may all have the same one. A few more
+        // than what the stack waits for: it may send several packets at once.
+        let packets = (QUEUE + 16) * usize::from(self.queues);
+        netback::Config {
+            features: self.features(),
+            max_queues: self.queues.into(),
+            queue_packets: packets,
+            queue_frames: packets * 18,
+            ..netback::Config::default()
+        }
     }
 }
 

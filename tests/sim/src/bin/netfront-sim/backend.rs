@@ -8,6 +8,7 @@ use xen_netfront::netback::{Config, Netback};
 use xen_sim::{Ctx, Domain, Next, Task};
 
 use crate::alloc::{Charge, Owner};
+use crate::args::Args;
 use crate::client::wait;
 use crate::error::Error;
 use crate::served::{Back, QUEUE, Served};
@@ -25,6 +26,7 @@ pub const MAC: [u8; 6] = [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff];
 pub struct Backend {
     domain: Domain,
     client: DomId,
+    config: Config,
     pool: FramePool,
     stack: Stack<Served>,
     upload: Sink,
@@ -38,18 +40,28 @@ impl Backend {
     pub fn new(
         domain: &Domain,
         client: DomId,
-        mtu: u16,
+        args: &Args,
         upload: Sink,
         download: Source,
         network: Network,
     ) -> Result<Backend, Error> {
         let pool = FramePool::new(domain, POOL_PAGES)?;
-        let served = Served::new(open(domain, client, &pool)?, &pool, MAC, mtu);
+        let config = args.back_config();
+        let served = Served::new(open(domain, client, &pool, config)?, &pool, MAC, args.mtu);
         let mut stack = Stack::new(domain, served, MAC, network.server, !network.seed);
         // Nothing is open yet: both ports are free.
         let _ = stack.listen();
         let uploaded = Arc::default();
-        Ok(Backend { domain: domain.clone(), client, pool, stack, upload, download, uploaded })
+        Ok(Backend {
+            domain: domain.clone(),
+            client,
+            config,
+            pool,
+            stack,
+            upload,
+            download,
+            uploaded,
+        })
     }
 
     /// Bytes of the upload received so far.
@@ -74,15 +86,19 @@ impl Backend {
 
     /// Starts it again.
     pub fn restart(&mut self) -> Result<(), Error> {
-        let vif = open(&self.domain, self.client, &self.pool)?;
+        let vif = open(&self.domain, self.client, &self.pool, self.config)?;
         self.stack.device.netif_mut().vif = Some(vif);
         Ok(())
     }
 }
 
 /// Opens the backend of vif 0 of `client`.
-pub fn open(domain: &Domain, client: DomId, pool: &FramePool) -> Result<Back, Error> {
-    let config = Config { queue_packets: QUEUE, queue_frames: QUEUE * 18, ..Config::default() };
+pub fn open(
+    domain: &Domain,
+    client: DomId,
+    pool: &FramePool,
+    config: Config,
+) -> Result<Back, Error> {
     Ok(Netback::open(domain.clone(), domain.store(), pool, client, 0, config)?)
 }
 

@@ -5,20 +5,18 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use smoltcp::socket::tcp;
 use xen_grant::{FramePool, GrantTable};
-use xen_netfront::netfront::{Config, Link, Netfront};
+use xen_netfront::netfront::{Link, Netfront};
 use xen_netfront::netif::Netif;
 use xen_netfront::platform::Instant;
 use xen_sim::{Ctx, Domain, Next, StoreClient, Task};
 
 use crate::alloc::{Charge, Owner};
+use crate::args::Args;
 use crate::capture::{Captured, Pcap};
 use crate::error::Error;
 use crate::lock;
 use crate::stack::{Network, Stack};
 use crate::stream::{Sink, Source};
-
-/// Pages of the client: a full receive ring, a full transmit ring, and what the stack holds.
-pub const POOL_PAGES: usize = 640;
 
 /// The device.
 pub type Front = Netfront<Domain, StoreClient>;
@@ -65,13 +63,14 @@ impl Client {
     /// The client in its domain. It uploads what `upload` makes.
     pub fn new(
         domain: &Domain,
-        config: Config,
+        args: &Args,
         upload: Source,
         download: Sink,
         network: Network,
         pcap: Option<Pcap>,
     ) -> Result<Client, Error> {
-        let pool = FramePool::new(domain, POOL_PAGES)?;
+        let pool = FramePool::new(domain, args.client_pages())?;
+        let config = args.front_config();
         let table = GrantTable::new(domain);
         let net = Netfront::open(domain.clone(), domain.store(), &pool, &table, 0, config)?;
         let domain = domain.clone();

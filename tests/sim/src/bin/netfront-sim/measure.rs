@@ -3,6 +3,7 @@
 use core::ops::{AddAssign, Sub};
 use std::collections::BTreeMap;
 
+use xen_netfront::features::Features;
 use xen_netfront::netif::Netif;
 use xen_netfront::phy;
 use xen_sim::Domain;
@@ -107,6 +108,21 @@ impl Work {
     }
 }
 
+/// What the clients' ends leave to their backends.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Offloads {
+    /// Queues of a vif, as agreed with the last one looked at.
+    pub queues: usize,
+    /// What may be left to the backend, as agreed with the last one looked at.
+    pub features: Features,
+    /// Large packets, both ways.
+    pub large: u64,
+    /// Packets sent with a blank checksum.
+    pub blank: u64,
+    /// Packets made fit in software for a backend that takes less.
+    pub in_software: u64,
+}
+
 /// All counters at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
@@ -120,6 +136,8 @@ pub struct Snapshot {
     pub linearised_bytes: (u64, u64),
     /// Packets that did not get through, by end and reason; only reasons that occurred.
     pub drops: BTreeMap<&'static str, u64>,
+    /// Offloads at the clients' ends.
+    pub offloads: Offloads,
     /// Pages in the clients' quarantine now, and those that were there at some time.
     pub quarantined: (usize, u64),
 }
@@ -163,6 +181,11 @@ impl Snapshot {
             clears: stats.clears,
             ..Work::default()
         };
+        self.offloads.queues = net.queue_count();
+        self.offloads.features = net.features();
+        self.offloads.large += stats.rx_gso + stats.tx_gso;
+        self.offloads.blank += stats.tx_blank;
+        self.offloads.in_software += stats.tx_filled + stats.tx_cut + stats.tx_gathered;
         self.linearised_bytes.0 += phy.linearised_bytes;
         self.quarantined.0 += net.quarantined();
         self.quarantined.1 += stats.quarantined;

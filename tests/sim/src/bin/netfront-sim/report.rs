@@ -26,7 +26,19 @@ pub struct Report {
     seed: u64,
     domains: u8,
     mtu: usize,
+    trusted: bool,
+    /// Queues of a vif, its channels, and what may be left to the backend, as agreed.
+    queues: usize,
+    split_event_channels: bool,
     scatter_gather: bool,
+    checksum_offload: bool,
+    gso: bool,
+    /// Large packets, both ways.
+    large_packets: u64,
+    /// Packets that the clients sent with a blank checksum.
+    blank_checksums: u64,
+    /// Packets that the clients' drivers made fit in software for a backend that takes less.
+    offloads_in_software: u64,
     bytes: u64,
     uploaded_bytes: u64,
     downloaded_bytes: u64,
@@ -118,7 +130,15 @@ impl Report {
             seed: args.seed,
             domains: args.domains,
             mtu: found.mtu,
-            scatter_gather: !args.no_sg,
+            trusted: args.trusted != 0,
+            queues: end.offloads.queues,
+            split_event_channels: args.split,
+            scatter_gather: end.offloads.features.scatter_gather,
+            checksum_offload: end.offloads.features.checksum_v4,
+            gso: end.offloads.features.gso_v4,
+            large_packets: end.offloads.large,
+            blank_checksums: end.offloads.blank,
+            offloads_in_software: end.offloads.in_software,
             bytes: up + down,
             uploaded_bytes: up,
             downloaded_bytes: down,
@@ -229,13 +249,19 @@ impl Display for Table<'_> {
         let (up, down) = (mebi(r.uploaded_bytes), mebi(r.downloaded_bytes));
         let verdict = if r.ok { "every byte checked" } else { "NOT OK" };
         writeln!(f, "transferred     {up} MiB up, {down} MiB down, {verdict}")?;
-        let sg = if r.scatter_gather { "on" } else { "off" };
         let domains =
             if r.domains > 1 { format!(", {} clients", r.domains) } else { String::new() };
+        writeln!(f, "options         seed {}, mtu {}{domains}", r.seed, r.mtu)?;
+        let on = |feature| if feature { "on" } else { "off" };
         writeln!(
             f,
-            "options         seed {}, mtu {}, scatter-gather {sg}{domains}",
-            r.seed, r.mtu
+            "agreed          {} queue{}, split channels {}, scatter-gather {}, checksum offload {}, GSO {}",
+            r.queues,
+            if r.queues == 1 { "" } else { "s" },
+            on(r.split_event_channels),
+            on(r.scatter_gather),
+            on(r.checksum_offload),
+            on(r.gso),
         )?;
         if let (Some(packets), Some(longest)) = (r.replayed_packets, r.replayed_longest) {
             writeln!(
@@ -263,6 +289,11 @@ impl Display for Table<'_> {
             megabits(r.bytes, wall)
         )?;
         writeln!(f, "packets         {} through the ring, both ways", r.packets)?;
+        writeln!(
+            f,
+            "offloads        {} large packets, {} blank checksums, {} done in software",
+            r.large_packets, r.blank_checksums, r.offloads_in_software
+        )?;
         writeln!(f)?;
         self.per_packet(f)?;
         writeln!(f)?;

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 
 use xen_grant::{Frame, FramePool};
 use xen_netfront::buffer::{RxPacket, TxBuf, TxPacket};
+use xen_netfront::features::Features;
 use xen_netfront::header::MacAddr;
 use xen_netfront::netback::{Netback, Stats};
 use xen_netfront::netif::{self, Capabilities, Linear, Netif, Permit, RxOf};
@@ -103,10 +104,15 @@ impl Netif for Served {
     }
 
     fn capabilities(&self) -> Capabilities {
+        let offer = self.vif.as_ref().and_then(Back::frontend);
+        let takes = offer.map_or(Features::NONE, |offer| offer.features.coherent());
         Capabilities {
             block_size: xen_grant::PAGE_SIZE,
             max_fragments: MAX_SLOTS,
-            ..Capabilities::default()
+            checksum_v4: takes.checksum_v4,
+            checksum_v6: takes.checksum_v6,
+            gso_v4: takes.gso_v4,
+            gso_v6: takes.gso_v6,
         }
     }
 

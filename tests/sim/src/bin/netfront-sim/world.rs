@@ -12,7 +12,7 @@ use xen_sim::{Ctx, Domain, Host, Limits, Next, Outcome, Scheduler, Task, Vif};
 use crate::args::Args;
 use crate::backend::{self, Backend};
 use crate::capture::Pcap;
-use crate::client::{self, Client};
+use crate::client::Client;
 use crate::error::{Error, Stop};
 use crate::findings::{Findings, OfClient, Transfer};
 use crate::hostile::{Director, Record};
@@ -79,9 +79,10 @@ pub struct World {
 }
 
 /// A vif between two domains, whose ends both know this MTU.
-pub fn vif(front: DomId, mtu: u16) -> Vif {
-    let mtu = mtu.to_string();
-    Vif::new(front, BACK, 0).front_key("mtu", &mtu).back_key("mtu", &mtu)
+pub fn vif(front: DomId, mtu: u16, args: &Args) -> Vif {
+    let (mtu, trusted) = (mtu.to_string(), args.trusted.to_string());
+    let vif = Vif::new(front, BACK, 0).front_key("mtu", &mtu).front_key("trusted", &trusted);
+    vif.back_key("mtu", &mtu)
 }
 
 impl World {
@@ -246,17 +247,16 @@ fn pair(
     pcap: Option<Pcap>,
 ) -> Result<Pair, Error> {
     let id = DomId(BACK.0 + 1 + u16::from(index));
-    let domain = host.add_domain(id, client::POOL_PAGES as u32 + 64);
-    host.toolstack().add_vif(&vif(id, args.mtu));
+    let domain = host.add_domain(id, args.client_pages() as u32 + 64);
+    host.toolstack().add_vif(&vif(id, args.mtu, args));
     // Two seeds, so that neither stream can be taken for the other, nor for another client's.
     let seed = args.seed.wrapping_add(u64::from(index) << 32);
     let (up, down) = (seed.wrapping_mul(2), seed.wrapping_mul(2).wrapping_add(1));
     let deadline = args.seconds.map(|time| host.now() + time);
     let source = |seed| Source::new(seed, args.bytes(), deadline);
     let network = Network::new(index, seed);
-    let client =
-        Client::new(&domain, args.front_config(), source(up), Sink::new(down), network, pcap)?;
-    let backend = Backend::new(back, id, args.mtu, Sink::new(up), source(down), network)?;
+    let client = Client::new(&domain, args, source(up), Sink::new(down), network, pcap)?;
+    let backend = Backend::new(back, id, args, Sink::new(up), source(down), network)?;
     Ok(Pair { domain, client: Mutex::new(client), backend: Mutex::new(backend) })
 }
 

@@ -25,7 +25,7 @@ use crate::alloc::{Charge, Owner};
 use crate::args::Args;
 use crate::backend;
 use crate::capture::{Captured, Pcap};
-use crate::client::{self, Front, wait};
+use crate::client::{Front, wait};
 use crate::error::Error;
 use crate::findings::{Findings, OfClient, Replayed, Transfer};
 use crate::measure::Snapshot;
@@ -67,18 +67,18 @@ impl Replay {
         let mtu = recording.longest().saturating_sub(ETHERNET_HEADER).max(MTU) as u16;
         let host = Host::new(args.seed);
         let back = host.add_domain(BACK, backend::POOL_PAGES as u32 + 64);
-        let front = host.add_domain(FRONT, client::POOL_PAGES as u32 + 64);
-        host.toolstack().add_vif(&vif(FRONT, mtu));
+        let front = host.add_domain(FRONT, args.client_pages() as u32 + 64);
+        host.toolstack().add_vif(&vif(FRONT, mtu, args));
         let pcap = args.pcap.as_ref().map(|path| Pcap::create(path, &back)).transpose()?;
 
-        let pool = FramePool::new(&front, client::POOL_PAGES)?;
+        let pool = FramePool::new(&front, args.client_pages())?;
         let table = GrantTable::new(&front);
         let config = args.front_config();
         let net = Netfront::open(front.clone(), front.store(), &pool, &table, 0, config)?;
         let client = Player::new(Captured::new(net, pcap.clone()), recording.clone());
 
         let back_pool = FramePool::new(&back, backend::POOL_PAGES)?;
-        let vif = backend::open(&back, FRONT, &back_pool)?;
+        let vif = backend::open(&back, FRONT, &back_pool, args.back_config())?;
         let served = Served::new(vif, &back_pool, backend::MAC, mtu);
         let backend = Player::new(served, recording.clone());
         let (client, backend) = (RefCell::new(client), RefCell::new(backend));

@@ -26,13 +26,12 @@ use std::thread;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tun_rs::InterruptEvent;
 use xen_grant::{DomId, FramePool, GrantTable};
-use xen_netfront::netback::{self, Netback};
+use xen_netfront::netback::Netback;
 use xen_netfront::netfront::Netfront;
 use xen_sim::{Ctx, Domain, Host, Task, run_on_thread};
 
 use crate::args::Args;
 use crate::capture::Pcap;
-use crate::client;
 use crate::error::{Error, Stop};
 use crate::lock;
 use crate::served::QUEUE;
@@ -76,24 +75,19 @@ impl Job {
     pub fn new(args: &Args, name: &str) -> Result<Job, Error> {
         let host = Host::threaded(args.seed);
         let back = host.add_domain(BACK, BACK_PAGES as u32 + 64);
-        let front = host.add_domain(FRONT, client::POOL_PAGES as u32 + 64);
-        host.toolstack().add_vif(&vif(FRONT, args.mtu));
+        let front = host.add_domain(FRONT, args.client_pages() as u32 + 64);
+        host.toolstack().add_vif(&vif(FRONT, args.mtu, args));
         let pcap = args.pcap.as_ref().map(|path| Pcap::create(path, &front)).transpose()?;
 
         let pool = FramePool::new(&back, BACK_PAGES)?;
         let own = Addresses { v4: LINUX_V4, v6: LINUX_V6, mtu: args.mtu };
         let tap = Tap::open(name, true, &own, &pool).map_err(|error| Error::tap(name, &error))?;
-        let config = netback::Config {
-            queue_packets: QUEUE,
-            queue_frames: QUEUE * 18,
-            features: args.back_features(),
-            ..netback::Config::default()
-        };
+        let config = args.back_config();
         let vif = Netback::open(back.clone(), back.store(), &pool, FRONT, 0, config)?;
         let (alarm, watch) = Alarm::new(tap.device(), &back);
         let uplink = Uplink::new(vif, tap, alarm);
 
-        let pool = FramePool::new(&front, client::POOL_PAGES)?;
+        let pool = FramePool::new(&front, args.client_pages())?;
         let table = GrantTable::new(&front);
         let config = args.front_config();
         let net = Netfront::open(front.clone(), front.store(), &pool, &table, 0, config)?;

@@ -88,7 +88,7 @@ impl Report {
             seed: args.seed,
             mtu: args.mtu.into(),
             scatter_gather: !args.no_sg,
-            queues: 1,
+            queues: args.queues.into(),
             from_linux_packets: tap.read.0,
             from_linux_bytes: tap.read.1,
             to_linux_packets: tap.written.0,
