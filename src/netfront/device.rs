@@ -11,6 +11,10 @@ use crate::platform::Platform;
 use crate::store::Store;
 use crate::wire::MAX_PACKET;
 
+/// The most fragments that a layer above is told to use. Linux holds 17 in one `sk_buff`
+/// (`MAX_SKB_FRAGS`); a backend has to take 18, but the last one would cost it a second.
+const MOST_FRAGMENTS: usize = 17;
+
 impl<P: Platform, S: Store> Netif for Netfront<P, S> {
     type Block = Frame;
     type Permit<'a>
@@ -32,7 +36,7 @@ impl<P: Platform, S: Store> Netif for Netfront<P, S> {
         let features = self.features();
         Capabilities {
             block_size: xen_grant::PAGE_SIZE,
-            max_fragments: features.max_fragments(),
+            max_fragments: features.max_fragments().min(MOST_FRAGMENTS),
             checksum_v4: features.checksum_v4,
             checksum_v6: features.checksum_v6,
             gso_v4: features.gso_v4,

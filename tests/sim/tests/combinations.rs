@@ -215,7 +215,7 @@ fn play(front: End, back: End) {
     let offered = (capabilities.checksum_v4, capabilities.checksum_v6);
     assert_eq!(offered, (up.checksum_v4, up.checksum_v6));
     assert_eq!((capabilities.gso_v4, capabilities.gso_v6), (up.gso_v4, up.gso_v6));
-    assert_eq!(capabilities.max_fragments, if up.scatter_gather { 18 } else { 1 });
+    assert_eq!(capabilities.max_fragments, if up.scatter_gather { 17 } else { 1 });
     let offer = pair.back.frontend().unwrap();
     assert_eq!((offer.features, offer.rx_copy, offer.rx_notify), (down, true, true));
     let queues = front.queues.min(back.queues) as usize;
