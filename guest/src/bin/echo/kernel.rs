@@ -1,5 +1,6 @@
 //! The kernel's main: opens the vifs, then gives each its turn, and sleeps when none has work.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::mem;
 
@@ -16,8 +17,8 @@ use super::vif::{self, Vif};
 /// A vif on its way to being served.
 enum Stage {
     /// Not connected yet, so its address and MTU are not known.
-    Opening(u32, Netfront<Xen, Xen>, VifOptions),
-    Serving(Vif),
+    Opening(u32, Box<Netfront<Xen, Xen>>, VifOptions),
+    Serving(Box<Vif>),
     /// Between the two.
     Gone,
 }
@@ -44,7 +45,7 @@ fn serve(xen: Xen, options: &Options) -> Result<(), &'static str> {
     let mut stages = Vec::new();
     for (&number, vif) in vifs {
         match Netfront::open(xen, xen, &pool, &table, number, options.driver) {
-            Ok(net) => stages.push(Stage::Opening(number, net, vif.clone())),
+            Ok(net) => stages.push(Stage::Opening(number, Box::new(net), vif.clone())),
             Err(error) => log::error!("vif {number}: {error}"),
         }
     }
@@ -84,7 +85,7 @@ fn obey(xen: Xen, stages: &mut [Stage]) {
 
 fn serving(stages: &mut [Stage]) -> impl Iterator<Item = &mut Vif> {
     stages.iter_mut().filter_map(|stage| match stage {
-        Stage::Serving(vif) => Some(vif),
+        Stage::Serving(vif) => Some(&mut **vif),
         Stage::Opening(..) | Stage::Gone => None,
     })
 }
@@ -112,7 +113,8 @@ impl Stage {
             Stage::Gone => return false,
         }
         if let Stage::Opening(number, net, vif) = mem::replace(self, Stage::Gone) {
-            *self = Stage::Serving(Vif::new(xen, number, net, options.driver, vif, sizes));
+            let vif = Vif::new(xen, number, *net, options.driver, vif, sizes);
+            *self = Stage::Serving(Box::new(vif));
         }
         true
     }

@@ -75,11 +75,9 @@ impl Ping {
             let socket = sockets.get_mut::<Socket<'_>>(handle);
             while let Ok(request) = socket.peek() {
                 let len = request.len();
-                let copy = scratch.get_mut(..len).map(|copy| {
-                    copy.copy_from_slice(request);
-                    copy
-                });
-                if let Some(packet) = copy.and_then(|copy| answer(iface, copy)) {
+                let Some(copy) = scratch.get_mut(..len) else { break };
+                copy.copy_from_slice(request);
+                if let Some(packet) = answer(iface, copy) {
                     let room = socket.can_send() && large.admits(packet.len());
                     if !room || socket.send_slice(packet).is_err() {
                         break;
@@ -107,7 +105,7 @@ fn answer_v4<'a>(iface: &Interface, bytes: &'a mut [u8]) -> Option<&'a [u8]> {
     }
     let mut icmp = Icmpv4Packet::new_checked(ip.payload_mut()).ok()?;
     let request = icmp.msg_type() == Icmpv4Message::EchoRequest && icmp.msg_code() == 0;
-    if !request || !Icmpv4Packet::new_unchecked(&*icmp.as_ref()).verify_checksum() {
+    if !request || !Icmpv4Packet::new_unchecked(icmp.as_ref()).verify_checksum() {
         return None;
     }
     icmp.set_msg_type(Icmpv4Message::EchoReply);
