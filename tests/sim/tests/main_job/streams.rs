@@ -59,13 +59,54 @@ fn a_plain_run_prints_progress_and_a_table() {
 #[test]
 fn r10_r11_steady_traffic_copies_allocates_and_clears_nothing() {
     for options in ["", "--no-sg", "--mtu 1280", "--mtu 576", "--mtu 9000", "--mtu 65521"] {
-        let options = format!("--bytes 4M {options}");
+        let options = format!("--bytes 4M --no-gso {options}");
         let report = json(&options);
         assert_costs_nothing(&report, &options);
         assert_eq!(number(&report, "bytes"), f64::from(8 << 20), "{options}");
         assert!(number(&report, "measured_packets") > 100.0, "{options}: {report}");
         assert!(number(&report, "mbit_per_s") > 0.0);
     }
+}
+
+#[test]
+fn large_packets_cost_neither_copies_nor_allocations() {
+    for options in ["", "--queues 4 --split", "--mtu 9000", "--no-split --trusted 1"] {
+        let report = json(&format!("--bytes 8M {options}"));
+        assert!(number(&report, "large_packets") > 200.0, "{options}: {report}");
+        assert!(number(&report, "blank_checksums") > 100.0, "{options}: {report}");
+        for end in ["front", "back"] {
+            for what in ["copies", "allocations"] {
+                let key = format!("{end}_{what}_per_packet");
+                assert_eq!(number(&report, &key), 0.0, "{options}: {key}: {report}");
+            }
+        }
+        for key in ["offloads_in_software", "front_hypercalls_per_packet", "drops", "reconnects"] {
+            assert_eq!(number(&report, key), 0.0, "{options}: {key}: {report}");
+        }
+    }
+}
+
+#[test]
+fn what_is_switched_off_is_not_used() {
+    let on = |report: &Value, key: &str| report[key].as_bool().unwrap();
+    for (options, queues, checksum, gso, sg) in [
+        ("", 1.0, true, true, true),
+        ("--queues 3", 3.0, true, true, true),
+        ("--no-gso", 1.0, true, false, true),
+        ("--no-csum", 1.0, false, false, true),
+        ("--no-sg", 1.0, true, false, false),
+    ] {
+        let report = json(&format!("--bytes 1M {options}"));
+        assert_eq!(number(&report, "queues"), queues, "{options}");
+        assert_eq!(on(&report, "checksum_offload"), checksum, "{options}");
+        assert_eq!(number(&report, "blank_checksums") > 0.0, checksum, "{options}: {report}");
+        assert_eq!(on(&report, "gso"), gso, "{options}");
+        assert_eq!(number(&report, "large_packets") > 0.0, gso, "{options}: {report}");
+        assert_eq!(on(&report, "scatter_gather"), sg, "{options}");
+    }
+    let split = json("--bytes 1M --split --trusted 0");
+    assert!(on(&split, "split_event_channels") && !on(&split, "trusted"));
+    assert!(number(&split, "front_clears_per_packet") > 1.0, "a stranger sees nothing: {split}");
 }
 
 #[test]
@@ -86,13 +127,13 @@ fn every_required_key_is_there() {
 
 #[test]
 fn packets_of_one_page_are_not_linearised_and_larger_ones_are() {
-    let plain = json("--bytes 2M");
+    let plain = json("--bytes 2M --no-gso");
     assert_eq!(number(&plain, "linearised_bytes"), 0.0);
     assert_eq!(number(&plain, "front_slots_per_packet"), 1.0);
     // Fewer if the receive ring has got shorter meanwhile.
     assert!((0.9..=1.0).contains(&number(&plain, "front_grants_per_packet")), "{plain}");
 
-    let jumbo = json("--bytes 2M --mtu 9000");
+    let jumbo = json("--bytes 2M --mtu 9000 --no-gso");
     assert_eq!(number(&jumbo, "mtu"), 9000.0);
     assert!(number(&jumbo, "front_slots_per_packet") > 2.0, "{jumbo}");
     // Both ways, but for the few packets that are shorter.
@@ -106,7 +147,7 @@ fn packets_of_one_page_are_not_linearised_and_larger_ones_are() {
 
 #[test]
 fn events_and_hypercalls_are_batched() {
-    let report = json("--bytes 8M");
+    let report = json("--bytes 8M --no-gso");
     assert!(number(&report, "front_events_per_packet") < 1.0 / 16.0, "{report}");
     assert!(number(&report, "back_events_per_packet") < 1.0 / 16.0, "{report}");
     assert!(number(&report, "back_hypercalls_per_packet") < 1.0 / 16.0, "{report}");
@@ -153,7 +194,7 @@ fn a_hostile_backend_costs_time_and_nothing_else() {
 #[test]
 fn a_capture_holds_what_crossed_the_ring() {
     let file = Scratch::new("capture.pcap");
-    let report = json(&format!("--bytes 1M --mtu 9000 --pcap {}", file.0.display()));
+    let report = json(&format!("--bytes 1M --mtu 9000 --no-gso --pcap {}", file.0.display()));
     let mut reader = PcapReader::new(File::open(&file.0).unwrap()).unwrap();
     assert_eq!(reader.header().datalink, DataLink::ETHERNET);
     assert_eq!(reader.header().ts_resolution, TsResolution::NanoSecond);
