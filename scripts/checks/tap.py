@@ -166,7 +166,8 @@ class Lab:
 
     def curl(self, options, name):
         down = self.folder / "down"
-        curl = ("curl", "--silent", "--show-error", "--fail", "--max-time", "60")
+        curl = ("curl", "--silent", "--show-error", "--fail", "--max-time", "60",
+                "--connect-timeout", "5")  # fmt: skip
         self.try_run(name, *curl, "-o", down, f"http://{CLIENT}/{BYTES}")
         up = self.try_run(name, *curl, "-T", self.file, f"http://{CLIENT}/up")
         sums = self.try_run(name, *curl, f"http://{CLIENT}/sums").splitlines()
@@ -181,7 +182,9 @@ class Lab:
 
     def iperf(self, options, name):
         """Bytes that iperf says it has sent in two seconds."""
-        output = self.try_run(name, "iperf", "-c", CLIENT, "-t", "2", "-y", "C")
+        # Without an answer it waits for ever, and heeds nothing less.
+        limit = ("timeout", "-s", "KILL", "20")
+        output = self.try_run(name, *limit, "iperf", "-c", CLIENT, "-t", "2", "-y", "C")
         fields = output.strip().split(",")
         sent = int(fields[7]) if len(fields) > 8 and fields[7].isdigit() else 0
         self.context.check(f"{options}: iperf in {name}", sent > 1_000_000, output)
