@@ -94,11 +94,11 @@ impl<F, B, const N: usize> InFlight<F, B, N> {
         published: u32,
         end: impl FnOnce(B) -> Option<F>,
     ) -> Result<(), PeerFault> {
-        // At most N requests lie between what was popped and what is staged, so a published one
-        // is 1 to N behind, and a staged one is not.
+        // What is staged is less than N ahead. What is published may be any way behind: answers
+        // come in whatever order, and one may be overtaken by more than a ring of others.
         let busy = self.entries.get_mut(usize::from(id)).and_then(|entry| {
-            let behind = published.wrapping_sub(entry.index);
-            let busy = entry.busy.take_if(|_| behind.wrapping_sub(1) < N as u32)?;
+            let ahead = entry.index.wrapping_sub(published);
+            let busy = entry.busy.take_if(|_| ahead >= N as u32)?;
             Some((entry, busy))
         });
         let Some((entry, busy)) = busy else { return Err(refuse::<N>(id)) };

@@ -224,6 +224,21 @@ fn f4_ids_are_free_staged_published_free() {
 }
 
 #[test]
+fn f4_an_answer_may_be_overtaken_by_more_than_a_ring_of_others() {
+    for first in [0, u32::MAX - 300] {
+        let mut ids = ids();
+        let slow = start(&mut ids, first, 42).unwrap();
+        for n in 1..=1000_u32 {
+            let index = first.wrapping_add(n);
+            let id = start(&mut ids, index, n).unwrap();
+            assert_eq!(complete(&mut ids, id, index), Err(PeerFault::NotOutstanding(id)));
+            assert_eq!(complete(&mut ids, id, index.wrapping_add(1)), Ok(n));
+        }
+        assert_eq!(complete(&mut ids, slow, first.wrapping_add(1001)), Ok(42));
+    }
+}
+
+#[test]
 fn f4_each_id_is_out_once() {
     let mut ids = ids();
     let mut seen = std::collections::HashSet::new();

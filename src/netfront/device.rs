@@ -11,8 +11,8 @@ use crate::platform::Platform;
 use crate::store::Store;
 use crate::wire::MAX_PACKET;
 
-/// The most fragments that a layer above is told to use. Linux holds 17 in one `sk_buff`
-/// (`MAX_SKB_FRAGS`); a backend has to take 18, but the last one would cost it a second.
+/// The most fragments that a layer above is told to use. A backend has to take 18, but Linux holds
+/// 17 in one `sk_buff` (`MAX_SKB_FRAGS`): for the last one it takes a second, and copies all of it.
 const MOST_FRAGMENTS: usize = 17;
 
 impl<P: Platform, S: Store> Netif for Netfront<P, S> {
