@@ -3,7 +3,6 @@
 //! What a service does with a connection is its [`Connection`]; who may have one, and for how long
 //! it may be silent, is decided here.
 
-use alloc::vec;
 use alloc::vec::Vec;
 
 use smoltcp::iface::{SocketHandle, SocketSet};
@@ -24,6 +23,9 @@ pub trait Connection: Default {
     fn turn(&mut self, socket: &mut Socket<'_>, shared: &mut Self::Shared<'_>) -> bool;
 }
 
+/// Memory for a socket: it is never given back.
+pub type Buffer = &'static mut [u8];
+
 /// The sockets of a service.
 pub struct Listener<C> {
     slots: Vec<Slot<C>>,
@@ -38,21 +40,21 @@ struct Slot<C> {
 }
 
 impl<C: Connection> Listener<C> {
-    /// Adds `count` sockets with buffers of so many bytes.
+    /// Adds `count` sockets; each has two of the buffers that `memory` gives, to receive with and to
+    /// transmit from.
     pub fn new(
         sockets: &mut SocketSet<'static>,
         count: usize,
-        receive: usize,
-        transmit: usize,
+        mut memory: impl FnMut() -> [Buffer; 2],
     ) -> Listener<C> {
-        let mut socket = || {
-            let buffer = |size| SocketBuffer::new(vec![0; size]);
-            let mut socket = Socket::new(buffer(receive), buffer(transmit));
+        let socket = |_| {
+            let [receive, transmit] = memory().map(SocketBuffer::new);
+            let mut socket = Socket::new(receive, transmit);
             // An answer is not to wait for the peer's acknowledgement of the one before.
             socket.set_nagle_enabled(false);
             Slot { handle: sockets.add(socket), connection: C::default(), moved: None }
         };
-        Listener { slots: (0..count).map(|_| socket()).collect(), served: 0 }
+        Listener { slots: (0..count).map(socket).collect(), served: 0 }
     }
 
     /// Gives each connection a turn; whether anything has moved.

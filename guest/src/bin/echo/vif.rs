@@ -207,13 +207,18 @@ impl Vif {
 
 impl Services {
     fn new(sockets: &mut SocketSet<'static>, window: usize) -> Services {
+        // All large buffers in one piece: one by one they would leave gaps between them that
+        // nobody can use, and that count where memory is short.
+        let mut windows = vec![0; WINDOWS as usize * window].leak().chunks_exact_mut(window);
+        let mut large = || windows.next().unwrap_or_default();
+        let small = |size| vec![0; size].leak();
         Services {
             ping: Ping::new(sockets),
             udp_echo: UdpEcho::new(sockets),
-            tcp_echo: Listener::new(sockets, CONNECTIONS, window, window),
-            tcp_discard: Listener::new(sockets, CONNECTIONS, window, REQUEST),
-            tcp_chargen: Listener::new(sockets, CONNECTIONS, REQUEST, window),
-            http: Listener::new(sockets, BROWSERS, REQUEST, ANSWER),
+            tcp_echo: Listener::new(sockets, CONNECTIONS, || [large(), large()]),
+            tcp_discard: Listener::new(sockets, CONNECTIONS, || [large(), small(REQUEST)]),
+            tcp_chargen: Listener::new(sockets, CONNECTIONS, || [small(REQUEST), large()]),
+            http: Listener::new(sockets, BROWSERS, || [small(REQUEST), small(ANSWER)]),
             forgotten: 0,
             scratch: vec![0; LARGEST_PACKET],
         }
