@@ -16,7 +16,7 @@ from pathlib import Path
 from cache import HERE, say
 from cpio import Archive
 
-DOM0_MB = 512
+DOM0_MB = 768
 XEN_AND_GUESTS_MB = 1024
 BOOT_SECONDS = 120
 
