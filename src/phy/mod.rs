@@ -106,6 +106,8 @@ mod receive;
 mod tests;
 mod transmit;
 
+use core::time::Duration;
+
 use smoltcp::iface::{Interface, PollResult, SocketSet};
 use smoltcp::phy::{self, Checksum, DeviceCapabilities, Medium};
 use smoltcp::time::Instant;
@@ -116,12 +118,17 @@ use crate::netif::Netif;
 #[cfg(doc)]
 use crate::offload::Coalescer;
 use crate::offload::Stats as CoalescerStats;
+use crate::platform;
 
 pub use self::receive::RxToken;
 pub use self::transmit::TxToken;
 
 /// Packets handed up before the stack gets a turn to send.
 pub const BURST: u32 = 64;
+
+/// How soon to look again when the stack wants to send and there is no room: an event should come
+/// first.
+const NO_ROOM: Duration = Duration::from_millis(100);
 
 /// A [`Netif`] as smoltcp's [`phy::Device`]. `N` may be a `&mut` to a device that the caller keeps.
 ///
@@ -169,13 +176,29 @@ impl<N: Netif> Device<N> {
         &mut self,
         iface: &mut Interface,
         sockets: &mut SocketSet<'_>,
-        now: Instant,
+        now: impl Into<Instant>,
     ) -> PollResult {
         // It goes on until no socket has a packet to send or there is no room; no room comes back
         // before the peer is told.
-        let result = iface.poll(now, self, sockets);
+        let result = iface.poll(now.into(), self, sockets);
         self.flush();
         result
+    }
+
+    /// When to poll again though nothing happens: `now` if the stack has something to send, `None`
+    /// if it waits for nothing.
+    ///
+    /// `Interface::poll_at` says `now` as long as there is no room for what it has to send; who
+    /// sleeps until then never sleeps.
+    pub fn poll_at(
+        &mut self,
+        iface: &mut Interface,
+        sockets: &SocketSet<'_>,
+        now: platform::Instant,
+    ) -> Option<platform::Instant> {
+        let at = platform::Instant::from(iface.poll_at(now.into(), sockets)?);
+        let stuck = at <= now && self.tx.token().is_none();
+        Some(if stuck { now + NO_ROOM } else { at })
     }
 
     /// Sends what waits for more to come, and tells the peer of what was sent: after a round of
@@ -244,5 +267,19 @@ impl<N: Netif> phy::Device for Device<N> {
         capabilities.checksum.tcp = Checksum::None;
         capabilities.checksum.udp = Checksum::None;
         capabilities
+    }
+}
+
+/// The driver's clock as the stack's, which counts microseconds.
+impl From<platform::Instant> for Instant {
+    fn from(at: platform::Instant) -> Instant {
+        Instant::from_micros(i64::try_from(at.0 / 1000).unwrap_or(i64::MAX))
+    }
+}
+
+/// The stack's clock as the driver's. A time before its beginning is its beginning.
+impl From<Instant> for platform::Instant {
+    fn from(at: Instant) -> platform::Instant {
+        platform::Instant(u64::try_from(at.total_micros()).unwrap_or(0).saturating_mul(1000))
     }
 }

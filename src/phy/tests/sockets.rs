@@ -360,3 +360,31 @@ fn one_poll_fills_the_device() {
         assert!(fragments >= 256 * 18 / 20, "{fragments}");
     }
 }
+
+/// Sleeping until the stack says is sleeping, also while there is no room for what it has to send.
+#[test]
+fn a_stack_without_room_is_not_polled_at_once() {
+    let (mut one, _) = pair(Features::NONE, 1500);
+    let now = platform::Instant(5_000_999);
+    let poll_at = |stack: &mut Stack| {
+        stack.device.poll_at(&mut stack.iface, &stack.sockets, now).map(|at| at.0)
+    };
+    assert_eq!(poll_at(&mut one), None);
+    let socket = one.sockets.add(udp_socket(9));
+    one.socket::<udp::Socket<'_>>(socket).send_slice(b"x", (address(true, 2), 9)).unwrap();
+    assert!(poll_at(&mut one).is_some_and(|at| at <= now.0));
+    let room = core::mem::take(&mut one.device.netif_mut().room);
+    assert_eq!(poll_at(&mut one), Some(105_000_999));
+    one.device.netif_mut().room = room;
+    assert!(poll_at(&mut one).is_some_and(|at| at <= now.0));
+    one.device.poll(&mut one.iface, &mut one.sockets, now);
+    assert_eq!(poll_at(&mut one), None);
+}
+
+#[test]
+fn the_stacks_clock_counts_microseconds() {
+    assert_eq!(Instant::from(platform::Instant(5_000_999)), Instant::from_micros(5000));
+    assert_eq!(platform::Instant::from(Instant::from_micros(5000)), platform::Instant(5_000_000));
+    assert_eq!(platform::Instant::from(Instant::from_micros(-1)), platform::Instant(0));
+    assert_eq!(platform::Instant::from(Instant::from_micros(i64::MAX)).0, u64::MAX);
+}
