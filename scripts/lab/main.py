@@ -180,7 +180,7 @@ def test_command(args):
     chosen = chosen or [test for test in known.values() if args.long or not test.long]
     lab = cache.ready_lab()
     with open_log(lab, args) as log:
-        result = tests.run(lab, chosen, log, args.verbose)
+        result = tests.run(lab, chosen, log, args.verbose, args.long)
     return finish(result)
 
 

@@ -8,6 +8,8 @@ of dom0/lib. Its head says what the host has to know, in comments:
     # timeout: 90          seconds after which it is ended, and failed
     # dom0-vcpus: 2        default 1; netback offers a queue for each
     # long: yes            only run by name or with --long
+
+With --long, a test finds LONG=yes and may do more.
 """
 
 import re
@@ -85,12 +87,13 @@ def build_image(name):
     return result.stdout.splitlines()[-1]
 
 
-def run(lab, tests, log, verbose):
+def run(lab, tests, log, verbose, long):
     kernels = {image: build_image(image) for test in tests for image in test.images}
     result = Result()
     for dom0_vcpus in sorted({test.dom0_vcpus for test in tests}):
         group = [test for test in tests if test.dom0_vcpus == dom0_vcpus]
         setup = Setup(lab, dom0_vcpus)
+        setup.config["LONG"] = "yes" if long else ""
         for image in sorted({image for test in group for image in test.images}):
             setup.add_image(image, kernels[image])
         for test in group:
