@@ -72,6 +72,7 @@ fn serve(xen: Xen, options: &Options) -> Result<(), &'static str> {
         }
         if !busy {
             xen.wait(stages.iter_mut().filter_map(|stage| stage.deadline(xen)).min());
+            serving(&mut stages).for_each(|vif| vif.count_events(xen));
         }
     }
 }

@@ -17,7 +17,7 @@ const GAUGES: [Number; 5] = [
     ("quarantined_pages", "Pages the backend does not let go of", |vif| vif.quarantined as u64),
 ];
 
-const COUNTERS: [Number; 33] = [
+const COUNTERS: [Number; 34] = [
     ("rx_packets", "Packets received", |vif| vif.stats.rx_packets),
     ("rx_bytes", "Their bytes", |vif| vif.stats.rx_bytes),
     ("rx_slots", "Slots they took", |vif| vif.stats.rx_slots),
@@ -44,6 +44,7 @@ const COUNTERS: [Number; 33] = [
     ("tx_checksums_left", "Checksums left to the driver", |vif| vif.adaptor.checksums_left),
     ("held_back", "Times a packet waited for room to answer", |vif| vif.adaptor.held_back),
     ("events_sent", "Events sent to the backend", |vif| vif.stats.events_sent),
+    ("events_received", "Events the backend woke us by", |vif| vif.events),
     ("connects", "Times the vif was connected", |vif| vif.stats.connects),
     ("faults", "Rules the backend broke", |vif| vif.stats.faults),
     ("stalls", "Times the backend fell silent", |vif| vif.stats.stalls),

@@ -51,6 +51,8 @@ pub struct Vif {
     pub agreed: Agreed,
     /// The driver's counters.
     pub stats: netfront::Stats,
+    /// Events that the backend has woken us by.
+    pub events: u64,
     /// Pages that the backend has not let go of.
     pub quarantined: usize,
     /// The counters of what lies between the driver and the stack.
@@ -123,6 +125,7 @@ pub fn example() -> Status {
                     revokes: 44,
                     ..Default::default()
                 },
+                events: 7,
                 quarantined: 0,
                 adaptor: phy::Stats::default(),
                 services: alloc::vec![service],

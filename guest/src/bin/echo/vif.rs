@@ -62,6 +62,8 @@ pub struct Vif {
     iface: Box<Interface>,
     sockets: SocketSet<'static>,
     link: Link,
+    /// Times that one of the vif's event channels has ended a sleep.
+    events: u64,
     services: Services,
 }
 
@@ -105,7 +107,7 @@ impl Vif {
         for cidr in iface.ip_addrs() {
             log::info!("vif {number}: {cidr} answers ping, UDP 7, TCP 7 9 19 80");
         }
-        Vif { number, driver, options, device, iface, sockets, link: Link::Up, services }
+        Vif { number, driver, options, device, iface, sockets, link: Link::Up, events: 0, services }
     }
 
     /// Does what there is to do now; whether there may be more.
@@ -141,6 +143,12 @@ impl Vif {
         self.device.netif_mut().rearm()
     }
 
+    /// After sleeping: notes whether it was the backend that ended it.
+    pub fn count_events(&mut self, xen: Xen) {
+        let fired = self.device.netif().ports().filter(|&port| xen.port_fired(port)).count();
+        self.events += fired as u64;
+    }
+
     /// When there is something to do though nothing happens.
     pub fn deadline(&mut self, xen: Xen) -> Option<platform::Instant> {
         let now = xen.now();
@@ -171,6 +179,7 @@ impl Vif {
                 split: net.ports().count() > net.queue_count(),
             },
             stats: *net.stats(),
+            events: self.events,
             quarantined: net.quarantined(),
             adaptor: self.device.stats(),
             services: self.services.status(),
