@@ -43,7 +43,9 @@ pub struct HostileClient {
     features: Vec<(String, String)>,
     start: u32,
     queues: u32,
-    /// All but the first.
+    /// The one that the script attacks.
+    queue: u32,
+    /// All others.
     idle: Vec<IdleQueue>,
     answered: u64,
     refused: u64,
@@ -74,6 +76,7 @@ impl HostileClient {
             features: features.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec(),
             start: 0,
             queues: 1,
+            queue: 0,
             idle: Vec::new(),
             answered: 0,
             refused: 0,
@@ -100,9 +103,9 @@ impl HostileClient {
     }
 
     /// Asks for so many queues, from the next connection on, as far as the backend offers as many.
-    /// All but the first are never used.
-    pub fn queues(&mut self, queues: u32) -> &mut Self {
-        self.queues = queues;
+    /// One is used, the `queue`th modulo their number; the others never are.
+    pub fn queues(&mut self, queues: u32, queue: u32) -> &mut Self {
+        (self.queues, self.queue) = (queues, queue);
         self
     }
 
@@ -198,8 +201,9 @@ impl HostileClient {
         if queues > 1 {
             self.peer.write("multi-queue-num-queues", queues.to_string().as_bytes());
         }
-        let all = core::iter::once(numbers).chain(self.idle.iter().map(IdleQueue::nodes));
-        for (queue, numbers) in all.enumerate() {
+        let mut all: Vec<_> = self.idle.iter().map(IdleQueue::nodes).collect();
+        all.insert(self.queue as usize % (all.len() + 1), numbers);
+        for (queue, numbers) in all.into_iter().enumerate() {
             let dir = if queues > 1 { format!("queue-{queue}/") } else { String::new() };
             for (key, number) in numbers {
                 self.peer.write(&format!("{dir}{key}"), number.to_string().as_bytes());

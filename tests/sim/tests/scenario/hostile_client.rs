@@ -34,7 +34,8 @@ pub fn play(seed: u64, rng: &mut Rng) -> u64 {
     if rng.bool() {
         client.ring_start(u32::MAX - rng.u32(..300));
     }
-    client.queues(rng.u32(1..=3));
+    let queues = rng.u32(1..=3);
+    client.queues(queues, rng.u32(..queues));
     // Many scripts keep the two from ever connecting, so most begin when they have.
     let mut waiting = Some(script);
     let begin = Duration::from_millis(if rng.u8(..4) > 0 { 20 } else { 0 });
