@@ -15,7 +15,7 @@
 //! more than the 128 words, so all of them may run in the upcall.
 
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use xen_grant::Words;
 use xen_sys::{shared_info, vcpu_info};
@@ -41,6 +41,8 @@ const _: () = {
 pub struct Bits {
     recorded: [AtomicU32; WORDS],
     served: [AtomicU32; WORDS],
+    /// Something else has to be seen to.
+    remembered: AtomicBool,
 }
 
 impl Default for Bits {
@@ -55,6 +57,7 @@ impl Bits {
         Bits {
             recorded: [const { AtomicU32::new(0) }; WORDS],
             served: [const { AtomicU32::new(0) }; WORDS],
+            remembered: AtomicBool::new(false),
         }
     }
 
@@ -110,12 +113,10 @@ impl Bits {
         self.unmask(page, port);
     }
 
-    /// Records a port as if it had fired. If it does, nothing is lost: being recorded twice is
-    /// being recorded.
-    pub fn record(&self, port: u32) {
-        if let Some((word, bit)) = place(port) {
-            self.recorded[word].fetch_or(bit, Ordering::SeqCst);
-        }
+    /// Has the next [`serve`](Bits::serve) say that there is something, whoever takes which events
+    /// until then.
+    pub fn remember(&self) {
+        self.remembered.store(true, Ordering::SeqCst);
     }
 
     /// Whether the port is recorded; if so it no longer is, and stays masked.
@@ -125,9 +126,10 @@ impl Bits {
         })
     }
 
-    /// Hands every recorded port over to be served. Whether there was any.
+    /// Hands every recorded port over to be served. Whether there was any, or something to
+    /// [`remember`](Bits::remember).
     pub fn serve(&self) -> bool {
-        let mut any = false;
+        let mut any = self.remembered.swap(false, Ordering::SeqCst);
         for (recorded, served) in self.recorded.iter().zip(&self.served) {
             let fired = recorded.swap(0, Ordering::SeqCst);
             served.fetch_or(fired, Ordering::SeqCst);
@@ -159,6 +161,7 @@ impl Bits {
         for word in self.recorded.iter().chain(&self.served) {
             word.store(0, Ordering::SeqCst);
         }
+        self.remembered.store(false, Ordering::SeqCst);
     }
 
     /// Whether the port is being served: it has fired and was handed over since the last
@@ -276,21 +279,19 @@ mod tests {
     }
 
     #[test]
-    fn a_port_may_be_recorded_by_hand_and_still_fires() {
+    fn what_is_remembered_is_not_taken_away_with_an_event() {
         let (mut xen, bits) = set_up(70);
-        bits.record(70);
         xen.fire(70);
         bits.collect(&xen.page);
-        assert!(bits.serve() && bits.is_served(70));
-        bits.finish(&xen.page);
-        assert!(!bits.serve() && !xen.masked(70));
-        bits.record(70);
-        assert!(bits.serve());
-        // Served by hand it was not masked; what fires meanwhile is not lost either.
+        assert!(bits.take(70));
+        bits.remember();
+        // Somebody waits for the same port again.
+        bits.unmask(&xen.page, 70);
         xen.fire(70);
-        bits.finish(&xen.page);
         bits.collect(&xen.page);
-        assert!(bits.serve());
+        assert!(bits.take(70));
+        assert!(bits.serve() && !bits.is_served(70));
+        assert!(!bits.serve());
     }
 
     #[test]
@@ -302,6 +303,7 @@ mod tests {
         bits.serve();
         xen.fire(71);
         bits.collect(&xen.page);
+        bits.remember();
         bits.forget();
         assert!(!bits.is_served(70) && !bits.take(71) && !bits.serve());
     }

@@ -178,10 +178,10 @@ pub fn wait_for(port: Port) {
     }
 }
 
-/// Has the next [`wait`] end at once, as if `port` had fired: its event has been taken, and what it
-/// stands for has not all been seen to.
-pub fn remember(port: Port) {
-    BITS.record(port.get());
+/// Has the next [`wait`] end at once: an event has been taken, and what it stands for has not all
+/// been seen to.
+pub fn remember() {
+    BITS.remember();
 }
 
 /// Sleeps until the next interrupt. What fires after the caller has looked raises its

@@ -75,11 +75,6 @@ impl<'a, L: Line> Client<'a, L> {
         }
     }
 
-    /// What lies between us and xenstored.
-    pub fn line(&self) -> &L {
-        &self.line
-    }
-
     /// The domain has been resumed: another connection, over this page. Transactions are gone;
     /// every watch is set again, and counts as fired.
     pub fn resume(&mut self, page: &'a [AtomicU32], line: L) {

@@ -20,13 +20,6 @@ mod machine {
     /// xenstored, at the other end of this port.
     pub struct Daemon(Port);
 
-    impl Daemon {
-        /// Has the next sleep end at once.
-        fn remember(&self) {
-            events::remember(self.0);
-        }
-    }
-
     impl Line for Daemon {
         fn notify(&self) {
             events::notify(self.0);
@@ -74,7 +67,7 @@ mod machine {
         let client = client.as_mut().ok_or(NOT_CONNECTED)?;
         let outcome = talk(client);
         if client.take_news() {
-            client.line().remember();
+            events::remember();
         }
         outcome
     }
