@@ -6,22 +6,20 @@
 //! [`Platform`](xen_netfront::platform::Platform), [`Store`](xen_netfront::store::Store), and the
 //! backend halves). Output of the `log` crate goes to the PV console and to Xen's log.
 //!
-//! A whole kernel:
+//! A whole kernel is `examples/hello.rs`, with smoltcp on top of the driver. (One that is never
+//! built for anything but Xen says `no_std` and `no_main` without condition, and needs no `cfg`.)
 //!
-//! ```text
-//! #![no_std]
-//! #![no_main]
-//!
-//! xen_guest::main!(hello);
-//!
-//! fn hello(xen: xen_guest::Xen) {
-//!     log::info!("hello from {}", xen.command_line());
-//! }
+//! ```ignore
+#![doc = include_str!("../examples/hello.rs")]
 //! ```
 //!
-//! It is built for `x86_64-unknown-none` and linked with this crate's script: a line
-//! `println!("cargo::rustc-link-arg-bins=-Txen-guest.ld")` and one for `--no-pie` in its
-//! `build.rs`.
+//! It is built for `x86_64-unknown-none` and linked by this crate's script, which is what these two
+//! lines in its `build.rs` ask for:
+//!
+//! ```
+//! println!("cargo::rustc-link-arg-bins=-Txen-guest.ld");
+//! println!("cargo::rustc-link-arg-bins=--no-pie");
+//! ```
 //!
 //! | module | what it does |
 //! |---|---|
@@ -65,11 +63,15 @@ mod power;
 mod xen;
 
 #[cfg(target_os = "none")]
-pub use power::Suspended;
+pub use power::{Outcome, Suspended};
 #[cfg(target_os = "none")]
 pub use xen::Xen;
 
-/// Names the kernel's main, a `fn(Xen)`. When it returns, the domain powers off.
+/// What a kernel's main returns if it can fail, for any reason.
+pub type Result<T = ()> = core::result::Result<T, alloc::boxed::Box<dyn core::error::Error>>;
+
+/// Names the kernel's main, a `fn(Xen)` that may return a [`Result`]. When it returns, the domain
+/// powers off; with an error, it says which and ends as crashed.
 ///
 /// For any other target it makes a program that says where it would run.
 #[macro_export]
@@ -80,7 +82,7 @@ macro_rules! main {
             // SAFETY: the runtime declares it with this name and type, and nobody else does.
             #[unsafe(no_mangle)]
             extern "Rust" fn xen_guest_main(xen: $crate::Xen) {
-                $main(xen)
+                $crate::Outcome::finish($main(xen));
             }
         };
 

@@ -1,5 +1,6 @@
 //! The end of the domain, and its sleep.
 
+use core::fmt::Display;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use spin::Mutex;
@@ -21,6 +22,25 @@ pub enum Suspended {
     /// In the domain that went to sleep, which was only copied (`xl save -c`), or Xen refused.
     /// Everything is as it was.
     Cancelled,
+}
+
+/// What a kernel's main may return.
+pub trait Outcome {
+    /// Comes back if all is well; what is not well is the end of the domain.
+    fn finish(self);
+}
+
+impl Outcome for () {
+    fn finish(self) {}
+}
+
+impl<E: Display> Outcome for Result<(), E> {
+    fn finish(self) {
+        if let Err(error) = self {
+            log::error!("main has failed: {error}");
+            crash();
+        }
+    }
 }
 
 /// The watch on the toolstack's requests, once somebody obeys them.

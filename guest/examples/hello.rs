@@ -1,0 +1,43 @@
+//! A whole kernel: answers pings on its first vif, at the address that `ip=ADDR/LEN` says, and does
+//! what `xl` asks for.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+xen_guest::main!(hello);
+
+#[cfg(target_os = "none")]
+fn hello(xen: xen_guest::Xen) -> xen_guest::Result {
+    use smoltcp::iface::{Config, Interface, SocketSet};
+    use smoltcp::wire::{EthernetAddress, IpCidr};
+    use xen_grant::{FramePool, GrantTable};
+    use xen_guest::Suspended;
+    use xen_netfront::netfront::{Link, Netfront};
+    use xen_netfront::{netif::Netif, phy::Device, platform::Platform};
+
+    let ip = xen.option("ip").and_then(|ip| ip.parse::<IpCidr>().ok());
+    let ip = ip.ok_or("ip=ADDR/LEN is missing")?;
+    let pool = FramePool::new(&xen, 640)?; // every page that packets will ever use
+    let table = GrantTable::new(&xen);
+    let mut net = Netfront::open(xen, xen, &pool, &table, 0, Default::default())?;
+    while net.link() == Link::Down {
+        net.service();
+        xen.wait(net.next_deadline());
+    }
+
+    let mut device = Device::new(net);
+    let mac = EthernetAddress(device.netif().mac().0);
+    let mut iface = Interface::new(Config::new(mac.into()), &mut device, xen.now().into());
+    iface.update_ip_addrs(|list| list.extend([ip]));
+    let mut sockets = SocketSet::new([]); // those of a server go here
+    log::info!("{mac} answers pings to {ip}");
+    loop {
+        if xen.shutdown_request().map(|asked| xen.obey(asked)) == Some(Suspended::Resumed) {
+            device.netif_mut().resumed();
+        }
+        device.netif_mut().service(); // connects again, if need be
+        device.poll(&mut iface, &mut sockets, xen.now());
+        if !device.netif_mut().rearm() {
+            let stack = device.poll_at(&mut iface, &sockets, xen.now());
+            xen.wait([stack, device.netif().next_deadline()].into_iter().flatten().min());
+        }
+    }
+}
