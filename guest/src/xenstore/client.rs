@@ -203,7 +203,7 @@ impl<'a, L: Line> Client<'a, L> {
 
     /// Whether the watch has fired since this was last asked.
     pub fn fired(&mut self, token: u32) -> bool {
-        while let Ok(Some(_)) = self.receive() {}
+        self.drain();
         let watch = self.watches.iter_mut().find(|watch| watch.token == token);
         watch.is_some_and(|watch| core::mem::take(&mut watch.fired))
     }
@@ -239,6 +239,8 @@ impl<'a, L: Line> Client<'a, L> {
         loop {
             match self.receive()? {
                 Some(answer) if answer.header.req_id == header.req_id => {
+                    // The channel's event may have stood for what is behind the answer, too.
+                    self.drain();
                     return judge(kind, answer);
                 }
                 Some(_) => {}
@@ -287,6 +289,11 @@ impl<'a, L: Line> Client<'a, L> {
                 None => {}
             }
         }
+    }
+
+    /// Takes all that has arrived; what is no watch event answers nobody's question.
+    fn drain(&mut self) {
+        while let Ok(Some(_)) = self.receive() {}
     }
 
     fn note(&mut self, payload: &[u8]) {

@@ -165,6 +165,24 @@ fn p2_a_watch_is_one_bit_however_often_it_fires() {
 }
 
 #[test]
+fn a_watch_event_behind_an_answer_is_not_left_there() {
+    let page = page();
+    let daemon = Daemon::new(
+        &page,
+        Box::new(|request| {
+            let Some((header, _)) = request else { return Vec::new() };
+            let event = answer(15, 0, b"d/a\x001\0");
+            [answer(header.kind, header.req_id, b"OK\0"), event].concat()
+        }),
+    );
+    let mut client = Client::new(&page, &daemon);
+    assert_eq!(client.watch("d"), Ok(1));
+    assert!(client.take_news(), "nobody announces that event again");
+    assert_eq!(client.read(None, "d/a"), Ok(b"OK\0".to_vec()));
+    assert!(client.take_news());
+}
+
+#[test]
 fn a_resumed_client_talks_to_another_xenstored_and_watches_on() {
     let (old, new) = (page(), page());
     let (before, after) = (Daemon::new(&old, honest()), Daemon::new(&new, honest()));
