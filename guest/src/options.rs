@@ -2,6 +2,7 @@
 //!
 //! * `log=LEVEL`: how much is logged;
 //! * `debug-port=1`: the log goes to Xen's own log, too, at an exit to Xen for each byte;
+//! * `upcall=vcpu`: events interrupt through the vCPU's local APIC, not past it;
 //!
 //! the others are for the kernel's main.
 
@@ -17,13 +18,18 @@ pub fn log_level(line: &str) -> Option<LevelFilter> {
 
 /// What `debug-port=` asks for; the last one that is right counts.
 pub fn debug_port(line: &str) -> Option<bool> {
-    let values = line.split_ascii_whitespace().filter_map(|word| word.strip_prefix("debug-port="));
-    let flag = |value| match value {
-        "0" => Some(false),
-        "1" => Some(true),
-        _ => None,
-    };
-    values.filter_map(flag).next_back()
+    choice(line, "debug-port=", ["0", "1"])
+}
+
+/// Whether `upcall=` asks for the vCPU's own vector; the last one that is right counts.
+pub fn vcpu_upcall(line: &str) -> Option<bool> {
+    choice(line, "upcall=", ["domain", "vcpu"])
+}
+
+/// Which of two values the option has, the second being true; the last one that is right counts.
+fn choice(line: &str, name: &str, [no, yes]: [&str; 2]) -> Option<bool> {
+    let mut values = line.split_ascii_whitespace().filter_map(|word| word.strip_prefix(name));
+    values.rfind(|value| [no, yes].contains(value)).map(|value| value == yes)
 }
 
 /// Judges a word that the kernel itself does not know: the runtime may have seen to it already. If
@@ -32,6 +38,7 @@ pub fn check(word: &str) -> Result<(), Option<&'static str>> {
     let (right, expected) = match word.split_once('=') {
         Some(("log", _)) => (log_level(word).is_some(), "log=off|error|warn|info|debug|trace"),
         Some(("debug-port", _)) => (debug_port(word).is_some(), "debug-port=0|1"),
+        Some(("upcall", _)) => (vcpu_upcall(word).is_some(), "upcall=domain|vcpu"),
         _ => return Err(None),
     };
     if right { Ok(()) } else { Err(Some(expected)) }
@@ -76,8 +83,17 @@ mod tests {
     }
 
     #[test]
+    fn the_vcpus_own_vector_is_asked_for() {
+        assert_eq!(vcpu_upcall("upcall=domain upcall=vcpu upcall= x"), Some(true));
+        assert_eq!(vcpu_upcall("upcall=vcpu upcall=domain"), Some(false));
+        assert_eq!(vcpu_upcall("upcall=1"), None);
+    }
+
+    #[test]
     fn the_runtime_knows_its_own_words() {
-        assert_eq!([check("log=info"), check("debug-port=0")], [Ok(()); 2]);
+        let right = ["log=info", "debug-port=0", "upcall=domain", "upcall=vcpu"];
+        assert_eq!(right.map(check), [Ok(()); 4]);
+        assert_eq!(check("upcall=0"), Err(Some("upcall=domain|vcpu")));
         assert_eq!(check("debug-port=yes"), Err(Some("debug-port=0|1")));
         assert!(check("log=loud").is_err_and(|expected| expected.is_some()));
         for word in ["log", "debug-port", "ip=10.0.0.2/24", "", "="] {

@@ -14,6 +14,7 @@ static void guest(void)
     NUMBER(XENMAPSPACE_grant_table);
     NUMBER(HVMOP_set_param);
     NUMBER(HVMOP_get_param);
+    NUMBER(HVMOP_set_evtchn_upcall_vector);
     NUMBER(HVM_PARAM_CALLBACK_IRQ);
     NUMBER(HVM_PARAM_STORE_PFN);
     NUMBER(HVM_PARAM_STORE_EVTCHN);
@@ -52,6 +53,9 @@ static void guest(void)
     FIELD(xen_hvm_param, domid);
     FIELD(xen_hvm_param, index);
     FIELD(xen_hvm_param, value);
+    SIZE(xen_hvm_evtchn_upcall_vector);
+    FIELD(xen_hvm_evtchn_upcall_vector, vcpu);
+    FIELD(xen_hvm_evtchn_upcall_vector, vector);
     SIZE(vcpu_set_singleshot_timer);
     FIELD(vcpu_set_singleshot_timer, timeout_abs_ns);
     FIELD(vcpu_set_singleshot_timer, flags);

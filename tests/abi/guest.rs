@@ -54,6 +54,7 @@ fn abi_guest_numbers() {
         "XENMAPSPACE_grant_table" = XENMAPSPACE_GRANT_TABLE,
         "HVMOP_set_param" = HVMOP_SET_PARAM,
         "HVMOP_get_param" = HVMOP_GET_PARAM,
+        "HVMOP_set_evtchn_upcall_vector" = HVMOP_SET_EVTCHN_UPCALL_VECTOR,
         "HVM_PARAM_CALLBACK_IRQ" = HVM_PARAM_CALLBACK_IRQ,
         "HVM_PARAM_STORE_PFN" = HVM_PARAM_STORE_PFN,
         "HVM_PARAM_STORE_EVTCHN" = HVM_PARAM_STORE_EVTCHN,
@@ -89,6 +90,7 @@ fn abi_guest_structures() {
     let Some(c) = headers() else { return };
     layout!(c, "xen_add_to_physmap", XenAddToPhysmap { domid, size, space, idx, gpfn });
     layout!(c, "xen_hvm_param", XenHvmParam { domid, index, value });
+    layout!(c, "xen_hvm_evtchn_upcall_vector", XenHvmEvtchnUpcallVector { vcpu, vector });
     layout!(c, "vcpu_set_singleshot_timer", VcpuSetSingleshotTimer { timeout_abs_ns, flags });
     layout!(c, "gnttab_query_size", GnttabQuerySize { dom, nr_frames, max_nr_frames, status });
     layout!(c, "gnttab_set_version", GnttabSetVersion {});

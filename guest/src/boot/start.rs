@@ -77,6 +77,9 @@ unsafe fn set_up(start_info: u32) -> Result<(), &'static str> {
     }
 
     events::init().map_err(|errno| failed("event channels", errno))?;
+    if options::vcpu_upcall(line).unwrap_or(false) {
+        events::use_vcpu_upcall().map_err(|errno| failed("upcall=vcpu", errno))?;
+    }
     clock::start();
     console::init().map_err(|errno| failed("console", errno))?;
     xenstore::init().map_err(|errno| failed("xenstore", errno))?;

@@ -1,5 +1,6 @@
 //! The processor: segments, interrupts, exceptions.
 
+pub mod apic;
 mod tables;
 mod traps;
 

@@ -1,6 +1,6 @@
 //! Event channels on the machine.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use spin::{Mutex, Once};
 use x86_64::instructions::interrupts;
@@ -20,6 +20,9 @@ static CHANNELS: Mutex<Channels> = Mutex::new(Channels::new());
 static TIMER: AtomicU32 = AtomicU32::new(0);
 /// What the timer is set to, in Xen's system time; 0 if it is not set.
 static TIMER_SET: AtomicU64 = AtomicU64::new(0);
+
+/// Whether upcalls come through the vCPU's own APIC ([`use_vcpu_upcall`]).
+static BY_APIC: AtomicBool = AtomicBool::new(false);
 
 /// The page shared with Xen, once it is mapped.
 pub fn shared_info_page() -> Option<&'static Words> {
@@ -52,13 +55,30 @@ fn start(page: &Words) -> Result<(), Errno> {
     let timer = hypercall::evtchn_bind_virq(xen_sys::VIRQ_TIMER)?;
     BITS.open(page, timer);
     TIMER.store(timer, Ordering::Relaxed);
-    Ok(())
+    if BY_APIC.load(Ordering::Relaxed) { use_vcpu_upcall() } else { Ok(()) }
 }
 
-/// Runs on the callback vector.
+/// Has event channels raise the vector at vCPU 0's own local APIC instead of past it. There is no
+/// way back, but a resumed domain has forgotten it.
+pub fn use_vcpu_upcall() -> Result<(), Errno> {
+    const ENODEV: Errno = Errno(19);
+    if !cpu::apic::enable() {
+        return Err(ENODEV);
+    }
+    // SAFETY: the interrupt table has the upcall at this vector, which tells the APIC from here on.
+    unsafe { hypercall::set_vcpu_upcall_vector(0, cpu::UPCALL_VECTOR) }?;
+    BY_APIC.store(true, Ordering::Relaxed);
+    hypercall::set_callback_nowhere()
+}
+
+/// Runs on the vector that events raise.
 pub fn upcall() {
     if let Some(page) = PAGE.get() {
         BITS.collect(page);
+    }
+    // What fires from here on is another interrupt.
+    if BY_APIC.load(Ordering::Relaxed) {
+        cpu::apic::end_of_interrupt();
     }
 }
 

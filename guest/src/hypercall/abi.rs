@@ -15,6 +15,8 @@ pub const XENMAPSPACE_GRANT_TABLE: u32 = 1;
 pub const HVMOP_SET_PARAM: u64 = 0;
 /// `HVMOP_get_param` (xen/hvm/hvm_op.h)
 pub const HVMOP_GET_PARAM: u64 = 1;
+/// `HVMOP_set_evtchn_upcall_vector` (xen/hvm/hvm_op.h)
+pub const HVMOP_SET_EVTCHN_UPCALL_VECTOR: u64 = 23;
 /// `HVM_PARAM_CALLBACK_IRQ` (xen/hvm/params.h)
 pub const HVM_PARAM_CALLBACK_IRQ: u32 = 0;
 /// `HVM_PARAM_STORE_PFN` (xen/hvm/params.h)
@@ -74,6 +76,15 @@ pub struct XenHvmParam {
     pub index: u32,
     /// The value, in or out.
     pub value: u64,
+}
+
+/// `struct xen_hvm_evtchn_upcall_vector` (xen/hvm/hvm_op.h)
+#[repr(C)]
+pub struct XenHvmEvtchnUpcallVector {
+    /// Whose vector.
+    pub vcpu: u32,
+    /// From 16 on.
+    pub vector: u8,
 }
 
 /// `struct vcpu_set_singleshot_timer` (xen/vcpu.h)
@@ -169,6 +180,7 @@ const _: () = {
     use core::mem::offset_of;
     assert!(size_of::<XenAddToPhysmap>() == 24 && offset_of!(XenAddToPhysmap, gpfn) == 16);
     assert!(size_of::<XenHvmParam>() == 16 && offset_of!(XenHvmParam, value) == 8);
+    assert!(size_of::<XenHvmEvtchnUpcallVector>() == 8);
     assert!(size_of::<VcpuSetSingleshotTimer>() == 16);
     assert!(size_of::<GnttabQuerySize>() == 16 && offset_of!(GnttabQuerySize, status) == 12);
     assert!(size_of::<GnttabSetVersion>() == 4);

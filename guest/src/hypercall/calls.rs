@@ -56,12 +56,41 @@ pub fn get_param(index: u32) -> Result<u64, Errno> {
 ///
 /// The interrupt table has a handler for `vector`.
 pub unsafe fn set_callback_vector(vector: u8) -> Result<(), Errno> {
-    let value = HVM_PARAM_CALLBACK_TYPE_VECTOR | u64::from(vector);
+    // SAFETY: the caller's promise.
+    unsafe { set_callback(HVM_PARAM_CALLBACK_TYPE_VECTOR | u64::from(vector)) }
+}
+
+/// `HVMOP_set_param` with `HVM_PARAM_CALLBACK_IRQ`: event channels raise line 1 of the interrupt
+/// controller, which a PVH guest does not have. For vCPUs that have vectors of their own: with no
+/// callback at all, Xen's toolstack takes the domain for one that knows nothing of Xen, and does
+/// not tell it that a suspend was cancelled.
+pub fn set_callback_nowhere() -> Result<(), Errno> {
+    // SAFETY: no interrupt comes of it.
+    unsafe { set_callback(1) }
+}
+
+/// # Safety
+///
+/// What `value` says Xen may raise has a handler.
+unsafe fn set_callback(value: u64) -> Result<(), Errno> {
     let index = HVM_PARAM_CALLBACK_IRQ;
     let mut argument = XenHvmParam { domid: DOMID_SELF, pad: 0, index, value };
     let op = xen_sys::__HYPERVISOR_hvm_op;
     // SAFETY: HVMOP_set_param takes a xen_hvm_param; the caller vouches for the handler.
     unsafe { call(op, HVMOP_SET_PARAM, &mut argument) }.map(drop)
+}
+
+/// `HVMOP_set_evtchn_upcall_vector` (xen/hvm/hvm_op.h): event channels bound to `vcpu` raise this
+/// vector of its local APIC. That cannot be taken back.
+///
+/// # Safety
+///
+/// The interrupt table has a handler for `vector`, which tells the local APIC when it is done.
+pub unsafe fn set_vcpu_upcall_vector(vcpu: u32, vector: u8) -> Result<(), Errno> {
+    let mut argument = XenHvmEvtchnUpcallVector { vcpu, vector };
+    let op = xen_sys::__HYPERVISOR_hvm_op;
+    // SAFETY: the command takes a xen_hvm_evtchn_upcall_vector; the caller vouches for the handler.
+    unsafe { call(op, HVMOP_SET_EVTCHN_UPCALL_VECTOR, &mut argument) }.map(drop)
 }
 
 /// `XENMEM_add_to_physmap` (xen/memory.h): makes page `idx` of `space` appear at frame `gpfn`.
