@@ -5,15 +5,21 @@
 //! passes a value where Xen wants the address of a structure.
 
 pub mod abi;
-#[cfg(target_os = "none")]
 mod calls;
-#[cfg(any(target_os = "none", test))]
 mod stubs;
 
 #[cfg(target_os = "none")]
 pub(crate) use calls::*;
 #[cfg(target_os = "none")]
 pub(crate) use stubs::{detect, own_domain};
+
+/// Hypercalls are the runtime's own affair; on a host, a test makes them to a Xen of its own.
+#[cfg(not(target_os = "none"))]
+#[doc(hidden)]
+pub use {
+    calls::*,
+    stubs::{detect, own_domain},
+};
 
 /// What a hypercall failed with (positive, xen/errno.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
