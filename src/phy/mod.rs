@@ -38,6 +38,15 @@
 //! a copy. They wait until the end of the round, in which [`flush`](Device::flush) is called; with a
 //! peer that takes none, nothing ever waits.
 //!
+//! # Windows
+//!
+//! A socket that receives and sends in bulk at once should have a receive buffer of 65,535 bytes at
+//! most: its window needs no scaling then. Scaled windows are rounded down, so that their edge moves
+//! back and forth by a few bytes; a peer that has sent up to the highest edge numbers its
+//! acknowledgements beyond the one that counts, and smoltcp 0.14, with its own window shut, leaves
+//! these unread (RFC 9293, 3.10.7.4, would have it look). With both directions full, that is the end.
+//! Who only receives in bulk, or only sends, may have larger ones.
+//!
 //! A ping to ourselves, over a device that hands back what it is given:
 //!
 //! ```

@@ -11,7 +11,6 @@ use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::mem;
-use core::time::Duration;
 
 use smoltcp::iface::{Config, Interface, SocketSet};
 use smoltcp::phy::Device as _;
@@ -39,7 +38,7 @@ use super::udp_echo::UdpEcho;
 const CONNECTIONS: usize = 4;
 /// How many may talk HTTP: some don't close when they have their answer.
 const BROWSERS: usize = 8;
-/// Buffers of the size [`Sizes::window`]: echo has two for each connection, the others one.
+/// Buffers of the size [`Sizes::window`], at most: echo has two for each connection, the others one.
 pub const WINDOWS: u64 = 4 * CONNECTIONS as u64;
 /// Bytes of a request to chargen or HTTP that may wait, and of an answer of HTTP.
 const REQUEST: usize = 2 << 10;
@@ -48,10 +47,6 @@ const ANSWER: usize = 16 << 10;
 const LARGEST_PACKET: usize = 1 << 16;
 /// Lost fragments cost their datagram's place for so long.
 const REASSEMBLY: StackDuration = StackDuration::from_secs(5);
-/// How soon to look again when the stack wants to send and there is no room: an event should come
-/// first.
-const NO_ROOM: Duration = Duration::from_millis(100);
-
 /// A vif that is served, connected or not.
 pub struct Vif {
     number: u32,
@@ -98,7 +93,7 @@ impl Vif {
         let mac = EthernetAddress(device.netif().mac().0);
         let mut config = Config::new(mac.into());
         config.random_seed = xen.random();
-        let mut iface = Box::new(Interface::new(config, &mut device, time(xen.now())));
+        let mut iface = Box::new(Interface::new(config, &mut device, xen.now().into()));
         iface.set_reassembly_timeout(REASSEMBLY);
         configure(&mut iface, mac, &options);
         let mut sockets = SocketSet::new(vec![]);
@@ -115,7 +110,7 @@ impl Vif {
         self.device.netif_mut().service();
         self.device.netif_mut().complete_tx();
         self.note_link();
-        let now = time(xen.now());
+        let now = Instant::from(xen.now());
         self.device.poll(&mut self.iface, &mut self.sockets, now);
         self.send_fragments(now);
         let Vif { device, iface, sockets, services, .. } = self;
@@ -129,7 +124,7 @@ impl Vif {
 
     /// Answers those who have asked for the numbers.
     pub fn tell(&mut self, xen: Xen, status: &Status) {
-        let now = time(xen.now());
+        let now = Instant::from(xen.now());
         self.services.http.turn(&mut self.sockets, now, &mut Some(status));
     }
 
@@ -151,14 +146,10 @@ impl Vif {
 
     /// When there is something to do though nothing happens.
     pub fn deadline(&mut self, xen: Xen) -> Option<platform::Instant> {
-        let now = xen.now();
-        let mut stack = self.iface.poll_at(time(now), &self.sockets).map(moment);
-        let due = stack.is_some_and(|at| at <= now);
-        if due && self.device.transmit(time(now)).is_none() {
-            stack = Some(now + NO_ROOM);
-        }
-        let services = self.services.deadline().map(moment);
-        [stack, services, self.device.netif().next_deadline()].into_iter().flatten().min()
+        let Vif { device, iface, sockets, services, .. } = self;
+        let stack = device.poll_at(iface, sockets, xen.now());
+        let services = services.deadline().map(platform::Instant::from);
+        [stack, services, device.netif().next_deadline()].into_iter().flatten().min()
     }
 
     /// What there is to tell.
@@ -218,15 +209,16 @@ impl Services {
     fn new(sockets: &mut SocketSet<'static>, window: usize) -> Services {
         // All large buffers in one piece: one by one they would leave gaps between them that
         // nobody can use, and that count where memory is short.
-        let mut windows = vec![0; WINDOWS as usize * window].leak().chunks_exact_mut(window);
-        let mut large = || windows.next().unwrap_or_default();
+        let echo = TcpEcho::receive_buffer(window);
+        let mut windows: &'static mut [u8] = vec![0; CONNECTIONS * (3 * window + echo)].leak();
+        let mut large = |size| windows.split_off_mut(..size).unwrap_or_default();
         let small = |size| vec![0; size].leak();
         Services {
             ping: Ping::new(sockets),
             udp_echo: UdpEcho::new(sockets),
-            tcp_echo: Listener::new(sockets, CONNECTIONS, || [large(), large()]),
-            tcp_discard: Listener::new(sockets, CONNECTIONS, || [large(), small(REQUEST)]),
-            tcp_chargen: Listener::new(sockets, CONNECTIONS, || [small(REQUEST), large()]),
+            tcp_echo: Listener::new(sockets, CONNECTIONS, || [large(echo), large(window)]),
+            tcp_discard: Listener::new(sockets, CONNECTIONS, || [large(window), small(REQUEST)]),
+            tcp_chargen: Listener::new(sockets, CONNECTIONS, || [small(REQUEST), large(window)]),
             http: Listener::new(sockets, BROWSERS, || [small(REQUEST), small(ANSWER)]),
             forgotten: 0,
             scratch: vec![0; LARGEST_PACKET],
@@ -307,14 +299,4 @@ fn link_local(mac: EthernetAddress) -> Ipv6Address {
     let [a, b, c, d, e, f] = mac.0;
     let tail = [a ^ 2, b, c, 0xff, 0xfe, d, e, f];
     Ipv6Address::from_bits(0xfe80 << 112 | u128::from(u64::from_be_bytes(tail)))
-}
-
-/// The driver's clock as smoltcp's.
-fn time(now: platform::Instant) -> Instant {
-    Instant::from_micros(i64::try_from(now.0 / 1000).unwrap_or(i64::MAX))
-}
-
-/// And back.
-fn moment(at: Instant) -> platform::Instant {
-    platform::Instant(u64::try_from(at.total_micros()).unwrap_or(0).saturating_mul(1000))
 }
