@@ -19,6 +19,7 @@
 //! | [`xenbus`] | how the two ends find each other, and find each other again |
 //! | [`wire`] | what travels on the rings |
 //! | [`platform`], [`store`] | what the driver asks of the machine |
+//! | [`announce`] | telling neighbours where our addresses are, after a migration for example |
 //! | [`copying`] | the same interface for devices that copy (TAP, pcap) |
 //! | `phy` (feature `smoltcp`) | any of these devices under smoltcp |
 //!
@@ -123,6 +124,7 @@
 
 extern crate alloc;
 
+pub mod announce;
 pub mod buffer;
 pub mod copying;
 pub mod features;

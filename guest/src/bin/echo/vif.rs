@@ -17,8 +17,9 @@ use smoltcp::phy::Device as _;
 use smoltcp::time::{Duration as StackDuration, Instant};
 use smoltcp::wire::{EthernetAddress, IpAddress, IpCidr, Ipv6Address};
 use xen_guest::Xen;
+use xen_netfront::announce::announce;
 use xen_netfront::netfront::{self, Link, Netfront};
-use xen_netfront::netif::Netif;
+use xen_netfront::netif::{Netif, WriteError};
 use xen_netfront::phy::Device;
 use xen_netfront::platform::{self, Platform};
 
@@ -47,6 +48,7 @@ const ANSWER: usize = 16 << 10;
 const LARGEST_PACKET: usize = 1 << 16;
 /// Lost fragments cost their datagram's place for so long.
 const REASSEMBLY: StackDuration = StackDuration::from_secs(5);
+
 /// A vif that is served, connected or not.
 pub struct Vif {
     number: u32,
@@ -57,6 +59,8 @@ pub struct Vif {
     iface: Box<Interface>,
     sockets: SocketSet<'static>,
     link: Link,
+    /// The connection that the neighbours know of, counted.
+    announced: u64,
     /// Times that one of the vif's event channels has ended a sleep.
     events: u64,
     services: Services,
@@ -102,7 +106,8 @@ impl Vif {
         for cidr in iface.ip_addrs() {
             log::info!("vif {number}: {cidr} answers ping, UDP 7, TCP 7 9 19 80");
         }
-        Vif { number, driver, options, device, iface, sockets, link: Link::Up, events: 0, services }
+        let (link, announced, events) = (Link::Up, 0, 0);
+        Vif { number, driver, options, device, iface, sockets, link, announced, events, services }
     }
 
     /// Does what there is to do now; whether there may be more.
@@ -110,6 +115,7 @@ impl Vif {
         self.device.netif_mut().service();
         self.device.netif_mut().complete_tx();
         self.note_link();
+        self.announce();
         let now = Instant::from(xen.now());
         self.device.poll(&mut self.iface, &mut self.sockets, now);
         self.send_fragments(now);
@@ -187,6 +193,19 @@ impl Vif {
         }
         if sent {
             self.device.flush();
+        }
+    }
+
+    /// Tells the neighbours where our addresses are, once a connection: the backend may be another.
+    fn announce(&mut self) {
+        let connects = self.device.netif().stats().connects;
+        if self.link == Link::Down || self.announced == connects {
+            return;
+        }
+        let own = self.iface.ip_addrs().iter().map(|cidr| cidr.address().into());
+        let done = announce(self.device.netif_mut(), own);
+        if !matches!(done, Err(WriteError::Full | WriteError::NoMemory)) {
+            self.announced = connects;
         }
     }
 
