@@ -18,8 +18,7 @@ fn hello(xen: xen_guest::Xen) -> xen_guest::Result {
     let pool = FramePool::new(&xen, 640)?; // every page that packets will ever use
     let table = GrantTable::new(&xen);
     let mut net = Netfront::open(xen, xen, &pool, &table, 0, Default::default())?;
-    while net.link() == Link::Down {
-        net.service();
+    while net.service() == Link::Down {
         xen.wait(net.next_deadline());
     }
 

@@ -148,7 +148,9 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     /// Sees to xenbus and to timers: connects, reconnects, retries revokes, watches over a silent
     /// backend. Call it when a watch fires, when [`next_deadline`](Netfront::next_deadline) has
     /// come, or simply every time round; it looks at xenstore only when there is something new.
-    pub fn service(&mut self) {
+    ///
+    /// Says what has become of the link: nothing else announces a change that was made here.
+    pub fn service(&mut self) -> Link {
         let now = self.platform.now();
         self.retry_quarantine(now);
         // A backend is silent only if it has not answered, not if nobody has looked.
@@ -179,6 +181,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         }
         // Frames may have come home since the last time.
         self.refill();
+        self.link()
     }
 
     /// When [`service`](Netfront::service) has something to do though nothing happens.
