@@ -131,6 +131,10 @@ impl Bits {
     pub fn serve(&self) -> bool {
         let mut any = self.remembered.swap(false, Ordering::SeqCst);
         for (recorded, served) in self.recorded.iter().zip(&self.served) {
+            // Most are 0, and a load is a fraction of a swap.
+            if recorded.load(Ordering::SeqCst) == 0 {
+                continue;
+            }
             let fired = recorded.swap(0, Ordering::SeqCst);
             served.fetch_or(fired, Ordering::SeqCst);
             any |= fired != 0;
@@ -141,6 +145,9 @@ impl Bits {
     /// Lets every port fire again that has been served.
     pub fn finish(&self, page: &Words) {
         for (word, served) in self.served.iter().enumerate() {
+            if served.load(Ordering::SeqCst) == 0 {
+                continue;
+            }
             let mut ports = served.swap(0, Ordering::SeqCst);
             while ports != 0 {
                 self.unmask(page, (word * 32) as u32 + ports.trailing_zeros());

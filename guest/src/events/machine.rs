@@ -165,13 +165,17 @@ fn unmask_late(page: &Words) -> Option<Instant> {
     channels.due(clock::now(), |port| BITS.unmask(page, port))
 }
 
-/// Sets the timer if it is not set to this time already. One that is left over from an earlier
-/// wait ends no later one: whoever it wakes looks at the clock and sleeps again.
+/// Sets the timer, unless it fires by this time anyway. One that is left over from an earlier wait
+/// ends no later one: whoever it wakes looks at the clock, sets it again and sleeps again. Most
+/// waits end before their time, and the time of the next is later: so most need no hypercall.
 fn set_timer(system_time: u64) {
-    if TIMER_SET.swap(system_time, Ordering::Relaxed) != system_time
-        && let Err(errno) = hypercall::set_singleshot_timer(system_time)
-    {
-        log::error!("cannot set the timer: {errno}");
+    let set = TIMER_SET.load(Ordering::Relaxed);
+    if set != 0 && set <= system_time {
+        return;
+    }
+    match hypercall::set_singleshot_timer(system_time) {
+        Ok(()) => TIMER_SET.store(system_time, Ordering::Relaxed),
+        Err(errno) => log::error!("cannot set the timer: {errno}"),
     }
 }
 
