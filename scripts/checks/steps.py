@@ -6,6 +6,7 @@ from typing import Callable
 
 import image
 import job
+import outside
 import source
 import tap
 import tools
@@ -134,6 +135,7 @@ def guest_image(context):
     tools.bare_metal(context)
     tools.binutils(context)
     image.check(context)
+    outside.check(context)
 
 
 def instructions(context):
@@ -195,7 +197,7 @@ STEPS = [
     Step("seeds", "seeds of the deterministic host (XEN_SEEDS)", seeds, 1200),
     Step("loom", "every interleaving of the lock-free parts", loom),
     Step("miri", "ring, grant and buffers under Miri", miri, 2400, beside=True),
-    Step("image", "the guest image: segments and hypercall stubs", guest_image),
+    Step("image", "the guest image: segments, hypercall stubs; a kernel elsewhere", guest_image),
     Step("instructions", "the instruction counts can be measured", instructions),
     Step("soak", "ten more minutes of the deterministic host", soak, 1800, long=True),
     Step("xen", "boot on real Xen", xen, 2400),
