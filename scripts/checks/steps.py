@@ -168,6 +168,11 @@ def xen(context):
     context.lab_tests("scripts/xen", "test", *(["--long"] if context.long else []))
 
 
+def bench(context):
+    tools.bare_metal(context)
+    context.lab_tests("scripts/xen", "bench", "--smoke")
+
+
 @dataclass
 class Step:
     name: str
@@ -201,4 +206,5 @@ STEPS = [
     Step("instructions", "the instruction counts can be measured", instructions),
     Step("soak", "ten more minutes of the deterministic host", soak, 1800, long=True),
     Step("xen", "boot on real Xen", xen, 2400),
+    Step("bench", "the bench beside Linux can be run", bench, 600),
 ]
