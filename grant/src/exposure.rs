@@ -29,7 +29,7 @@ const CLEAN: (u16, u16) = (PAGE_SIZE as u16, 0);
 /// One page's record. Only who holds the page as a [`Frame`](crate::Frame), which is exclusive,
 /// reads or changes it.
 pub(crate) struct Exposure {
-    /// A domain's number, or [`ZERO`].
+    /// A domain's [`Grantee::identity`], or [`ZERO`].
     known: Cell<u32>,
     /// Start and end of the dirty range.
     dirty: Cell<(u16, u16)>,
@@ -80,7 +80,7 @@ impl Exposure {
         let known = self.known.get();
         let clean = known == to.trusted_with || (known == ZERO && to.trusted());
         let stale = if clean { self.dirty() } else { 0..PAGE_SIZE };
-        self.known.set(u32::from(to.domain.0));
+        self.known.set(to.identity);
         self.dirty.set(CLEAN);
         [
             stale.start..stale.end.min(announced.start).max(stale.start),
@@ -89,13 +89,15 @@ impl Exposure {
     }
 }
 
-/// Nobody's number: a domid has 16 bits.
+/// Nobody's number: a domid has 16 bits, a machine's number 14 above [`ZERO`]'s.
 const NOBODY: u32 = u32::MAX;
 
 /// Who is granted a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grantee {
     domain: DomId,
+    /// Its number, and its machine's above it.
+    identity: u32,
     /// Whose bytes the peer may see besides those that are meant.
     trusted_with: u32,
     /// The domain as it stands in a grant entry.
@@ -106,8 +108,18 @@ impl Grantee {
     /// A peer. Not `trusted` means that everything outside the announced range is cleared at every
     /// grant, also what this peer has seen before (xenstore's `trusted=0`).
     pub fn new(domain: DomId, trusted: bool) -> Grantee {
-        let trusted_with = if trusted { u32::from(domain.0) } else { NOBODY };
-        Grantee { domain, trusted_with, permit: u32::from(domain.0) << 16 }
+        let identity = u32::from(domain.0);
+        let trusted_with = if trusted { identity } else { NOBODY };
+        Grantee { domain, identity, trusted_with, permit: u32::from(domain.0) << 16 }
+    }
+
+    /// The same on another machine: whoever has been saved or migrated counts the machines it has
+    /// been on. A domain of the next one that happens to have the same number has seen nothing yet.
+    #[must_use]
+    pub fn on_machine(self, number: u64) -> Grantee {
+        let identity = u32::from(self.domain.0) | (number as u32 & 0x3fff) << 17;
+        let trusted_with = if self.trusted() { identity } else { NOBODY };
+        Grantee { identity, trusted_with, ..self }
     }
 
     /// Its domain.
@@ -177,6 +189,23 @@ mod tests {
         page.mark(0..60);
         assert_eq!(show(&page, &b(), 0..60), None);
         assert_eq!(bytes(show(&page, &a(), 0..0)), PAGE_SIZE);
+    }
+
+    #[test]
+    fn f7_the_same_domid_on_another_machine_is_another_peer() {
+        let page = Exposure::zeroed();
+        page.mark(0..60);
+        assert_eq!(show(&page, &a().on_machine(0), 0..60), None);
+        assert_eq!(show(&page, &a(), 0..60), None);
+        page.mark(0..60);
+        assert_eq!(show(&page, &a().on_machine(1), 0..60), Some([0..0, 60..4096]));
+        assert_eq!(show(&page, &a().on_machine(1), 0..60), None);
+        // Numbers that wrap are never taken for nobody's, nor for a page that is all zero.
+        for number in [0x3fff, 0x7fff, u64::MAX] {
+            let peer = Grantee::new(DomId(u16::MAX), true).on_machine(number);
+            assert!(peer.trusted() && ![ZERO, NOBODY].contains(&peer.identity));
+        }
+        assert!(!Grantee::new(DomId(1), false).on_machine(1).trusted());
     }
 
     #[test]

@@ -94,7 +94,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         dir: &str,
         nodes: &mut Vec<Node>,
     ) -> Option<Queue> {
-        let grantee = Grantee::new(offer.domain, offer.trusted);
+        let grantee = Grantee::new(offer.domain, offer.trusted).on_machine(self.stats.resumes);
         let mut ring_page = || {
             // If it is not used after all, dropping it ends the grant.
             let page = GrantedPage::new(self.pool.take()?, references.pop()?, &grantee);

@@ -273,6 +273,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     /// Call it when the platform's grant table, event channels and xenstore work again. After a
     /// suspend that was cancelled (a checkpoint), nothing has changed: don't.
     pub fn resumed(&mut self) {
+        self.stats.resumes += 1;
         self.dismantle();
         self.bus.resumed(self.platform.now());
     }

@@ -138,6 +138,8 @@ pub struct Stats {
     pub no_frame: u64,
     /// Times that the device got connected.
     pub connects: u64,
+    /// Times that the domain has been resumed, here or on another machine.
+    pub resumes: u64,
     /// Times that the backend broke a rule, after each of which the device reconnects.
     pub faults: u64,
     /// Times that the backend left transmitted packets unanswered for 10 s.

@@ -80,6 +80,31 @@ fn after_a_resume_the_device_connects_anew() {
     bench.assert_no_leak();
 }
 
+/// Who has the backend's number after a resume may be somebody else, on another machine: what the
+/// one before has seen, this one has not.
+#[test]
+fn f7_after_a_resume_the_backend_has_seen_nothing() {
+    let mut bench = Bench::new();
+    let cleared = |bench: &Bench| bench.front.stats().cleared_bytes;
+    for _ in 0..3 {
+        bench.deliver(&[&pattern(7, 1500)]);
+        assert_eq!(bench.received().len(), 1);
+        let before = cleared(&bench);
+        // Reset by the same backend, which has seen it all.
+        bench.queues.clear();
+        bench.set_state(6);
+        bench.front.service();
+        bench.connect();
+        bench.assert_receives();
+        assert_eq!(cleared(&bench), before);
+        bench.queues.clear();
+        bench.front.resumed();
+        bench.connect();
+        assert!(cleared(&bench) > before + 4096);
+        bench.assert_sound();
+    }
+}
+
 /// An event for what is sent comes on one channel, an event for pages posted on the other.
 #[test]
 fn each_ring_has_a_channel_of_its_own() {
