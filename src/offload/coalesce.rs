@@ -32,6 +32,7 @@
 //! | TCP | ports, acknowledgment, window, urgent pointer and all options are the same, timestamps too; the sequence number follows |
 //! | flags | the same, ACK set, none of SYN, FIN, RST and URG. PSH may be set in the last, CWR (RFC 3168) in the first |
 //! | data | as much as in the first, or less in the last, and some |
+//! | GSO | the size is that of the first's segments. Of such a packet there may be any amount of data: all of it is one stream, cut anew |
 //! | checksum | complete or blank. Of an unknown one nobody knows if it is right, and it could not be told afterwards |
 
 use arrayvec::ArrayVec;
@@ -271,7 +272,7 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
 
     #[inline]
     fn judge(&self, fragments: &[V], meta: Meta) -> Verdict {
-        if meta.gso.is_some() || meta.checksum == Checksum::Unknown || !self.is_on() {
+        if meta.checksum == Checksum::Unknown || !self.is_on() {
             return Verdict::Passes;
         }
         let head = fragments.first().map_or(&[][..], View::bytes);
@@ -281,12 +282,12 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
             let slots = packet.fragments().len() + fragments.len();
             if run.is_like(head)
                 && slots <= self.max_fragments
-                && let Some(step) = run.step(packet.head(), head, len)
+                && let Some(step) = run.step(packet.head(), head, len, meta.gso)
             {
                 return Verdict::Joins(at, step);
             }
         }
-        match Run::start(head, len) {
+        match Run::start(head, len, meta.gso) {
             Some(run) if self.takes(run.kind()) => Verdict::Starts(run),
             _ => Verdict::Passes,
         }

@@ -27,7 +27,7 @@ pub(super) struct Run {
     /// Source and destination, as they come.
     ports: [u8; 4],
     pub(super) segments: u16,
-    /// Data of the first.
+    /// Data of each segment that it is cut into: that of the first, or its GSO size.
     size: usize,
     /// Data of all.
     data: usize,
@@ -61,9 +61,9 @@ enum Ids {
 }
 
 impl Run {
-    /// A run of one segment; `None` if none could join it.
+    /// A run of one packet; `None` if none could join it.
     #[inline]
-    pub(super) fn start(head: &[u8], len: usize) -> Option<Run> {
+    pub(super) fn start(head: &[u8], len: usize, gso: Option<Gso>) -> Option<Run> {
         let at = Layout::of(head, len).ok()?;
         if at.end != len || at.data() == 0 || at.flags & (ALONE | Tcp::PSH | Tcp::ACK) != Tcp::ACK {
             return None;
@@ -78,8 +78,14 @@ impl Run {
             (id, right) = (ip.id.get(), residue(ip));
         }
         let (ports, _) = head.get(at.tcp..)?.split_first_chunk()?;
-        let (ports, size, flags, residue) = (*ports, at.data(), at.flags, right);
-        Some(Run { at, ports, segments: 1, size, data: size, ids: Ids::Any, id, residue, flags })
+        let data = at.data();
+        let size = match gso {
+            Some(gso) if gso.kind == at.kind => gso.size.get().into(),
+            Some(_) => return None,
+            None => data,
+        };
+        let (ports, flags, residue) = (*ports, at.flags, right);
+        Some(Run { at, ports, segments: 1, size, data, ids: Ids::Any, id, residue, flags })
     }
 
     /// Whether a packet that begins so may be of the same flow: a look at the ports, to save all
@@ -97,10 +103,20 @@ impl Run {
     /// what was found out about that one (lengths, flags, that there are no IPv4 options) goes for
     /// this one too.
     #[inline]
-    pub(super) fn step(&self, first: &[u8], next: &[u8], len: usize) -> Option<Step> {
+    pub(super) fn step(
+        &self,
+        first: &[u8],
+        next: &[u8],
+        len: usize,
+        gso: Option<Gso>,
+    ) -> Option<Step> {
         let data = len.checked_sub(self.at.payload)?;
         let total = self.at.payload + self.data + data;
-        if data == 0 || data > self.size || total > MAX_PACKET {
+        let fits = match gso {
+            Some(gso) => usize::from(gso.size.get()) == self.size,
+            None => data <= self.size,
+        };
+        if data == 0 || !fits || total > MAX_PACKET {
             return None;
         }
         let (first, a_options) = first.get(..self.at.payload)?.split_at_checked(self.at.tcp)?;

@@ -33,10 +33,13 @@
 //!
 //! # Large packets
 //!
-//! A received GSO packet goes up as it is, up to 65,535 bytes in one slice. smoltcp sends segments;
-//! where the device's peer takes GSO, consecutive ones leave as one packet ([`Coalescer`]), without
-//! a copy. They wait until the end of the round, in which [`flush`](Device::flush) is called; with a
-//! peer that takes none, nothing ever waits.
+//! A received GSO packet goes up as it is, up to 65,535 bytes in one slice. Of what smoltcp sends,
+//! consecutive pieces of a TCP connection leave as one packet where the device's peer takes GSO
+//! ([`Coalescer`]), without a copy. They wait until the end of the round, in which
+//! [`flush`](Device::flush) is called; with a peer that takes none, nothing ever waits. A piece is a
+//! segment; over IPv4 it is as much as a block holds (smoltcp's `segmentation-offload`, which in 0.14
+//! loses packets over IPv6), if the device's peer takes GSO when the interface is made. Should it take
+//! none later, such a piece is cut here.
 //!
 //! # Windows
 //!
@@ -275,6 +278,8 @@ impl<N: Netif> phy::Device for Device<N> {
         // Verified and left blank here.
         capabilities.checksum.tcp = Checksum::None;
         capabilities.checksum.udp = Checksum::None;
+        // smoltcp 0.14 drops what is larger than the MTU over IPv6.
+        capabilities.segmentation.tcpv4 = self.tx.large();
         capabilities
     }
 }

@@ -7,17 +7,24 @@
 //!                                                          │
 //!  flush     at the end of a round ────────────────────────┴──────► permit ─► Netif::flush
 //! ```
+//!
+//! A large piece that the device takes no more goes another way: `uncut`, then [`Netif::send`],
+//! before there is another token.
 
 use core::iter;
+use core::num::{NonZeroU16, NonZeroUsize};
 
 use arrayvec::ArrayVec;
-use smoltcp::phy;
+use smoltcp::phy::{self, PacketMeta};
 
 use super::Stats;
-use crate::buffer::{Checksum, Meta, Packet, TxBuf};
+use crate::buffer::{Checksum, Meta, Packet, TxBuf, TxPacket};
 use crate::netif::{Capabilities, Linear, Netif, Permit};
 use crate::offload::{Coalescer, leave_blank};
-use crate::wire::MAX_SLOTS;
+use crate::wire::{Gso, GsoKind, MAX_PACKET, MAX_SLOTS};
+
+/// As many bytes as a TCP packet's headers have at most, and more: Ethernet, IPv4, TCP with options.
+const HEADERS: usize = 128;
 
 pub(super) struct Transmit<N: Netif> {
     netif: N,
@@ -25,6 +32,10 @@ pub(super) struct Transmit<N: Netif> {
     max: usize,
     /// Buffers that it needs.
     per_frame: usize,
+    /// The largest packet of TCP over IPv4 that the stack leaves to be cut: one block.
+    large: Option<NonZeroUsize>,
+    /// Such a packet, while the device takes none: it is cut before anything else is sent.
+    uncut: Option<TxPacket<N::Block>>,
     bufs: ArrayVec<TxBuf<N::Block>, MAX_SLOTS>,
     linear: Linear,
     /// Frames that others of their flow may join.
@@ -45,10 +56,14 @@ impl<N: Netif> Transmit<N> {
         let per_frame =
             netif.max_frame().div_ceil(block).clamp(1, told.max_fragments.clamp(1, MAX_SLOTS));
         let max = netif.max_frame().min(block.saturating_mul(per_frame));
+        let large = NonZeroUsize::new(block.min(MAX_PACKET))
+            .filter(|size| size.get() > max && takes_large(&told));
         Transmit {
             netif,
             max,
             per_frame,
+            large,
+            uncut: None,
             bufs: ArrayVec::new(),
             linear: Linear::with_capacity(if per_frame > 1 { max } else { 0 }),
             coalescer: Coalescer::new(&told),
@@ -66,19 +81,37 @@ impl<N: Netif> Transmit<N> {
         if self.is_stale {
             self.look_anew();
         }
+        self.cut()?;
         while self.bufs.len() < self.per_frame {
             let buf = self.netif.alloc(0)?;
             self.bufs.try_push(buf).ok()?;
         }
+        // A large packet takes one more, for its GSO size.
+        let gso = usize::from(self.large.is_some());
+        let slots = self.per_frame + gso + self.coalescer.slots();
         Some(TxToken {
-            permit: self.netif.reserve(self.per_frame + self.coalescer.slots())?,
+            permit: self.netif.reserve(slots)?,
+            gso: None,
+            told: &self.told,
             max: self.max,
             bufs: &mut self.bufs,
             linear: &mut self.linear,
             coalescer: &mut self.coalescer,
+            uncut: &mut self.uncut,
             left_blank: &mut self.left_blank,
             too_long: &mut self.too_long,
         })
+    }
+
+    /// Sends what is to be cut; `None` if there is no room for it.
+    #[inline]
+    fn cut(&mut self) -> Option<()> {
+        if let Some(packet) = self.uncut.take()
+            && let Err(packet) = self.netif.send(packet)
+        {
+            self.uncut = Some(packet);
+        }
+        self.uncut.is_none().then_some(())
     }
 
     /// Sends what waits, and tells the peer.
@@ -86,6 +119,8 @@ impl<N: Netif> Transmit<N> {
         if self.is_stale {
             self.look_anew();
         }
+        // What there is no room for waits for the next time.
+        let _ = self.cut();
         if self.coalescer.is_pending() {
             // There is room, unless somebody has sent past us; then it waits for the next time.
             if let Some(mut permit) = self.netif.reserve(self.coalescer.slots()) {
@@ -133,6 +168,11 @@ impl<N: Netif> Transmit<N> {
         &mut self.netif
     }
 
+    /// The largest packet of TCP over IPv4 that is cut for the stack.
+    pub(super) fn large(&self) -> Option<NonZeroUsize> {
+        self.large
+    }
+
     /// The largest frame.
     pub(super) fn max(&self) -> usize {
         self.max
@@ -151,31 +191,49 @@ impl<N: Netif> Transmit<N> {
 /// Memory and room for one frame. Dropped unused, both serve the next.
 pub struct TxToken<'a, N: Netif + 'a> {
     permit: N::Permit<'a>,
+    /// The data of each segment, if the frame is to be cut.
+    gso: Option<NonZeroU16>,
+    told: &'a Capabilities,
     max: usize,
     bufs: &'a mut ArrayVec<TxBuf<N::Block>, MAX_SLOTS>,
     linear: &'a mut Linear,
     coalescer: &'a mut Coalescer<TxBuf<N::Block>>,
+    uncut: &'a mut Option<TxPacket<N::Block>>,
     left_blank: &'a mut u64,
     too_long: &'a mut u64,
 }
 
 impl<N: Netif> phy::TxToken for TxToken<'_, N> {
-    /// The closure gets zeroed bytes, so that what it leaves out is not some earlier packet's.
+    #[inline]
+    fn set_meta(&mut self, meta: PacketMeta) {
+        self.gso = meta.segmentation_offload_size;
+    }
+
+    /// The closure gets zeroed bytes, so that what it leaves out is not some earlier packet's. Of
+    /// a large packet, only the headers' are: the stack copies all of the data behind them.
     #[inline]
     fn consume<R, F>(mut self, len: usize, f: F) -> R
     where
         F: FnOnce(&mut [u8]) -> R,
     {
-        if len > self.max {
+        if len > self.max && self.gso.is_none() {
             *self.too_long += 1;
             return f(self.linear.blank(len));
         }
         if let Some(mut buf) = self.bufs.pop() {
             if let Some(bytes) = buf.append(len) {
-                bytes.fill(0);
+                let stale = if self.gso.is_some() { len.min(HEADERS) } else { len };
+                bytes.get_mut(..stale).unwrap_or_default().fill(0);
                 let result = f(bytes);
-                let meta = finish(bytes, self.left_blank);
-                if self.coalescer.is_on() {
+                let meta = finish(bytes, self.gso, self.left_blank);
+                if self.gso.is_some() && meta.gso.is_none() {
+                    // What is to be cut is TCP, or it can't be.
+                    *self.too_long += 1;
+                } else if meta.gso.is_some() && !takes_large(self.told) {
+                    let mut packet = Packet::from(buf);
+                    packet.meta = meta;
+                    *self.uncut = Some(packet);
+                } else if self.coalescer.is_on() {
                     let permit = &mut self.permit;
                     self.coalescer.push_single(buf, meta, |packet| permit.send(packet));
                 } else if meta == Meta::default() {
@@ -191,7 +249,7 @@ impl<N: Netif> phy::TxToken for TxToken<'_, N> {
         }
         let bytes = self.linear.blank(len);
         let result = f(bytes);
-        let meta = finish(bytes, self.left_blank);
+        let meta = finish(bytes, None, self.left_blank);
         if let Some(mut packet) = self.linear.scatter(len, iter::from_fn(|| self.bufs.pop())) {
             packet.meta = meta;
             let permit = &mut self.permit;
@@ -201,10 +259,18 @@ impl<N: Netif> phy::TxToken for TxToken<'_, N> {
     }
 }
 
-/// What is known of a frame that the stack has filled.
+/// Whether a device takes large packets of TCP over IPv4.
+fn takes_large(device: &Capabilities) -> bool {
+    device.gso_v4 && device.checksum_v4
+}
+
+/// What is known of a frame that the stack has filled. `size` is that of the segments it is to be
+/// cut into.
 #[inline]
-fn finish(frame: &mut [u8], left_blank: &mut u64) -> Meta {
+fn finish(frame: &mut [u8], size: Option<NonZeroU16>, left_blank: &mut u64) -> Meta {
     let checksum = leave_blank(frame);
     *left_blank += u64::from(checksum == Checksum::Blank);
-    Meta { checksum, gso: None }
+    let kind = GsoKind::TcpV4;
+    let gso = size.filter(|_| checksum == Checksum::Blank).map(|size| Gso { size, kind });
+    Meta { checksum, gso }
 }

@@ -31,8 +31,9 @@ pub(super) fn coalesce(
     let mut coalescer = Coalescer::new(device);
     let mut out = vec![];
     for packet in packets {
+        let meta = packet.meta;
         match packet.into_single() {
-            Ok(buf) => coalescer.push_single(buf, COMPLETE, |packet| out.push(packet)),
+            Ok(buf) => coalescer.push_single(buf, meta, |packet| out.push(packet)),
             Err(packet) => coalescer.push(packet, |packet| out.push(packet)),
         }
     }
@@ -97,6 +98,40 @@ proptest! {
             wire.extend(frames);
         }
         prop_assert_eq!(wire, expected);
+    }
+
+    /// Large packets are a stream: whatever data each has, what comes of it is that of one packet.
+    #[test]
+    fn large_packets_join_as_a_stream(
+        flow in flow(true),
+        whole in whole(20_000),
+        size in 500usize..1500,
+        part in 1500usize..5000,
+    ) {
+        let flow = Flow { dont_fragment: true, ..flow };
+        let whole = Segment { fin: false, psh: false, cwr: false, id: 0, ..whole };
+        let mut parts = flow.cut(&whole, part);
+        // As a stack that gives no identification.
+        parts.iter_mut().for_each(|part| part.id = 0);
+        let last = parts.len() - 1;
+        let parts = parts.iter().enumerate().map(|(index, part)| {
+            let is_small = index == last && part.data.len() <= size;
+            let meta = if is_small { COMPLETE } else { gso(flow.kind(), size) };
+            split(&flow.build(part), &[], 64, meta)
+        });
+        let (out, stats) = coalesce(&device(), parts);
+        prop_assert_eq!(out.len(), 1);
+        prop_assert_eq!(stats.segments as usize, if last > 0 { last + 1 } else { 0 });
+        let packet = out.into_iter().next().unwrap();
+        if last > 0 {
+            prop_assert_eq!(packet.meta, gso(flow.kind(), size));
+        }
+        let mut expected = flow.cut(&whole, size);
+        if !flow.v4 || packet.meta.gso.is_none() {
+            expected.iter_mut().for_each(|segment| segment.id = 0);
+        }
+        let (wire, _) = on_the_wire(packet);
+        prop_assert_eq!(wire, frames(&flow, &expected));
     }
 
     /// The packet itself is what etherparse makes of all the data, and its checksum comes out

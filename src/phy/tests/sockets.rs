@@ -283,7 +283,9 @@ fn segments_of_several_sockets_leave_as_large_packets_and_are_taken() {
         // Twelve flows in turn are more than can wait.
         if flows <= 8 {
             assert!(coalesced.segments > coalesced.coalesced * 10, "{flows}: {coalesced:?}");
-            assert!(coalesced.segments as usize > flows * 270, "{flows}: {coalesced:?}");
+            // Over IPv4 the stack fills pages, over IPv6 it sends segments.
+            let packets = flows * if v4 { 90 } else { 270 };
+            assert!(coalesced.segments as usize > packets, "{flows}: {coalesced:?}");
         }
     }
 }

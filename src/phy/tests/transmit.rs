@@ -1,5 +1,10 @@
 //! What the stack sends.
 
+use core::num::{NonZeroU16, NonZeroUsize};
+
+use smoltcp::phy::{ChecksumCapabilities, PacketMeta};
+use smoltcp::wire::*;
+
 use super::*;
 
 #[test]
@@ -98,4 +103,89 @@ fn r4_more_than_a_frame_is_not_sent() {
     }
     assert!(device.netif().sent.is_empty());
     assert_eq!(device.stats().too_long, 4);
+}
+
+/// A frame of TCP over IPv4 with so many bytes of data, as smoltcp makes it: no sums.
+fn tcp(bytes: &mut [u8]) {
+    let segment = TcpRepr {
+        src_port: 1,
+        dst_port: 2,
+        control: TcpControl::None,
+        seq_number: TcpSeqNumber(5),
+        ack_number: Some(TcpSeqNumber(7)),
+        window_len: 9,
+        window_scale: None,
+        max_seg_size: None,
+        sack_permitted: false,
+        sack_ranges: [None; 3],
+        timestamp: None,
+        payload: &vec![6; bytes.len() - 54],
+    };
+    let (from, to) = (Ipv4Address::new(10, 0, 0, 1), Ipv4Address::new(10, 0, 0, 2));
+    let ip = Ipv4Repr {
+        src_addr: from,
+        dst_addr: to,
+        next_header: IpProtocol::Tcp,
+        payload_len: segment.buffer_len(),
+        hop_limit: 64,
+    };
+    let mut frame = EthernetFrame::new_unchecked(bytes);
+    frame.set_ethertype(EthernetProtocol::Ipv4);
+    let mut packet = Ipv4Packet::new_unchecked(frame.payload_mut());
+    ip.emit(&mut packet, &ChecksumCapabilities::default());
+    let mut tcp = TcpPacket::new_unchecked(packet.payload_mut());
+    segment.emit(&mut tcp, &from.into(), &to.into(), &ChecksumCapabilities::ignored());
+}
+
+fn send_large(device: &mut Device<Mock>, len: usize) -> Option<()> {
+    let mut token = device.transmit(Instant::ZERO)?;
+    let mut meta = PacketMeta::default();
+    meta.segmentation_offload_size = NonZeroU16::new(1000);
+    token.set_meta(meta);
+    token.consume(len, tcp);
+    Some(())
+}
+
+/// A stack on a device that takes large packets fills whole blocks, and they are not copied.
+#[test]
+fn what_is_to_be_cut_leaves_in_whole_blocks() {
+    let most = |mock| Device::new(mock).capabilities().segmentation.tcpv4.map(NonZeroUsize::get);
+    assert_eq!(most(mock()), None);
+    let all = || Mock { peer: Features::ALL, block_size: 4096, ..mock() };
+    assert_eq!(most(all()), Some(4096));
+    assert_eq!(
+        most(Mock { peer: Features { checksum_v4: false, ..Features::ALL }, ..all() }),
+        None
+    );
+    // A block holds no more than a frame.
+    assert_eq!(most(Mock { mtu: 4082, ..all() }), None);
+
+    let mut device = Device::new(all());
+    send_large(&mut device, 4096).unwrap();
+    device.flush();
+    let sent = &device.netif().sent[0];
+    assert_eq!((sent.len(), sent.fragments().len()), (4096, 1));
+    assert_eq!(sent.meta.gso.map(|gso| gso.size.get()), Some(1000));
+    assert_eq!(sent.meta.checksum, Checksum::Blank);
+    assert!(sent.head()[54..].iter().all(|&byte| byte == 6));
+    assert_eq!(device.netif().room, 256 - 2);
+    assert_eq!(device.stats().linearised_packets, 0);
+}
+
+/// The stack can't be told that the device takes no large packets any more.
+#[test]
+fn what_is_to_be_cut_is_cut_here_if_the_device_takes_none() {
+    let mut device = Device::new(Mock { peer: Features::ALL, block_size: 4096, ..mock() });
+    device.netif_mut().peer = Features::NONE;
+    device.netif_mut().room = 4;
+    send_large(&mut device, 4096).unwrap();
+    // It needs five slots, and nothing overtakes it.
+    device.flush();
+    assert!(device.netif().sent.is_empty());
+    assert!(device.transmit(Instant::ZERO).is_none());
+    device.netif_mut().room = 9;
+    assert!(device.transmit(Instant::ZERO).is_some());
+    let sent = &device.netif().sent;
+    assert_eq!(sent.iter().map(Packet::len).collect::<Vec<_>>(), [1054, 1054, 1054, 1054, 96]);
+    assert!(sent.iter().all(|packet| packet.meta.gso.is_none()));
 }

@@ -16,7 +16,7 @@ fn each_client_has_streams_of_its_own() {
     assert_eq!(of_clients(&report, "downloaded_bytes"), [mebi; 4]);
     assert_eq!(number(&report, "bytes"), 8.0 * mebi);
     let packets = of_clients(&report, "packets");
-    assert!(packets.iter().all(|&packets| packets > 100.0), "{packets:?}");
+    assert!(packets.iter().all(|&packets| packets > 50.0), "{packets:?}");
     assert_eq!(number(&report, "packets"), packets.iter().sum::<f64>());
     for key in ["drops", "reconnects", "quarantined_pages", "front_copies_per_packet"] {
         assert_eq!(number(&report, key), 0.0, "{key}: {report}");
