@@ -46,7 +46,7 @@ tests use: "create echo" starts the guest image echo, for instance."""
 BENCH_ABOUT = """\
 Measures the image echo beside a Linux guest of the same size, by turns, in one boot,
 served by the same netback; prints a table of ratios, ours by Linux's. Wants a machine
-that does nothing else, and half an hour. The exit status is 0 if each row was measured
+that does nothing else, and a quarter of an hour. The exit status is 0 if each row was measured
 and all bytes were right: the table says which aims are reached."""
 
 DEFAULT_CMDLINE = "ip=10.0.0.2/24 gw=10.0.0.1"
@@ -109,7 +109,7 @@ def make_parser():
     sub = add("bench", bench_command, "measure our guest beside Linux's", BENCH_ABOUT)
     sub.add_argument("--rounds", type=number(1, 100), default=5, metavar="N",
                      help="each guest is booted and measured so often (default: %(default)s)")  # fmt: skip
-    sub.add_argument("--seconds", type=number(1, 60), default=8, metavar="N",
+    sub.add_argument("--seconds", type=number(1, 60), default=5, metavar="N",
                      help="for each transfer (default: %(default)s)")  # fmt: skip
     sub.add_argument("--memory", type=number(96, 1024), default=256, metavar="MB",
                      help="of either guest (default: %(default)s)")  # fmt: skip
