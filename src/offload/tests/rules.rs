@@ -106,6 +106,9 @@ fn what_is_no_plain_segment_passes() {
     };
     passes("unknown checksum", &good, Meta::default());
     passes("another kind of GSO", &good, gso(GsoKind::TcpV6, 1000));
+    let sizes = [1000, 999, 1000].map(|size| gso(flow.kind(), size));
+    let large = good.iter().zip(sizes).map(|(frame, meta)| split(frame, &[], 0, meta));
+    assert_eq!(coalesce(&device(), large).1.unchanged, 3, "another GSO size");
     passes("IPv4 header checksum", &all(|frame| frame[24] ^= 1), COMPLETE);
     passes("padding", &all(|frame| frame.push(0)), COMPLETE);
     passes("no ACK", &all(|frame| frame[47] &= !16), COMPLETE);
