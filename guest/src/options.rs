@@ -2,7 +2,9 @@
 //!
 //! * `log=LEVEL`: how much is logged;
 //! * `debug-port=1`: the log goes to Xen's own log, too, at an exit to Xen for each byte;
-//! * `upcall=vcpu`: events interrupt through the vCPU's local APIC, not past it;
+//! * `upcall=vcpu`: events interrupt through the vCPU's local APIC, not past it (`upcall=domain`).
+//!   Each interrupt then has an end to be told, which is one more exit to Xen where the processor
+//!   has no virtual APIC;
 //!
 //! the others are for the kernel's main.
 

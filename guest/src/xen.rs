@@ -68,16 +68,6 @@ impl Xen {
         console::read(buffer)
     }
 
-    /// Has events interrupt through the vCPU's local APIC (`HVMOP_set_evtchn_upcall_vector`)
-    /// instead of past it, as the option `upcall=vcpu` does; `Err` says why Xen does not. Each
-    /// interrupt then costs one more exit to Xen on processors without virtual APIC registers, and
-    /// it obeys the APIC's priorities beside other interrupts of a kernel that has any.
-    ///
-    /// There is no way back.
-    pub fn use_vcpu_upcall(self) -> Result<(), Errno> {
-        events::use_vcpu_upcall()
-    }
-
     /// Memory that is neither used nor part of the heap, in bytes.
     pub fn free_memory(self) -> u64 {
         memory::free_bytes()

@@ -76,13 +76,14 @@ unsafe fn set_up(start_info: u32) -> Result<(), &'static str> {
         log::debug!("{:#x}..{:#x} {kind}", region.start, region.end);
     }
 
-    events::init().map_err(|errno| failed("event channels", errno))?;
-    if options::vcpu_upcall(line).unwrap_or(false) {
-        events::use_vcpu_upcall().map_err(|errno| failed("upcall=vcpu", errno))?;
-    }
+    let by_apic = options::vcpu_upcall(line).unwrap_or(false);
+    events::init(by_apic).map_err(|errno| failed("event channels", errno))?;
     clock::start();
     console::init().map_err(|errno| failed("console", errno))?;
     xenstore::init().map_err(|errno| failed("xenstore", errno))?;
+    if by_apic && !events::by_apic() {
+        log::warn!("upcall=vcpu: there is no such thing here, upcall=domain it is");
+    }
     log::info!("{} KiB of memory free, command line {line:?}", memory::free_bytes() / 1024);
     Ok(())
 }

@@ -21,7 +21,7 @@ static TIMER: AtomicU32 = AtomicU32::new(0);
 /// What the timer is set to, in Xen's system time; 0 if it is not set.
 static TIMER_SET: AtomicU64 = AtomicU64::new(0);
 
-/// Whether upcalls come through the vCPU's own APIC ([`use_vcpu_upcall`]).
+/// Whether upcalls come through the vCPU's own APIC.
 static BY_APIC: AtomicBool = AtomicBool::new(false);
 
 /// The page shared with Xen, once it is mapped.
@@ -29,8 +29,10 @@ pub fn shared_info_page() -> Option<&'static Words> {
     PAGE.get().copied()
 }
 
-/// Maps the shared page, tells Xen our vector, binds the timer.
-pub fn init() -> Result<(), Errno> {
+/// Maps the shared page, tells Xen our vector, binds the timer. Upcalls come through the vCPU's own
+/// APIC if that is wanted and can be; [`by_apic`] says whether they do.
+pub fn init(by_apic: bool) -> Result<(), Errno> {
+    BY_APIC.store(by_apic, Ordering::Relaxed);
     let words = memory::map_xen_page(abi::XENMAPSPACE_SHARED_INFO, 0)?;
     // SAFETY: the page stays mapped, and its words are only reached as atomics.
     let page: &'static Words = unsafe { words.as_ref() };
@@ -50,25 +52,31 @@ pub fn resume() -> Result<(), Errno> {
 
 fn start(page: &Words) -> Result<(), Errno> {
     BITS.init(page);
-    // SAFETY: the interrupt table has the upcall at this vector.
-    unsafe { hypercall::set_callback_vector(cpu::UPCALL_VECTOR) }?;
+    raise_vector()?;
     let timer = hypercall::evtchn_bind_virq(xen_sys::VIRQ_TIMER)?;
     BITS.open(page, timer);
     TIMER.store(timer, Ordering::Relaxed);
-    if BY_APIC.load(Ordering::Relaxed) { use_vcpu_upcall() } else { Ok(()) }
+    Ok(())
 }
 
-/// Has event channels raise the vector at vCPU 0's own local APIC instead of past it. There is no
-/// way back, but a resumed domain has forgotten it.
-pub fn use_vcpu_upcall() -> Result<(), Errno> {
-    const ENODEV: Errno = Errno(19);
-    if !cpu::apic::enable() {
-        return Err(ENODEV);
+/// Has event channels raise our vector, past the local APIC or at vCPU 0's own. Never both: what is
+/// pending would come twice.
+fn raise_vector() -> Result<(), Errno> {
+    if by_apic() {
+        let enabled = cpu::apic::enable();
+        // SAFETY: the interrupt table has the upcall at this vector, and it tells the APIC.
+        if enabled && unsafe { hypercall::set_vcpu_upcall_vector(0, cpu::UPCALL_VECTOR) }.is_ok() {
+            return hypercall::set_callback_nowhere();
+        }
+        BY_APIC.store(false, Ordering::Relaxed);
     }
-    // SAFETY: the interrupt table has the upcall at this vector, which tells the APIC from here on.
-    unsafe { hypercall::set_vcpu_upcall_vector(0, cpu::UPCALL_VECTOR) }?;
-    BY_APIC.store(true, Ordering::Relaxed);
-    hypercall::set_callback_nowhere()
+    // SAFETY: the interrupt table has the upcall at this vector.
+    unsafe { hypercall::set_callback_vector(cpu::UPCALL_VECTOR) }
+}
+
+/// Whether upcalls come through the vCPU's own APIC.
+pub fn by_apic() -> bool {
+    BY_APIC.load(Ordering::Relaxed)
 }
 
 /// Runs on the vector that events raise.
@@ -77,7 +85,7 @@ pub fn upcall() {
         BITS.collect(page);
     }
     // What fires from here on is another interrupt.
-    if BY_APIC.load(Ordering::Relaxed) {
+    if by_apic() {
         cpu::apic::end_of_interrupt();
     }
 }

@@ -60,10 +60,13 @@ pub unsafe fn set_callback_vector(vector: u8) -> Result<(), Errno> {
     unsafe { set_callback(HVM_PARAM_CALLBACK_TYPE_VECTOR | u64::from(vector)) }
 }
 
-/// `HVMOP_set_param` with `HVM_PARAM_CALLBACK_IRQ`: event channels raise line 1 of the interrupt
-/// controller, which a PVH guest does not have. For vCPUs that have vectors of their own: with no
-/// callback at all, Xen's toolstack takes the domain for one that knows nothing of Xen, and does
-/// not tell it that a suspend was cancelled.
+/// `HVMOP_set_param` with `HVM_PARAM_CALLBACK_IRQ`: event channels raise line 1 of an interrupt
+/// controller, which a PVH guest does not have, so nothing comes of it. For vCPUs that have vectors
+/// of their own: with no callback at all, Xen's toolstack takes the domain for one that knows
+/// nothing of Xen, and does not tell it that a suspend was cancelled.
+///
+/// It does not replace a vector that was set before: Xen then goes on raising that, beside the
+/// vCPU's.
 pub fn set_callback_nowhere() -> Result<(), Errno> {
     // SAFETY: no interrupt comes of it.
     unsafe { set_callback(1) }
