@@ -34,7 +34,9 @@ fn real_time_ends_a_run() {
 
 #[test]
 fn a_hostile_backend_on_a_thread_is_survived() {
-    let report = json("--threads --hostile --bytes 2M --domains 2");
+    // With blank checksums nobody could tell what such a backend has mixed up on its own rings: it
+    // answers requests whose pages the honest one beside it is still copying.
+    let report = json("--threads --hostile --no-csum --bytes 2M --domains 2");
     assert_eq!(number(&report, "bytes"), f64::from(8 << 20));
     assert!(number(&report, "attacks") > 0.0, "{report}");
 }
