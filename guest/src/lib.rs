@@ -9,7 +9,7 @@
 //! A whole kernel is `examples/hello.rs`, with smoltcp on top of the driver. (One that is never
 //! built for anything but Xen says `no_std` and `no_main` without condition, and needs no `cfg`.)
 //!
-//! ```ignore
+//! ```no_run
 #![doc = include_str!("../examples/hello.rs")]
 //! ```
 //!
