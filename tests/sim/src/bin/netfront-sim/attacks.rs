@@ -8,6 +8,11 @@ use xen_sim::hostile::{BadScript, Script, Side, Step};
 pub enum How {
     /// Behind the honest backend's back, on the rings it serves.
     Beside,
+    /// The same, but the honest backend is gone from then on, and a new one comes after it. Who
+    /// writes into a ring writes over requests that the honest backend may not have read: it would
+    /// copy some other page then, and of a blank checksum nobody could tell. So it would when the
+    /// client, told of another state, has given the pages to its next connection.
+    Over,
     /// In the place of the honest backend, which is gone for as long as it takes.
     Instead,
 }
@@ -26,7 +31,7 @@ impl Kind {
     /// An attack of this kind. Numbers in it are up to chance.
     pub fn script(&self, rng: &mut Rng) -> Result<Script, BadScript> {
         let mut script: Script = (self.script)(rng).parse()?;
-        if self.how == How::Beside {
+        if self.how != How::Instead {
             // It looks where the rings are.
             script.0.insert(0, Step::Connect {});
         }
@@ -41,6 +46,10 @@ const ANYTHING: &str = "anything at all";
 
 const fn beside(name: &'static str, script: fn(&mut Rng) -> String) -> Kind {
     Kind { name, how: How::Beside, script }
+}
+
+const fn over(name: &'static str, script: fn(&mut Rng) -> String) -> Kind {
+    Kind { name, how: How::Over, script }
 }
 
 const fn instead(name: &'static str, script: fn(&mut Rng) -> String) -> Kind {
@@ -62,41 +71,39 @@ pub const KINDS: [Kind; 20] = [
     beside("request index overwritten", |rng| {
         format!("index {} req_prod page+{}; notify", ring(rng), rng.u32(257..=65536))
     }),
-    beside("an id out of range", |rng| {
-        format!("tx-response {} 0; push tx; notify", rng.u16(256..))
-    }),
-    beside("an id nobody waits for", |_| {
+    over("an id out of range", |rng| format!("tx-response {} 0; push tx; notify", rng.u16(256..))),
+    over("an id nobody waits for", |_| {
         (0..256).map(|id| format!("tx-response {id} 0; ")).collect::<String>() + "push tx; notify"
     }),
-    beside("an answer given twice", |_| {
+    over("an answer given twice", |_| {
         "respond tx 1; tx-response last 0; push tx; notify".to_owned()
     }),
-    beside("a NULL out of nowhere", |_| "tx-response 7 1; push tx; notify".to_owned()),
-    beside("errors for everything", |rng| {
+    over("a NULL out of nowhere", |_| "tx-response 7 1; push tx; notify".to_owned()),
+    over("errors for everything", |rng| {
         let one = "tx-response next -1; ".repeat(rng.usize(1..=20));
         one + "push tx; notify"
     }),
-    beside("a page that is not next", |rng| {
+    over("a page that is not next", |rng| {
         format!("rx-response {} 0 0 60; push rx; notify", rng.u16(..))
     }),
-    beside("bytes beyond the page", |rng| {
+    over("bytes beyond the page", |rng| {
         let len = rng.u16(4001..=4096);
         format!("rx-response next {} 0 {len}; push rx; notify", rng.u16(96..))
     }),
-    beside("a packet without an end", |_| {
+    over("a packet without an end", |_| {
         "rx-response next 0 4 100; ".repeat(40) + "push rx; notify"
     }),
-    beside("extras nobody asked for", |rng| {
+    over("extras nobody asked for", |rng| {
         let kind = rng.u8(..);
         format!("rx-response next 0 8 100; rx-extra {kind} 1 0 0; push rx; notify")
     }),
-    beside("noise all over a ring", |rng| format!("fill {} {}; notify", ring(rng), rng.u32(..))),
+    over("noise all over a ring", |rng| format!("fill {} {}; notify", ring(rng), rng.u32(..))),
     beside("a storm of events", |_| "storm 255; storm 255".to_owned()),
-    beside("states in any order", |rng| {
+    over("states in any order", |rng| {
         let states = 0..rng.usize(2..8);
         states.map(|_| format!("state {}; silence {}; ", rng.u8(..10), rng.u8(..3))).collect()
     }),
-    beside("garbage in xenstore", |rng| {
+    over("garbage in xenstore", |rng| {
         let junk = ["99999999999", "-1", "\\xff\\x00\\x20", "4\\x004"];
         let junk = junk[rng.usize(..junk.len())];
         format!("key \"feature-sg\" \"{junk}\"; key \"state\" \"{junk}\"; silence 2; state 4")
@@ -133,6 +140,24 @@ mod tests {
             let mut rng = Rng::with_seed(seed);
             for kind in KINDS {
                 assert!(kind.script(&mut rng).is_ok(), "{} with seed {seed}", kind.name);
+            }
+        }
+    }
+
+    #[test]
+    fn what_an_honest_backend_has_not_read_is_not_written_over_while_it_serves() {
+        let mut rng = Rng::with_seed(1);
+        for kind in KINDS.iter().filter(|kind| kind.how == How::Beside) {
+            let harmless = |step: &Step| match step {
+                Step::Connect {} | Step::Index { .. } | Step::Notify {} | Step::Storm { .. } => {
+                    true
+                }
+                Step::Keep { .. } | Step::Map { .. } => true,
+                _ => false,
+            };
+            for _ in 0..100 {
+                let script = kind.script(&mut rng).unwrap();
+                assert!(script.0.iter().all(harmless), "{}: {script}", kind.name);
             }
         }
     }

@@ -3,7 +3,7 @@
 //! ```text
 //!   Calm ──more was transferred──► Attacking ──script done──► Waiting ──both streams go on──► Calm
 //!                                  (beside the honest         (pages are kept a while,
-//!                                   backend, or instead)       then let go)
+//!                                   backend, or without it)   then let go)
 //! ```
 //!
 //! An outage lasts from the moment when the client's device finds its connection broken until it
@@ -155,7 +155,7 @@ impl<'a> Director<'a> {
 
     fn peer(&mut self, how: How) -> &mut HostileBackend {
         match how {
-            How::Beside => &mut self.beside,
+            How::Beside | How::Over => &mut self.beside,
             How::Instead => &mut self.instead,
         }
     }
@@ -170,7 +170,7 @@ impl<'a> Director<'a> {
         *self.record.kinds.entry(kind.name).or_default() += 1;
         // A test sees to it that all scripts can be read.
         let script = kind.script(&mut self.rng).unwrap_or_default();
-        if kind.how == How::Instead {
+        if kind.how != How::Beside {
             lock(self.backend).kill();
         }
         self.peer(kind.how).play(script, After::Honest);
@@ -181,8 +181,8 @@ impl<'a> Director<'a> {
     fn end(&mut self, attack: Attack, ctx: &mut Ctx<'_>) -> Phase {
         match attack.kind.how {
             How::Beside => self.play_out(How::Beside, vec![Step::Drop {}], ctx),
-            How::Instead => {
-                self.play_out(How::Instead, vec![Step::Drop {}, Step::Unmap {}], ctx);
+            how @ (How::Over | How::Instead) => {
+                self.play_out(how, vec![Step::Drop {}, Step::Unmap {}], ctx);
                 self.board.look().excused_until = ctx.now;
                 // Without a backend the run comes to no end, and says so.
                 let _ = lock(self.backend).restart();
