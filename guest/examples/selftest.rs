@@ -45,12 +45,13 @@ mod selftest {
     type Test = fn(Xen) -> Outcome;
 
     pub fn run(xen: Xen) {
-        let tests: [(&str, Test); 9] = [
+        let tests: [(&str, Test); 10] = [
             ("pages", pages),
             ("heap", heap),
             ("page tables", page_tables),
             ("clock and timer", clock),
             ("events", events),
+            ("an event before the sleep", early_event),
             ("xenstore", xenstore),
             ("watches", watches),
             ("grants", grants),
@@ -209,6 +210,52 @@ mod selftest {
         xen.close(there);
         xen.close(here);
         ensure!(xen.bind_interdomain(own, here).is_err());
+        Ok(())
+    }
+
+    /// An event whose interrupt comes when `hlt` is the next instruction: it is not slept over.
+    fn early_event(xen: Xen) -> Outcome {
+        unsafe extern "C" {
+            /// The runtime's `hlt`.
+            static idle_asleep: u8;
+        }
+        let own = own_domain(xen)?;
+        let error = |error| format!("{error}");
+        let here = xen.alloc_unbound(own).map_err(error)?;
+        let there = xen.bind_interdomain(own, here).map_err(error)?;
+        xen.wait(Some(xen.now() + Duration::from_millis(20)));
+        // A timer that is still set ends one sleep at most.
+        for _ in 0..20 {
+            xen.wait(Some(xen.now()));
+            xen.notify(there);
+            // SAFETY: this calls the runtime's way to sleep behind its first instruction, `sti`,
+            // which iretq stands for. The upcall preserves what it does not push.
+            unsafe {
+                core::arch::asm!(
+                    "lea {at}, [rip + 2f]",
+                    "push {at}",
+                    "mov {top}, rsp",
+                    "mov {at:e}, ss",
+                    "push {at}",
+                    "push {top}",
+                    "pushfq",
+                    "or qword ptr [rsp], 0x200",
+                    "mov {at:e}, cs",
+                    "push {at}",
+                    "lea {at}, [rip + {asleep}]",
+                    "push {at}",
+                    "iretq",
+                    "2:",
+                    at = out(reg) _,
+                    top = out(reg) _,
+                    asleep = sym idle_asleep,
+                );
+            }
+            xen.wait(Some(xen.now()));
+            ensure!(xen.port_fired(here));
+        }
+        xen.close(there);
+        xen.close(here);
         Ok(())
     }
 

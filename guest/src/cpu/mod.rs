@@ -1,6 +1,7 @@
 //! The processor: segments, interrupts, exceptions.
 
 pub mod apic;
+pub mod idle;
 mod tables;
 mod traps;
 

@@ -14,6 +14,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use x86_64::registers::control::{Cr2, Cr3};
 
+use super::idle;
 use crate::{boot, events, logger, power};
 
 /// The vector that event channels raise.
@@ -77,6 +78,8 @@ upcall_entry:
     push r11
     push rbp
     mov rbp, rsp
+    # Behind ten registers: rip.
+    lea rdi, [rsp + 80]
     and rsp, -16
     call {upcall}
     mov rsp, rbp
@@ -217,6 +220,7 @@ extern "C" fn exception(frame: &Frame) -> ! {
     power::crash()
 }
 
-extern "C" fn upcall() {
+extern "C" fn upcall(rip: &mut u64) {
     events::upcall();
+    *rip = idle::resume_at(*rip);
 }

@@ -3,7 +3,6 @@
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use spin::{Mutex, Once};
-use x86_64::instructions::interrupts;
 use xen_grant::{DomId, Words};
 use xen_netfront::platform::{Instant, Port};
 
@@ -160,7 +159,7 @@ pub fn wait(until: Option<Instant>) {
         if let Some(next) = until.into_iter().chain(late).min() {
             set_timer(clock::to_system_time(next));
         }
-        sleep();
+        cpu::idle::sleep();
     }
 }
 
@@ -206,7 +205,7 @@ pub fn wait_for(port: Port) {
             BITS.unmask(page, port.get());
             return;
         }
-        sleep();
+        cpu::idle::sleep();
     }
 }
 
@@ -214,12 +213,4 @@ pub fn wait_for(port: Port) {
 /// been seen to.
 pub fn remember() {
     BITS.remember();
-}
-
-/// Sleeps until the next interrupt. What fires after the caller has looked raises its
-/// interrupt as soon as interrupts are on, which is when the processor already sleeps: `sti`
-/// takes effect one instruction late.
-fn sleep() {
-    interrupts::enable_and_hlt();
-    interrupts::disable();
 }
