@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use xen_grant::{Frame, FramePool, Quarantine};
+use xen_ring::Notify;
 
 use super::rx::RxQueue;
 use super::tx::TxQueue;
@@ -24,6 +25,8 @@ pub(super) struct Queue {
     pub(super) tx_moved: Instant,
     /// How far transmit had got then.
     pub(super) answered_then: u32,
+    /// Whether the backend waits to hear of the pages posted since the last flush.
+    pub(super) tell_rx: Notify,
     /// How far either ring had got when the platform was last told.
     told: (u32, u32),
 }
@@ -32,7 +35,33 @@ impl Queue {
     pub(super) fn new(tx: TxQueue, rx: RxQueue, ports: (Port, Port), now: Instant) -> Queue {
         let told = (tx.answered(), rx.answered());
         let (tx_port, rx_port) = ports;
-        Queue { answered_then: told.0, tx, rx, tx_port, rx_port, tx_moved: now, told }
+        let (answered_then, tell_rx) = (told.0, Notify::Suppressed);
+        Queue { tx, rx, tx_port, rx_port, tx_moved: now, answered_then, tell_rx, told }
+    }
+
+    /// Shows the backend what has been sent, and tells it of that and of pages posted: by one event
+    /// at most on each channel.
+    #[inline]
+    fn flush(&mut self, stats: &mut Stats, platform: &impl Platform) {
+        let tell_tx = self.tx.publish(stats);
+        let tell_rx = core::mem::replace(&mut self.tell_rx, Notify::Suppressed);
+        if tell_tx == Notify::Needed || tell_rx == Notify::Needed {
+            self.tell(tell_tx, tell_rx, stats, platform);
+        }
+    }
+
+    #[inline(never)]
+    fn tell(&self, tx: Notify, rx: Notify, stats: &mut Stats, platform: &impl Platform) {
+        let mut notify = |port| {
+            stats.events_sent += 1;
+            platform.notify(port);
+        };
+        if tx == Notify::Needed || self.tx_port == self.rx_port {
+            notify(self.tx_port);
+        }
+        if rx == Notify::Needed && self.tx_port != self.rx_port {
+            notify(self.rx_port);
+        }
     }
 
     /// Whether the largest packet finds no room, for want of frames.
@@ -165,11 +194,10 @@ impl Queues {
         Ok(answered)
     }
 
-    /// Shows the backend what has been sent, on all queues.
+    /// Shows the backend what has been sent and tells it of all that is due, on all queues.
     #[inline]
     pub(super) fn flush(&mut self, stats: &mut Stats, platform: &impl Platform) {
-        let Queue { tx, tx_port, .. } = &mut self.first;
-        tx.flush(stats, platform, *tx_port);
+        self.first.flush(stats, platform);
         if !self.others.is_empty() {
             self.flush_others(stats, platform);
         }
@@ -177,9 +205,7 @@ impl Queues {
 
     #[inline(never)]
     fn flush_others(&mut self, stats: &mut Stats, platform: &impl Platform) {
-        for Queue { tx, tx_port, .. } in &mut self.others {
-            tx.flush(stats, platform, *tx_port);
-        }
+        self.others.iter_mut().for_each(|queue| queue.flush(stats, platform));
     }
 
     /// Whether `slots` slots have room, whichever queue they go to.

@@ -281,7 +281,8 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     // -- receive ----------------------------------------------------------------------------
 
     /// Hands up to `budget` received packets to `sink`, and posts new pages in the place of
-    /// theirs. Returns how many packets it looked at, dropped ones included.
+    /// theirs; a backend that waits for some learns of them by [`flush`](Netfront::flush). Returns
+    /// how many packets it looked at, dropped ones included.
     ///
     /// Packets of a flow come in their order.
     pub fn poll_rx(&mut self, budget: usize, mut sink: impl FnMut(RxPacket)) -> usize {
@@ -314,8 +315,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         };
         connection.queues.each(|queue| {
             if queue.rx.refill(&self.pool, &mut self.stats) == Notify::Needed {
-                self.stats.events_sent += 1;
-                self.platform.notify(queue.rx_port);
+                queue.tell_rx = Notify::Needed;
             }
         });
     }
@@ -373,7 +373,8 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         self.features().max_fragments()
     }
 
-    /// Shows the backend everything sent since the last time: one event a queue at most.
+    /// Shows the backend everything sent since the last time, and tells it of that and of pages that
+    /// it waits for: by one event at most on each channel.
     pub fn flush(&mut self) {
         let Some(connection) = self.connection.as_mut().filter(|it| !it.is_broken()) else {
             return;

@@ -10,7 +10,6 @@ use super::bytes::BytesInFlight;
 use super::fault::Fault;
 use super::stats::Stats;
 use crate::buffer::{Checksum, TxBuf, TxPacket};
-use crate::platform::{Platform, Port};
 use crate::ring_page::Shared;
 use crate::wire::{Extra, Gso, RING_SIZE, Status, TxRequest, TxResponse, TxRing, tx_flags};
 
@@ -176,18 +175,15 @@ impl TxQueue {
         }
     }
 
-    /// Shows the backend what has been sent, with at most one event.
+    /// Shows the backend what has been sent; whether it wants an event for that.
     #[inline(always)] // one queue is the usual case, and has no call
-    pub(super) fn flush(&mut self, stats: &mut Stats, platform: &impl Platform, port: Port) {
+    pub(super) fn publish(&mut self, stats: &mut Stats) -> Notify {
         let extras = core::mem::take(&mut self.staged_extras);
         let slots = self.ring.staged() - extras;
         stats.tx_slots += u64::from(slots);
         stats.grants += u64::from(slots);
         self.published_extras += extras;
-        if self.ring.publish() == Notify::Needed {
-            stats.events_sent += 1;
-            platform.notify(port);
-        }
+        self.ring.publish()
     }
 
     /// Takes back the pages that the backend is done with; returns how many slots it answered.

@@ -120,7 +120,7 @@ mod transmit;
 
 use core::time::Duration;
 
-use smoltcp::iface::{Interface, PollResult, SocketSet};
+use smoltcp::iface::{Interface, PollIngressSingleResult, PollResult, SocketSet};
 use smoltcp::phy::{self, Checksum, DeviceCapabilities, Medium};
 use smoltcp::time::Instant;
 
@@ -183,16 +183,59 @@ impl<N: Netif> Device<N> {
     }
 
     /// Lets the stack handle what was received and send what it has, until the device is full, then
-    /// tells the peer.
+    /// tells the peer. Whether the state of a socket may have changed.
+    ///
+    /// Who answers what is received does better with the two halves of it:
+    /// [`poll_ingress`](Device::poll_ingress), then the sockets' owners, then
+    /// [`poll_egress`](Device::poll_egress). Then an answer leaves at once, and what the owners have
+    /// read need not be acknowledged twice, first as received and then as room in the window.
     pub fn poll(
         &mut self,
         iface: &mut Interface,
         sockets: &mut SocketSet<'_>,
         now: impl Into<Instant>,
     ) -> PollResult {
-        // It goes on until no socket has a packet to send or there is no room; no room comes back
-        // before the peer is told.
-        let result = iface.poll(now.into(), self, sockets);
+        let now = now.into();
+        let received = self.poll_ingress(iface, sockets, now);
+        let sent = self.poll_egress(iface, sockets, now);
+        if received == PollResult::None { sent } else { received }
+    }
+
+    /// Lets the stack handle what was received. Whether the state of a socket may have changed.
+    pub fn poll_ingress(
+        &mut self,
+        iface: &mut Interface,
+        sockets: &mut SocketSet<'_>,
+        now: impl Into<Instant>,
+    ) -> PollResult {
+        let now = now.into();
+        let mut result = PollResult::None;
+        iface.poll_maintenance(now);
+        loop {
+            match iface.poll_ingress_single(now, self, sockets) {
+                PollIngressSingleResult::None => return result,
+                PollIngressSingleResult::PacketProcessed => {}
+                PollIngressSingleResult::SocketStateChanged => {
+                    result = PollResult::SocketStateChanged;
+                }
+            }
+        }
+    }
+
+    /// Lets the stack send what it has, until the device is full, then tells the peer. Whether the
+    /// state of a socket may have changed.
+    pub fn poll_egress(
+        &mut self,
+        iface: &mut Interface,
+        sockets: &mut SocketSet<'_>,
+        now: impl Into<Instant>,
+    ) -> PollResult {
+        let now = now.into();
+        let mut result = PollResult::None;
+        // No room comes back before the peer is told.
+        while iface.poll_egress(now, self, sockets) != PollResult::None {
+            result = PollResult::SocketStateChanged;
+        }
         self.flush();
         result
     }

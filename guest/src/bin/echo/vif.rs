@@ -117,10 +117,12 @@ impl Vif {
         self.note_link();
         self.announce();
         let now = Instant::from(xen.now());
-        self.device.poll(&mut self.iface, &mut self.sockets, now);
-        self.send_fragments(now);
         let Vif { device, iface, sockets, services, .. } = self;
-        services.turn(iface, sockets, device.netif().mtu(), now)
+        device.poll_ingress(iface, sockets, now);
+        let moved = services.turn(iface, sockets, device.netif().mtu(), now);
+        device.poll_egress(iface, sockets, now);
+        self.send_fragments(now);
+        moved
     }
 
     /// Whether a connection waits for [`tell`](Vif::tell).

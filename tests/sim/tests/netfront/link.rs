@@ -1,7 +1,7 @@
 //! The link as the layers above see it, and what the platform is told of events.
 
 use xen_netfront::features::Features;
-use xen_netfront::platform::Port;
+use xen_netfront::platform::{BackendPlatform, Port};
 
 use super::*;
 
@@ -108,13 +108,13 @@ fn f7_after_a_resume_the_backend_has_seen_nothing() {
 /// An event for what is sent comes on one channel, an event for pages posted on the other.
 #[test]
 fn each_ring_has_a_channel_of_its_own() {
-    use xen_netfront::platform::BackendPlatform;
     let config = Config { split_event_channels: true, ..raw_backend::full_ring() };
     let mut bench = Bench::with(config, &[], &[("feature-split-event-channels", "1")]);
     let ports = ["event-channel-tx", "event-channel-rx"].map(|key| {
         let port = bench.front_key(key).unwrap().parse().unwrap();
         bench.back.bind_interdomain(FRONT, Port::new(port).unwrap()).unwrap()
     });
+    bench.front.flush();
     for _ in 0..3 {
         // All pages are used, and all requests taken.
         for _ in 0..bench.rings().rx.refresh().unwrap() {
@@ -126,7 +126,40 @@ fn each_ring_has_a_channel_of_its_own() {
         assert!(bench.send(&[&pattern(1, 60)]));
         assert_eq!(bench.back.take_pending(), [ports[0]]);
         assert!(!bench.received().is_empty());
+        bench.front.flush();
         assert_eq!(bench.back.take_pending(), [ports[1]]);
+        for request in bench.tx_requests() {
+            bench.answer_tx(request.id, 0);
+        }
+        bench.front.complete_tx();
+    }
+    bench.assert_sound();
+}
+
+/// On one channel, what is sent and pages posted are one event, when they are flushed; not one more
+/// when nothing has happened since.
+#[test]
+fn both_rings_share_an_event() {
+    let mut bench = Bench::with(raw_backend::full_ring(), &[], &[]);
+    let port = bench.front_key("event-channel").unwrap().parse().unwrap();
+    let port = bench.back.bind_interdomain(FRONT, Port::new(port).unwrap()).unwrap();
+    for _ in 0..3 {
+        for _ in 0..bench.rings().rx.refresh().unwrap() {
+            bench.deliver(&[&pattern(1, 60)]);
+        }
+        assert_eq!(bench.rings().rx.arm(), Ok(false));
+        assert_eq!(bench.rings().tx.arm(), Ok(false));
+        bench.back.take_pending();
+        let events = bench.front.stats().events_sent;
+        assert!(!bench.received().is_empty());
+        let buf = bench.packet(&pattern(1, 60), &[], Default::default()).into_single().unwrap();
+        bench.front.reserve(1).unwrap().send_single(buf);
+        assert_eq!(bench.back.take_pending(), []);
+        for _ in 0..2 {
+            bench.front.flush();
+        }
+        assert_eq!(bench.back.take_pending(), [port]);
+        assert_eq!(bench.front.stats().events_sent, events + 1);
         for request in bench.tx_requests() {
             bench.answer_tx(request.id, 0);
         }

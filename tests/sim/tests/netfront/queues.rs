@@ -90,6 +90,8 @@ fn a_flow_keeps_its_queue_and_its_order_and_all_queues_are_used() {
 #[test]
 fn a_batch_spreads_its_packets_too_with_an_event_a_queue() {
     let mut bench = bench(3, true);
+    // Of pages posted.
+    bench.front.flush();
     let events = bench.front.stats().events_sent;
     let packets: Vec<_> =
         (0..90).map(|port| (port, Flow::udp(true, port).packet(0, &[1; 60]))).collect();

@@ -148,12 +148,12 @@ mod tests {
     fn what_an_honest_backend_has_not_read_is_not_written_over_while_it_serves() {
         let mut rng = Rng::with_seed(1);
         for kind in KINDS.iter().filter(|kind| kind.how == How::Beside) {
-            let harmless = |step: &Step| match step {
-                Step::Connect {} | Step::Index { .. } | Step::Notify {} | Step::Storm { .. } => {
-                    true
-                }
-                Step::Keep { .. } | Step::Map { .. } => true,
-                _ => false,
+            let harmless = |step: &Step| {
+                use Step::{Connect, Index, Keep, Map, Notify, Storm};
+                matches!(
+                    step,
+                    Connect {} | Index { .. } | Notify {} | Storm { .. } | Keep { .. } | Map { .. }
+                )
             };
             for _ in 0..100 {
                 let script = kind.script(&mut rng).unwrap();

@@ -110,7 +110,7 @@ impl Task for Backend {
         if let Some(vif) = &mut stack.device.netif_mut().vif {
             vif.service();
         }
-        stack.poll(ctx.now);
+        stack.receive(ctx.now);
         self.upload.drain(stack.upload());
         self.download.pump(stack.download(), ctx.now);
         stack.send(ctx.now);

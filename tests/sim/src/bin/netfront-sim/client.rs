@@ -150,7 +150,7 @@ impl Task for Client {
         let net = stack.device.netif_mut().below_mut();
         net.service();
         net.complete_tx();
-        stack.poll(ctx.now);
+        stack.receive(ctx.now);
         self.download.drain(stack.download());
         self.upload.pump(stack.upload(), ctx.now);
         stack.send(ctx.now);

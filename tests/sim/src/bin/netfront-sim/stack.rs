@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
+use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::socket::tcp;
 use smoltcp::wire::{EthernetAddress, IpAddress, IpCidr, Ipv4Address};
 use xen_netfront::netif::Netif;
@@ -62,7 +62,7 @@ impl<N: Netif> Stack<N> {
     /// A stack in this domain with these addresses; the same seed gives the same port and
     /// sequence numbers. The device is up.
     pub fn new(domain: &Domain, netif: N, mac: [u8; 6], ip: Ipv4Address, seed: u64) -> Stack<N> {
-        let now = to_smoltcp(domain.now());
+        let now = domain.now().into();
         let mut device = Device::new(netif);
         let mut config = Config::new(EthernetAddress(mac).into());
         config.random_seed = seed;
@@ -113,17 +113,14 @@ impl<N: Netif> Stack<N> {
         self.download().listen(DOWNLOAD_PORT)
     }
 
-    /// Has the stack handle what has come, and answer.
-    pub fn poll(&mut self, now: Instant) {
-        self.iface.poll(to_smoltcp(now), &mut self.device, &mut self.sockets);
+    /// Has the stack handle what has come.
+    pub fn receive(&mut self, now: Instant) {
+        self.device.poll_ingress(&mut self.iface, &mut self.sockets, now);
     }
 
-    /// Has the stack send what the sockets have got since, and tells the peer of all of it.
+    /// Has the stack send what there is to send, and tells the peer of all of it.
     pub fn send(&mut self, now: Instant) {
-        // Each pass sends one packet of each socket's.
-        let (now, sockets) = (to_smoltcp(now), &mut self.sockets);
-        while self.iface.poll_egress(now, &mut self.device, sockets) != PollResult::None {}
-        self.device.flush();
+        self.device.poll_egress(&mut self.iface, &mut self.sockets, now);
         let stats = self.device.netif().stats();
         let packets = stats.rx_packets + stats.tx_packets;
         let new = u32::try_from(packets - self.packets).unwrap_or(u32::MAX);
@@ -134,14 +131,8 @@ impl<N: Netif> Stack<N> {
     /// When the stack wants to be polled though nothing has come. `None` if it only waits, maybe
     /// for room to transmit.
     pub fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
-        let at = self.iface.poll_at(to_smoltcp(now), &self.sockets)?;
-        let at = Instant(u64::try_from(at.total_micros()).unwrap_or(0).saturating_mul(1000));
+        let at = Instant::from(self.iface.poll_at(now.into(), &self.sockets)?);
         // It has something to send right now, and has just been asked: the device was full.
         (at > now).then_some(at)
     }
-}
-
-/// A moment, for smoltcp.
-pub fn to_smoltcp(now: Instant) -> smoltcp::time::Instant {
-    smoltcp::time::Instant::from_micros(i64::try_from(now.0 / 1000).unwrap_or(i64::MAX))
 }

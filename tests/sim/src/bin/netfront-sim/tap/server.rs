@@ -23,7 +23,6 @@ use super::{CLIENT_V4, CLIENT_V6, LINUX_V4, LINUX_V6};
 use crate::alloc::{Charge, Owner};
 use crate::capture::{Captured, Pcap};
 use crate::client::{Front, wait};
-use crate::stack::to_smoltcp;
 
 /// Bytes that each socket buffers each way.
 const BUFFER: usize = 1 << 20;
@@ -148,8 +147,8 @@ impl Server {
         let mut device = Device::new(Captured::new(net, self.pcap.clone()));
         let mut config = Config::new(mac.into());
         config.random_seed = self.seed;
-        let now = to_smoltcp(self.domain.now());
-        let mut iface = Interface::new(config, &mut device, now);
+        let now = self.domain.now();
+        let mut iface = Interface::new(config, &mut device, now.into());
         iface.update_ip_addrs(|addresses| {
             // A new interface has room for both.
             let _ = addresses.push(IpCidr::new(IpAddress::Ipv4(CLIENT_V4), 24));
@@ -194,17 +193,16 @@ impl Task for Server {
 impl Stack {
     /// Once round the loop.
     fn run(&mut self, served: &mut Served, now: Instant) -> Next {
-        self.poll(now);
+        self.device.poll_ingress(&mut self.iface, &mut self.sockets, now);
         for service in &mut self.services {
             service.serve(self.sockets.get_mut(service.socket), served, now);
         }
-        self.poll(now);
+        self.device.poll_egress(&mut self.iface, &mut self.sockets, now);
         let net = self.device.netif_mut().below_mut();
         if net.rearm() {
             return Next::Now;
         }
-        let at = self.iface.poll_at(to_smoltcp(now), &self.sockets);
-        let at = at.map(|at| Instant(u64::try_from(at.total_micros()).unwrap_or(0) * 1000));
+        let at = self.iface.poll_at(now.into(), &self.sockets).map(Instant::from);
         // Fragments of an IPv4 packet leave one in each round.
         if at.is_some_and(|at| at <= now) && net.room() > MAX_SLOTS {
             return Next::Now;
@@ -212,15 +210,6 @@ impl Stack {
         // If it has something to send right now the device is full; its event comes.
         let at = at.filter(|&at| at > now);
         wait([net.next_deadline(), at].into_iter().flatten().min())
-    }
-
-    fn poll(&mut self, now: Instant) {
-        let now = to_smoltcp(now);
-        self.iface.poll(now, &mut self.device, &mut self.sockets);
-        // Each pass sends one packet of each socket's.
-        use smoltcp::iface::PollResult::None;
-        while self.iface.poll_egress(now, &mut self.device, &mut self.sockets) != None {}
-        self.device.flush();
     }
 }
 
