@@ -19,8 +19,9 @@ const FIXED: u64 = 1 << 20;
 /// The heap's own waste, xenstore, HTTP answers, reassembly under attack.
 const SPARE: u64 = 1 << 20;
 
-/// A TCP window, in bytes. Larger ones have no use on one machine.
-const LARGEST_WINDOW: u64 = 512 << 10;
+/// A TCP window, in bytes: as much as a full receive ring holds. With less, both ends wait for each
+/// other more often; with more, what is copied is in no cache any more.
+const LARGEST_WINDOW: u64 = 1 << 20;
 const LEAST_WINDOW: u64 = 4 << 10;
 
 /// Who gets how much.
@@ -53,7 +54,7 @@ mod tests {
 
     #[test]
     fn plenty_of_memory_gives_all_that_is_of_use() {
-        assert_eq!(Sizes::of(100 * MB, 1, 1, 14), Some(Sizes { pages: 640, window: 512 << 10 }));
+        assert_eq!(Sizes::of(100 * MB, 1, 1, 14), Some(Sizes { pages: 640, window: 1 << 20 }));
         let four = Sizes::of(100 * MB, 4, 2, 14).unwrap();
         assert_eq!(four.pages, 4 * (2 * 576 + 64));
     }
