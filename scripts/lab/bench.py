@@ -118,7 +118,7 @@ def follow(setup, test, log, verbose, values, result):
 
 def build_program():
     """The package xen-bench as one file that needs no library, in the guest's bare root."""
-    cache._run([APT, "need", "cc", "gcc", "libc6-dev"])
+    cache.run([APT, "need", "cc", "gcc", "libc6-dev"])
     say("cargo build -p xen-bench")
     static = f"CARGO_TARGET_{HOST.upper().replace('-', '_')}_RUSTFLAGS"
     build = subprocess.run(
@@ -180,7 +180,7 @@ def image_size(kernel):
 
 def linux_size(ramdisk):
     """Of Debian's kernel, packed as it comes in its package, and of the ramdisk, packed."""
-    debs = cache.default_root() / f"debs-{cache._key(['packages'])}"
+    debs = cache.default_root() / f"debs-{cache.key_of(['packages'])}"
     deb = next(debs.glob("linux-image-*.deb"))
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE) as unpack:
         with tarfile.open(fileobj=unpack.stdout, mode="r|") as files:

@@ -84,8 +84,8 @@ def default_root():
 def ready_lab():
     """The lab, built now if the cache does not hold it."""
     root = default_root()
-    debs_key = _key(["packages"])
-    images_key = _key(["packages", "cache.py", "cpio.py"])
+    debs_key = key_of(["packages"])
+    images_key = key_of(["packages", "cache.py", "cpio.py"])
     images = root / f"images-{images_key}"
     (root / "logs").mkdir(parents=True, exist_ok=True)
     with _locked(root):
@@ -103,7 +103,7 @@ def ready_lab():
     return Lab(root, images, qemu)
 
 
-def _key(names):
+def key_of(names):
     digest = hashlib.sha256()
     for name in names:
         digest.update((HERE / name).read_bytes())
@@ -149,12 +149,12 @@ def download_packages(folder):
     say(f"downloading {len(names)} Debian packages (unpacked for the lab, not installed)")
     # The kernel's package carries its version in its name. The package that
     # always depends on the newest one says which that is.
-    _run([APT, "download", "linux-image-amd64"], cwd=folder)
+    run([APT, "download", "linux-image-amd64"], cwd=folder)
     meta = next(folder.glob("linux-image-amd64_*.deb"))
     depends = _output(["dpkg-deb", "-f", meta, "Depends"])
     kernel = re.search(r"linux-image-[0-9]\S*", depends).group()
     names = [kernel if name == "@kernel" else name for name in names]
-    _run([APT, "download", *names], cwd=folder)
+    run([APT, "download", *names], cwd=folder)
     meta.unlink()
 
 
@@ -163,7 +163,7 @@ def make_images(debs, folder):
     packages = sorted(debs.glob("*.deb"))
     say(f"unpacking {len(packages)} packages")
     for deb in packages:
-        _run(["dpkg-deb", "-x", deb, sysroot])
+        run(["dpkg-deb", "-x", deb, sysroot])
     (folder / "xen").write_bytes(
         gzip.decompress((sysroot / f"boot/xen-{XEN_VERSION}-amd64.gz").read_bytes()))
     say("unpacking the kernel")
@@ -263,7 +263,7 @@ def ready_qemu(root):
     is installed, 7.2 is unpacked beside it, and the host is left as it is.
     """
     program = "qemu-system-x86_64"
-    _run([APT, "need", program, "qemu-system-x86/bookworm", "seabios"])
+    run([APT, "need", program, "qemu-system-x86/bookworm", "seabios"])
     if "version 7.2." in _output([program, "--version"]):
         return [program]
     unpacked = root / "qemu-7.2"
@@ -284,13 +284,13 @@ def ready_qemu(root):
 def unpack_qemu(folder):
     say("another QEMU is installed: downloading 7.2 to unpack it for the lab")
     parts = "qemu-system-x86 qemu-system-common qemu-system-data seabios ipxe-qemu".split()
-    _run([APT, "download", *(f"{part}/bookworm" for part in parts)], cwd=folder)
+    run([APT, "download", *(f"{part}/bookworm" for part in parts)], cwd=folder)
     for deb in folder.glob("*.deb"):
-        _run(["dpkg-deb", "-x", deb, folder])
+        run(["dpkg-deb", "-x", deb, folder])
         deb.unlink()
 
 
-def _run(command, **options):
+def run(command, **options):
     result = subprocess.run([str(part) for part in command], **options)
     if result.returncode:
         raise LabError(f"failed: {' '.join(str(part) for part in command)}")

@@ -45,22 +45,13 @@ impl Queue {
     fn flush(&mut self, stats: &mut Stats, platform: &impl Platform) {
         let tell_tx = self.tx.publish(stats);
         let tell_rx = core::mem::replace(&mut self.tell_rx, Notify::Suppressed);
-        if tell_tx == Notify::Needed || tell_rx == Notify::Needed {
-            self.tell(tell_tx, tell_rx, stats, platform);
-        }
-    }
-
-    #[inline(never)]
-    fn tell(&self, tx: Notify, rx: Notify, stats: &mut Stats, platform: &impl Platform) {
-        let mut notify = |port| {
+        if tell_tx == Notify::Needed || tell_rx == Notify::Needed && self.tx_port == self.rx_port {
             stats.events_sent += 1;
-            platform.notify(port);
-        };
-        if tx == Notify::Needed || self.tx_port == self.rx_port {
-            notify(self.tx_port);
+            platform.notify(self.tx_port);
         }
-        if rx == Notify::Needed && self.tx_port != self.rx_port {
-            notify(self.rx_port);
+        if tell_rx == Notify::Needed && self.tx_port != self.rx_port {
+            stats.events_sent += 1;
+            platform.notify(self.rx_port);
         }
     }
 
