@@ -1,5 +1,6 @@
 //! Real sockets of real stacks, on what the adaptor sends and receives.
 
+use smoltcp::iface::PollResult;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::socket::{icmp, raw, tcp, udp};
 use smoltcp::wire::{IcmpRepr, Icmpv4Packet, Icmpv4Repr, IpProtocol, IpVersion};
@@ -389,4 +390,52 @@ fn the_stacks_clock_counts_microseconds() {
     assert_eq!(platform::Instant::from(Instant::from_micros(5000)), platform::Instant(5_000_000));
     assert_eq!(platform::Instant::from(Instant::from_micros(-1)), platform::Instant(0));
     assert_eq!(platform::Instant::from(Instant::from_micros(i64::MAX)).0, u64::MAX);
+}
+
+/// What is read between the two halves of a poll is acknowledged once; else the window follows in a
+/// packet of its own.
+#[test]
+fn what_is_read_between_the_halves_is_acknowledged_once() {
+    for (halves, packets) in [(true, 1), (false, 2)] {
+        let (mut one, mut two) = pair(Features::ALL, 1500);
+        let (from, to) = (one.sockets.add(tcp_socket(8000)), two.sockets.add(tcp_socket(10_000)));
+        two.socket::<tcp::Socket<'_>>(to).listen(9).unwrap();
+        let socket = one.sockets.get_mut::<tcp::Socket<'_>>(from);
+        socket.connect(one.iface.context(), (address(true, 2), 9), 3000).unwrap();
+        for _ in 0..3 {
+            one.poll();
+            carry(&mut one, &mut two);
+            two.poll();
+            carry(&mut two, &mut one);
+        }
+        // A single packet might be acknowledged later.
+        for _ in 0..2 {
+            let socket = one.socket::<tcp::Socket<'_>>(from);
+            socket.set_nagle_enabled(false);
+            assert_eq!(socket.send_slice(&[7; 4000]), Ok(4000));
+            one.poll();
+        }
+        carry(&mut one, &mut two);
+        let Stack { device, iface, sockets, now } = &mut two;
+        let read = |sockets: &mut SocketSet<'_>| {
+            let read =
+                sockets.get_mut::<tcp::Socket<'_>>(to).recv(|bytes| (bytes.len(), bytes.len()));
+            assert_eq!(read, Ok(8000));
+        };
+        if halves {
+            assert_eq!(device.poll_ingress(iface, sockets, *now), PollResult::SocketStateChanged);
+            read(sockets);
+            assert_eq!(device.poll_egress(iface, sockets, *now), PollResult::SocketStateChanged);
+        } else {
+            device.poll(iface, sockets, *now);
+            read(sockets);
+            device.poll(iface, sockets, *now);
+        }
+        assert_eq!(device.netif().sent.len(), packets);
+        // Nothing is left to do.
+        assert_eq!(device.poll_egress(iface, sockets, *now), PollResult::None);
+        carry(&mut two, &mut one);
+        one.poll();
+        assert_eq!(one.socket::<tcp::Socket<'_>>(from).send_queue(), 0);
+    }
 }
