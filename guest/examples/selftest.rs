@@ -229,7 +229,7 @@ mod selftest {
             xen.wait(Some(xen.now()));
             xen.notify(there);
             // SAFETY: this calls the runtime's way to sleep behind its first instruction, `sti`,
-            // which iretq stands for. The upcall preserves what it does not push.
+            // which iretq stands for; it returns to the label. The upcall preserves all registers.
             unsafe {
                 core::arch::asm!(
                     "lea {at}, [rip + 2f]",

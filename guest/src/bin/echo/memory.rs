@@ -20,7 +20,7 @@ const FIXED: u64 = 1 << 20;
 const SPARE: u64 = 1 << 20;
 
 /// A TCP window, in bytes: as much as a full receive ring holds. With less, both ends wait for each
-/// other more often; with more, what is copied is in no cache any more.
+/// other more often; with more, as measured, each byte sent costs more.
 const LARGEST_WINDOW: u64 = 1 << 20;
 const LEAST_WINDOW: u64 = 4 << 10;
 

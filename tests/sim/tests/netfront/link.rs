@@ -105,6 +105,16 @@ fn f7_after_a_resume_the_backend_has_seen_nothing() {
     }
 }
 
+/// The backend has used all pages and taken all requests, and asks for an event for more of either.
+fn use_all_pages(bench: &mut Bench) {
+    for _ in 0..bench.rings().rx.refresh().unwrap() {
+        bench.deliver(&[&pattern(1, 60)]);
+    }
+    assert_eq!(bench.rings().rx.arm(), Ok(false));
+    assert_eq!(bench.rings().tx.arm(), Ok(false));
+    bench.back.take_pending();
+}
+
 /// An event for what is sent comes on one channel, an event for pages posted on the other.
 #[test]
 fn each_ring_has_a_channel_of_its_own() {
@@ -116,13 +126,7 @@ fn each_ring_has_a_channel_of_its_own() {
     });
     bench.front.flush();
     for _ in 0..3 {
-        // All pages are used, and all requests taken.
-        for _ in 0..bench.rings().rx.refresh().unwrap() {
-            bench.deliver(&[&pattern(1, 60)]);
-        }
-        assert_eq!(bench.rings().rx.arm(), Ok(false));
-        assert_eq!(bench.rings().tx.arm(), Ok(false));
-        bench.back.take_pending();
+        use_all_pages(&mut bench);
         assert!(bench.send(&[&pattern(1, 60)]));
         assert_eq!(bench.back.take_pending(), [ports[0]]);
         assert!(!bench.received().is_empty());
@@ -144,12 +148,7 @@ fn both_rings_share_an_event() {
     let port = bench.front_key("event-channel").unwrap().parse().unwrap();
     let port = bench.back.bind_interdomain(FRONT, Port::new(port).unwrap()).unwrap();
     for _ in 0..3 {
-        for _ in 0..bench.rings().rx.refresh().unwrap() {
-            bench.deliver(&[&pattern(1, 60)]);
-        }
-        assert_eq!(bench.rings().rx.arm(), Ok(false));
-        assert_eq!(bench.rings().tx.arm(), Ok(false));
-        bench.back.take_pending();
+        use_all_pages(&mut bench);
         let events = bench.front.stats().events_sent;
         assert!(!bench.received().is_empty());
         let buf = bench.packet(&pattern(1, 60), &[], Default::default()).into_single().unwrap();

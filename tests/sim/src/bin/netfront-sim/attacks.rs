@@ -8,10 +8,11 @@ use xen_sim::hostile::{BadScript, Script, Side, Step};
 pub enum How {
     /// Behind the honest backend's back, on the rings it serves.
     Beside,
-    /// The same, but the honest backend is gone from then on, and a new one comes after it. Who
-    /// writes into a ring writes over requests that the honest backend may not have read: it would
-    /// copy some other page then, and of a blank checksum nobody could tell. So it would when the
-    /// client, told of another state, has given the pages to its next connection.
+    /// The same; but where domains run on threads, the honest backend is gone from then on, and a new
+    /// one comes after it. Who writes into a ring writes over requests that the honest backend may
+    /// not have read: it would copy some other page then, and of a blank checksum nobody could
+    /// tell. So it would when the client, told of another state, has given the pages to its next
+    /// connection.
     Over,
     /// In the place of the honest backend, which is gone for as long as it takes.
     Instead,
@@ -22,12 +23,16 @@ pub enum How {
 pub struct Kind {
     /// Its name in reports.
     pub name: &'static str,
-    /// How it is made.
-    pub how: How,
+    how: How,
     script: fn(&mut Rng) -> String,
 }
 
 impl Kind {
+    /// How it is made where domains run on `threads`, or by turns.
+    pub fn how(&self, threads: bool) -> How {
+        if self.how == How::Over && !threads { How::Beside } else { self.how }
+    }
+
     /// An attack of this kind. Numbers in it are up to chance.
     pub fn script(&self, rng: &mut Rng) -> Result<Script, BadScript> {
         let mut script: Script = (self.script)(rng).parse()?;
@@ -147,7 +152,7 @@ mod tests {
     #[test]
     fn what_an_honest_backend_has_not_read_is_not_written_over_while_it_serves() {
         let mut rng = Rng::with_seed(1);
-        for kind in KINDS.iter().filter(|kind| kind.how == How::Beside) {
+        for kind in KINDS.iter().filter(|kind| kind.how(true) == How::Beside) {
             let harmless = |step: &Step| {
                 use Step::{Connect, Index, Keep, Map, Notify, Storm};
                 matches!(

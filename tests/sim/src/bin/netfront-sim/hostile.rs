@@ -78,6 +78,8 @@ pub struct Director<'a> {
     uploaded: Arc<AtomicU64>,
     /// What is to be transferred each way, if that is known.
     bytes: Option<u64>,
+    /// The domains run on threads.
+    threads: bool,
     rng: Rng,
     /// Bytes both ways between attacks, about.
     every: u64,
@@ -117,6 +119,7 @@ impl<'a> Director<'a> {
         backend: &'a Mutex<Backend>,
         board: Board,
         bytes: Option<u64>,
+        threads: bool,
         seed: u64,
     ) -> Director<'a> {
         let every = (bytes.unwrap_or(u64::MAX) / 40).clamp(16 << 10, 4 << 20);
@@ -125,6 +128,7 @@ impl<'a> Director<'a> {
             board,
             uploaded: lock(backend).uploaded(),
             bytes,
+            threads,
             rng: Rng::with_seed(seed),
             every,
             deck: Vec::new(),
@@ -170,16 +174,17 @@ impl<'a> Director<'a> {
         *self.record.kinds.entry(kind.name).or_default() += 1;
         // A test sees to it that all scripts can be read.
         let script = kind.script(&mut self.rng).unwrap_or_default();
-        if kind.how != How::Beside {
+        let how = kind.how(self.threads);
+        if how != How::Beside {
             lock(self.backend).kill();
         }
-        self.peer(kind.how).play(script, After::Honest);
+        self.peer(how).play(script, After::Honest);
         Phase::Attacking(Attack { kind, started: now, connects: self.board.look().connects })
     }
 
     /// The script is over: the rings are let go, and an honest backend is there again.
     fn end(&mut self, attack: Attack, ctx: &mut Ctx<'_>) -> Phase {
-        match attack.kind.how {
+        match attack.kind.how(self.threads) {
             How::Beside => self.play_out(How::Beside, vec![Step::Drop {}], ctx),
             how @ (How::Over | How::Instead) => {
                 self.play_out(how, vec![Step::Drop {}, Step::Unmap {}], ctx);
@@ -233,7 +238,7 @@ impl Task for Director<'_> {
                 if due { self.begin(ctx.now) } else { Phase::Calm { until } }
             }
             Phase::Attacking(attack) => {
-                let peer = self.peer(attack.kind.how);
+                let peer = self.peer(attack.kind.how(self.threads));
                 if !peer.ended() {
                     next = match peer.run(ctx) {
                         Next::Wait => Next::Sleep(LOOK),

@@ -166,7 +166,15 @@ impl World {
             .map(|(pair, number)| {
                 let (board, seed) = (lock(&pair.client).board(), seed.wrapping_mul(number));
                 let client = pair.domain.id();
-                Mutex::new(Director::new(&self.back, client, &pair.backend, board, bytes, seed))
+                Mutex::new(Director::new(
+                    &self.back,
+                    client,
+                    &pair.backend,
+                    board,
+                    bytes,
+                    self.args.threads,
+                    seed,
+                ))
             })
             .collect();
         let all = bytes.map(|bytes| bytes.saturating_mul(self.pairs.len() as u64));
