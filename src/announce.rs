@@ -19,13 +19,14 @@ use crate::netif::{Netif, WriteError};
 
 /// Announces each of our `addresses`, and flushes. What is no address of one host is left out.
 ///
-/// It ends with the first that can't be sent: with [`WriteError::Full`] (a link that has no
-/// carrier yet, for example) or [`WriteError::NoMemory`], announce all of them again later.
+/// It ends with the first that can't be sent: with [`WriteError::Full`] (a link that is down or has no
+/// carrier, for example) or [`WriteError::NoMemory`], announce all of them again later.
 pub fn announce<N: Netif + ?Sized>(
     netif: &mut N,
     addresses: impl IntoIterator<Item = IpAddr>,
 ) -> Result<(), WriteError> {
-    let mac = netif.mac();
+    // Without an address the link is down.
+    let mac = netif.mac().ok_or(WriteError::Full)?;
     let sent = addresses.into_iter().try_for_each(|address| match address {
         IpAddr::V4(ip) if is_host_v4(ip) => write(netif, &request(mac, ip)),
         IpAddr::V6(ip) if is_host_v6(ip) => write(netif, &advertisement(mac, ip)),

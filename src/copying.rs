@@ -258,8 +258,8 @@ impl<Io: RawIo> Netif for Copying<Io> {
     where
         Self: 'a;
 
-    fn mac(&self) -> MacAddr {
-        self.mac
+    fn mac(&self) -> Option<MacAddr> {
+        Some(self.mac)
     }
 
     fn mtu(&self) -> usize {

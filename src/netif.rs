@@ -61,8 +61,8 @@ pub trait Netif {
     where
         Self: 'a;
 
-    /// Its hardware address.
-    fn mac(&self) -> MacAddr;
+    /// Its hardware address, once it is known: always while packets can be sent.
+    fn mac(&self) -> Option<MacAddr>;
 
     /// The largest IP packet, in bytes: without the Ethernet header.
     fn mtu(&self) -> usize;
@@ -72,6 +72,12 @@ pub trait Netif {
 
     /// What it has done.
     fn stats(&self) -> Stats;
+
+    /// What has changed below since this was last asked. A device whose peer never changes has nothing
+    /// to tell.
+    fn take_changes(&mut self) -> Changes {
+        Changes::NONE
+    }
 
     /// An empty buffer with `headroom` bytes reserved in front; `None` if memory is short.
     ///
@@ -210,6 +216,37 @@ impl core::fmt::Display for WriteError {
 
 impl core::error::Error for WriteError {}
 
+/// What belongs to a connection, and changed with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Packets can be sent, and could not before. The peer, or the switch behind it, may be another:
+    /// [announce](crate::announce::announce) what addresses there are.
+    pub connection: bool,
+    /// [`Netif::mac`].
+    pub mac: bool,
+    /// [`Netif::mtu`].
+    pub mtu: bool,
+    /// [`Netif::capabilities`].
+    pub capabilities: bool,
+}
+
+impl Changes {
+    /// Nothing.
+    pub const NONE: Changes =
+        Changes { connection: false, mac: false, mtu: false, capabilities: false };
+
+    /// What either says.
+    #[must_use]
+    pub fn and(self, other: Changes) -> Changes {
+        Changes {
+            connection: self.connection || other.connection,
+            mac: self.mac || other.mac,
+            mtu: self.mtu || other.mtu,
+            capabilities: self.capabilities || other.capabilities,
+        }
+    }
+}
+
 /// What a device can do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities {
@@ -299,6 +336,7 @@ fn write_large<N: Netif + ?Sized>(
     result
 }
 
+/// A device that its owner lends: every method is the device's own.
 impl<N: Netif + ?Sized> Netif for &mut N {
     type Block = N::Block;
     type Permit<'a>
@@ -306,7 +344,7 @@ impl<N: Netif + ?Sized> Netif for &mut N {
     where
         Self: 'a;
 
-    fn mac(&self) -> MacAddr {
+    fn mac(&self) -> Option<MacAddr> {
         (**self).mac()
     }
 
@@ -320,6 +358,10 @@ impl<N: Netif + ?Sized> Netif for &mut N {
 
     fn stats(&self) -> Stats {
         (**self).stats()
+    }
+
+    fn take_changes(&mut self) -> Changes {
+        (**self).take_changes()
     }
 
     #[inline]
@@ -347,5 +389,23 @@ impl<N: Netif + ?Sized> Netif for &mut N {
 
     fn recycle(&mut self, packet: RxOf<Self>) {
         (**self).recycle(packet);
+    }
+
+    fn max_frame(&self) -> usize {
+        (**self).max_frame()
+    }
+
+    #[inline]
+    fn send(&mut self, packet: TxOf<Self>) -> Result<(), TxOf<Self>> {
+        (**self).send(packet)
+    }
+
+    #[inline]
+    fn write(
+        &mut self,
+        size: usize,
+        fill: impl FnOnce(&mut [u8]) -> usize,
+    ) -> Result<(), WriteError> {
+        (**self).write(size, fill)
     }
 }

@@ -21,7 +21,7 @@
 //!   reuses or frees them.
 //!
 //! Pages come from a [`FramePool`] made at start; they are page-aligned, never move, and nothing
-//! else is ever granted. A frame remembers which peer has seen its bytes, and bytes of others are
+//! else is ever granted. Whoever shares a pool has a [`Reservation`] of it. A frame remembers which peer has seen its bytes, and bytes of others are
 //! cleared before a grant shows them.
 //!
 //! The crate knows no machine: it asks a [`Memory`] for pages and for the frames of the grant
@@ -38,6 +38,7 @@ mod granted;
 mod memory;
 mod pool;
 mod quarantine;
+mod reservation;
 #[cfg(not(loom))]
 mod shared_page;
 mod sync;
@@ -53,6 +54,7 @@ pub use memory::{
 };
 pub use pool::{FramePool, Frames, PoolError};
 pub use quarantine::Quarantine;
+pub use reservation::{Overbooked, Reservation};
 #[cfg(not(loom))]
 pub use shared_page::{ForeignPage, GrantedPage, SharedPage};
 pub use table::{GrantTable, Reference, TableFull, TableUse};

@@ -78,6 +78,8 @@ pub(crate) struct Pool {
     head: AtomicU64,
     /// The fewest frames that were ever free.
     least_free: AtomicU32,
+    /// Pages promised to nobody: see `reservation.rs`.
+    unreserved: AtomicU32,
     records: Box<[Record]>,
     /// Gives a page back to the platform. Called when the pool dies, never before.
     release: Box<dyn Fn(NonNull<Page>, Gfn) + Send + Sync>,
@@ -298,6 +300,7 @@ impl FramePool {
         let pool = Box::new(Pool {
             head: AtomicU64::new((pages as u64) << BITS),
             least_free: AtomicU32::new(pages as u32),
+            unreserved: AtomicU32::new(pages as u32),
             records: Box::default(),
             release,
         });
@@ -330,6 +333,24 @@ impl FramePool {
         self.0.pool().take(most)
     }
 
+    /// Promises up to `most` of the pages that are nobody's; how many.
+    pub(crate) fn promise(&self, most: u32) -> u32 {
+        let left = &self.0.pool().unreserved;
+        let mut now = left.load(Ordering::Relaxed);
+        loop {
+            let drawn = now.min(most);
+            let next = now - drawn;
+            match left.compare_exchange_weak(now, next, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return drawn,
+                Err(changed) => now = changed,
+            }
+        }
+    }
+
+    pub(crate) fn take_promise_back(&self, pages: u32) {
+        self.0.pool().unreserved.fetch_add(pages, Ordering::Relaxed);
+    }
+
     /// Pages in the pool.
     pub fn size(&self) -> usize {
         self.0.pool().records.len()
@@ -338,6 +359,11 @@ impl FramePool {
     /// Frames that are home.
     pub fn free(&self) -> usize {
         Head(self.0.pool().head.load(Ordering::Relaxed)).free() as usize
+    }
+
+    /// Pages that are promised to nobody ([`reserve`](FramePool::reserve)).
+    pub fn unreserved(&self) -> usize {
+        self.0.pool().unreserved.load(Ordering::Relaxed) as usize
     }
 
     /// The most frames that were ever out at once.

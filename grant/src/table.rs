@@ -11,7 +11,9 @@
 //!
 //! A frame of the table holds 512 entries. Frames are mapped one after another as references are
 //! claimed, up to what the hypervisor allows; the first 8 entries are the toolstack's (console,
-//! xenstore) and left as they are.
+//! xenstore) and left as they are. The last one of the first frame permits nobody anything: a number in
+//! it tells this table from the new, empty one that a domain finds where it has been restored or
+//! migrated to.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -23,12 +25,16 @@ use spin::Mutex;
 
 use crate::granted::Held;
 use crate::memory::{GrantStatus, Memory, Words};
-use crate::sync::AtomicU32;
+use crate::sync::{AtomicU32, Ordering};
 
 /// Entries that the toolstack uses (`GNTTAB_NR_RESERVED_ENTRIES`).
 const RESERVED: usize = 8;
 /// Entries in a frame of the table.
 const PER_FRAME: usize = 512;
+
+/// The entry that has the mark, and its number.
+const MARKED: usize = PER_FRAME - 1;
+const MARK: u32 = u32::from_le_bytes(*b"here");
 
 /// What a [`Reference`] points to; one for each entry, never moved.
 pub(crate) struct Entry {
@@ -58,8 +64,21 @@ struct State {
     hint: usize,
     entries: Vec<Box<[Entry]>>,
     claimed: usize,
+    /// Machines that the domain has been on, this one included, counted from 0.
+    machine: u64,
     /// Grants that their device could not end before it went away.
     quarantine: Vec<Held>,
+}
+
+impl State {
+    /// Sees to it that the table has its mark; whether it had none.
+    fn set_mark(&self) -> bool {
+        let Some(entry) = self.entries.first().and_then(|frame| frame.get(MARKED)) else {
+            return false;
+        };
+        let [_, frame] = entry.words();
+        frame.swap(MARK, Ordering::Relaxed) != MARK
+    }
 }
 
 type MapFrame = dyn Fn(u32) -> Result<NonNull<Words>, GrantStatus> + Send + Sync;
@@ -117,6 +136,7 @@ impl GrantTable {
             hint: RESERVED,
             entries: Vec::new(),
             claimed: 0,
+            machine: 0,
             quarantine: Vec::new(),
         };
         GrantTable(Arc::new(Inner {
@@ -170,8 +190,34 @@ impl GrantTable {
         state.free.resize(first + PER_FRAME, true);
         if index == 0 {
             state.free[..RESERVED].fill(false);
+            state.free.set(MARKED, false);
+            state.set_mark();
         }
         Ok(first.max(RESERVED))
+    }
+
+    /// On which machine the domain is, counted from 0, for [`Grantee::on_machine`](crate::Grantee): what
+    /// a domain over there has seen, the one with its number over here has not.
+    ///
+    /// A domain that is resumed from being saved or migrated has a new grant table, and that is seen here
+    /// by itself once the table's frames are mapped again. A checkpoint changes nothing.
+    pub fn machine(&self) -> u64 {
+        let state = &mut *self.0.state.lock();
+        if state.set_mark() {
+            state.machine += 1;
+        }
+        state.machine
+    }
+
+    /// The domain has left `machine`, as somebody knows who was told so; returns where it is now. Told
+    /// by several, it counts once.
+    pub fn left(&self, machine: u64) -> u64 {
+        let now = self.machine();
+        let state = &mut *self.0.state.lock();
+        if now == machine {
+            state.machine += 1;
+        }
+        state.machine
     }
 
     /// Tries again to end the grants in quarantine; returns how many ended.

@@ -72,6 +72,11 @@ impl<F, B, const N: usize> InFlight<F, B, N> {
         usize::from(self.free)
     }
 
+    /// Ids that own nothing.
+    pub fn retired(&self) -> usize {
+        usize::from(self.retired)
+    }
+
     /// The next free id, if there is one.
     #[inline]
     pub fn vacant(&mut self) -> Option<Vacant<'_, F, B>> {
@@ -111,6 +116,21 @@ impl<F, B, const N: usize> InFlight<F, B, N> {
             }
             None => self.retired += 1,
         }
+        Ok(())
+    }
+
+    /// Gives something to own to an id that was retired, which is free again then; gives it back if
+    /// there is none.
+    pub fn restore(&mut self, owned: F) -> Result<(), F> {
+        let is_retired = |entry: &Entry<F, B>| entry.free.is_none() && entry.busy.is_none();
+        let Some(id) = self.entries.iter().position(is_retired) else { return Err(owned) };
+        let entry = &mut self.entries[id];
+        entry.free = Some(owned);
+        entry.next = self.first_free;
+        // Fewer than NONE.
+        self.first_free = id as u16;
+        self.free += 1;
+        self.retired -= 1;
         Ok(())
     }
 

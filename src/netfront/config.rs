@@ -49,6 +49,13 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The pages of the pool that a device with this configuration is promised: two for each queue's
+    /// rings, its [`rx_floor`](Config::rx_floor), and 64 to send with. What the layers above hold, of
+    /// received packets or of such as are not sent yet, comes on top.
+    pub fn least_pages(&self) -> usize {
+        super::budget::least_pages(self)
+    }
+
     /// Queues that we ever have.
     pub(super) fn most_queues(&self) -> u32 {
         self.queues.clamp(1, MAX_QUEUES)

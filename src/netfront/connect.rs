@@ -5,15 +5,15 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use xen_grant::{GrantedPage, Grantee, Quarantine, Reference};
+use xen_grant::{DomId, GrantStatus, GrantedPage, Grantee, Quarantine, Reference, TableFull};
 
 use super::connection::{Connection, Queue, Queues, State};
 use super::rx::RxQueue;
-use super::target::Target;
+use super::target::{LARGEST, Target};
 use super::tx::TxQueue;
-use super::{Netfront, Stats};
-use crate::platform::{Instant, Platform};
-use crate::store::Store;
+use super::{Netfront, Obstacle, Stats};
+use crate::platform::{EventError, Instant, Platform, Port};
+use crate::store::{Store, StoreError};
 use crate::wire::MAX_PACKET;
 use crate::xenbus::BackendOffer;
 
@@ -31,31 +31,47 @@ fn node(name: &str, value: impl core::fmt::Display) -> Node {
 }
 
 impl<P: Platform, S: Store> Netfront<P, S> {
-    /// Makes rings and event channels and shows them to the backend.
+    /// Makes rings and event channels and shows them to the backend. If something is wanting, the bus
+    /// asks again later.
     pub(super) fn connect(&mut self, now: Instant) {
         self.dismantle();
         // What other devices left in the table's quarantine may have come free.
         self.table.sweep();
-        // With too much in quarantine the device stays down; the bus asks again later.
-        let published = !self.quarantine.too_full()
-            && self.make_queues(now).is_some_and(|nodes| {
-                self.refill();
-                self.bus.publish(now, &nodes).is_ok()
-            });
-        if !published {
+        let published = self.make_queues(now).and_then(|nodes| {
+            self.refill();
+            self.bus.publish(now, &nodes).map_err(Obstacle::Store)
+        });
+        let obstacle = published.err();
+        if let Some(obstacle) = obstacle {
             self.dismantle();
             self.bus.fail(now);
+            // A store that is busy says nothing about the vif.
+            if self.obstacle != Some(obstacle) && obstacle != Obstacle::Store(StoreError::Again) {
+                log::warn!("vif: can't connect: {obstacle}");
+            }
         }
+        self.obstacle = obstacle;
     }
 
-    /// Makes the connection; returns what is to be published of it. `None` if pages, references or
-    /// event channels are short.
-    fn make_queues(&mut self, now: Instant) -> Option<Vec<Node>> {
+    /// Makes the connection; returns what is to be published of it. If something is wanting, the caller
+    /// takes down what there is.
+    fn make_queues(&mut self, now: Instant) -> Result<Vec<Node>, Obstacle> {
+        if self.bus.offer().mac.is_none() {
+            return Err(Obstacle::NoMac);
+        }
+        if self.quarantine.too_full() {
+            return Err(Obstacle::Quarantine { pages: self.quarantine.len() });
+        }
         // References in quarantine are replaced, as far as the table has more.
-        while self.references.len() < self.config.quota()
-            && let Ok(reference) = self.table.claim()
-        {
-            self.references.push(reference);
+        let mut full = TableFull(GrantStatus::NO_SPACE);
+        while self.references.len() < self.config.quota() {
+            match self.table.claim() {
+                Ok(reference) => self.references.push(reference),
+                Err(error) => {
+                    full = error;
+                    break;
+                }
+            }
         }
         let offer = self.bus.offer().clone();
         let features = self.config.features_to(&offer);
@@ -66,6 +82,8 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         if count > 1 {
             nodes.push(node("multi-queue-num-queues", count));
         }
+        // Pages in quarantine are the backend's for now, and this device's trouble.
+        let kept = self.budget.settle(self.quarantine.len()).div_ceil(count);
         // More are for backends with more queues.
         let most = self.config.quota() / self.config.most_queues() as usize;
         for number in 0..count {
@@ -73,7 +91,10 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             let dir = if count > 1 { format!("queue-{number}/") } else { String::new() };
             let share = (self.references.len() / (count - number) as usize).min(most);
             let mine = self.references.split_off(self.references.len() - share);
-            let queue = self.make_queue(now, &offer, mine, &dir, &mut nodes)?;
+            if mine.len() < 2 + 2 * LARGEST as usize {
+                return Err(Obstacle::NoReferences(full));
+            }
+            let queue = self.make_queue(now, &offer, (mine, kept), &dir, &mut nodes)?;
             match &mut self.connection {
                 Some(connection) => connection.queues.others.push(queue),
                 None => {
@@ -82,41 +103,49 @@ impl<P: Platform, S: Store> Netfront<P, S> {
                 }
             }
         }
-        Some(nodes)
+        if let Some(connection) = &mut self.connection {
+            connection.queues.share_out(&mut self.budget);
+            if connection.queues.is_crippled() {
+                return Err(Obstacle::NoPages);
+            }
+        }
+        Ok(nodes)
     }
 
-    /// Makes a queue that grants with `references`, and adds to `nodes` what is to be published.
+    /// Makes a queue that grants with `references`, `kept` pages of whose share are in quarantine, and
+    /// adds to `nodes` what is to be published.
     fn make_queue(
         &mut self,
         now: Instant,
         offer: &BackendOffer,
-        mut references: Vec<Reference>,
+        (mut references, kept): (Vec<Reference>, u32),
         dir: &str,
         nodes: &mut Vec<Node>,
-    ) -> Option<Queue> {
-        let grantee = Grantee::new(offer.domain, offer.trusted).on_machine(self.stats.resumes);
+    ) -> Result<Queue, Obstacle> {
+        let grantee = Grantee::new(offer.domain, offer.trusted).on_machine(self.table.machine());
+        // What is not used after all is dropped, which ends the grant.
         let mut ring_page = || {
-            // If it is not used after all, dropping it ends the grant.
-            let page = GrantedPage::new(self.pool.take()?, references.pop()?, &grantee);
-            self.stats.grants += 1;
-            Some(page)
+            let page = self.budget.pool().take().ok_or(Obstacle::NoPages)?;
+            // There are enough for the rings.
+            let reference = references.pop().ok_or(Obstacle::NoPages)?;
+            Ok(GrantedPage::new(page, reference, &grantee))
         };
         let (tx_page, rx_page) = (ring_page()?, ring_page()?);
-        let named = |name: &str, value: u32| (format!("{dir}{name}"), format!("{value}"));
-        nodes.push(named("tx-ring-ref", tx_page.number()));
-        nodes.push(named("rx-ring-ref", rx_page.number()));
-        let tx_port = self.platform.alloc_unbound(grantee.domain()).ok()?;
-        let mut rx_port = tx_port;
-        if self.config.split_event_channels && offer.split_event_channels {
-            let Ok(port) = self.platform.alloc_unbound(grantee.domain()) else {
-                self.platform.close(tx_port);
-                return None;
-            };
-            rx_port = port;
-            nodes.push(named("event-channel-tx", tx_port.get()));
-            nodes.push(named("event-channel-rx", rx_port.get()));
+        let split = self.config.split_event_channels && offer.split_event_channels;
+        // Nothing fails behind it: the ports are the queue's.
+        let (tx_port, rx_port) = open_ports(&self.platform, grantee.domain(), split)
+            .map_err(Obstacle::NoEventChannel)?;
+        self.stats.grants += 2;
+        let mut publish = |name: &str, value: u32| {
+            nodes.push((format!("{dir}{name}"), format!("{value}")));
+        };
+        publish("tx-ring-ref", tx_page.number());
+        publish("rx-ring-ref", rx_page.number());
+        if split {
+            publish("event-channel-tx", tx_port.get());
+            publish("event-channel-rx", rx_port.get());
         } else {
-            nodes.push(named("event-channel", tx_port.get()));
+            publish("event-channel", tx_port.get());
         }
         let config = &self.config;
         let rx_references = references.split_off(references.len() / 2);
@@ -124,8 +153,8 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         let start = config.ring_start;
         let tx = TxQueue::new(tx_page, start, references, grantee, config.tx_bytes);
         let features = config.features.coherent();
-        let rx = RxQueue::new(rx_page, start, rx_references, grantee, target, features);
-        Some(Queue::new(tx, rx, (tx_port, rx_port), now))
+        let rx = RxQueue::new(rx_page, start, rx_references, grantee, target, features, kept);
+        Ok(Queue::new(tx, rx, (tx_port, rx_port), now))
     }
 
     /// Ends the connection on our side, at once and whatever the backend does.
@@ -136,14 +165,24 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             if queue.rx_port != queue.tx_port {
                 self.platform.close(queue.rx_port);
             }
-            let tx = queue.tx.dismantle(&mut self.quarantine, &mut self.stats);
+            // What sending kept at hand lies on top of the pool then, and is at hand the next time.
             let rx = queue.rx.dismantle(&mut self.quarantine, &mut self.stats);
+            let tx = queue.tx.dismantle(&mut self.quarantine, &mut self.stats);
             self.references.extend(tx.into_iter().chain(rx));
         }
     }
 
     pub(super) fn retry_quarantine(&mut self, now: Instant) {
-        self.stats.revokes += self.quarantine.retry(now.since(Instant(0))) as u64;
+        let ended = self.quarantine.retry(now.since(Instant(0)));
+        self.stats.revokes += ended as u64;
+        let Some(connection) = &mut self.connection else { return };
+        for _ in 0..ended {
+            // It came free with the page.
+            let Some(reference) = self.references.pop().or_else(|| self.table.claim().ok()) else {
+                break;
+            };
+            connection.queues.restore(reference);
+        }
     }
 
     /// Sees whether the backend has broken a rule or gone silent, and has the bus reconnect.
@@ -152,6 +191,15 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         match connection.state {
             State::Broken => {
                 self.stats.faults += 1;
+                connection.state = State::Closing;
+                self.bus.fail(now);
+            }
+            State::Live | State::NoCarrier if connection.queues.is_crippled() => {
+                log::warn!(
+                    "vif: the backend still uses {} pages that it is done with, reconnecting",
+                    self.quarantine.len()
+                );
+                self.stats.crippled += 1;
                 connection.state = State::Closing;
                 self.bus.fail(now);
             }
@@ -168,6 +216,20 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             State::Waiting | State::NoCarrier | State::Stalled | State::Closing => {}
         }
     }
+}
+
+/// An event channel for each ring, or one for both.
+fn open_ports<P: Platform>(
+    platform: &P,
+    backend: DomId,
+    split: bool,
+) -> Result<(Port, Port), EventError> {
+    let tx = platform.alloc_unbound(backend)?;
+    if !split {
+        return Ok((tx, tx));
+    }
+    let rx = platform.alloc_unbound(backend).inspect_err(|_| platform.close(tx))?;
+    Ok((tx, rx))
 }
 
 /// Slots of a queue that the backend leaves unanswered for too long.

@@ -2,17 +2,19 @@
 
 use alloc::vec::Vec;
 
-use xen_grant::{Frame, FramePool, Quarantine};
+use xen_grant::{Frame, Quarantine, Reference};
 use xen_ring::Notify;
 
+use super::budget::{Budget, SENDING};
 use super::rx::RxQueue;
-use super::tx::TxQueue;
+use super::target::LARGEST;
+use super::tx::{SPARE, TxQueue};
 use super::{Fault, Stats};
 use crate::buffer::TxPacket;
 use crate::features::Features;
 use crate::header::{flow_hash, packet_flow_hash};
 use crate::platform::{Instant, Platform, Port};
-use crate::wire::MAX_SLOTS;
+use crate::wire::RING_SIZE;
 
 /// A pair of rings, and the event channels that announce news on them.
 pub(super) struct Queue {
@@ -58,7 +60,12 @@ impl Queue {
     /// Whether the largest packet finds no room, for want of frames.
     #[inline]
     pub(super) fn is_starved(&self) -> bool {
-        self.rx.posted() < MAX_SLOTS as u32
+        self.rx.posted() < LARGEST
+    }
+
+    /// Whether too much is in quarantine for the largest packet ever to find room, either way.
+    fn is_crippled(&self) -> bool {
+        self.rx.capacity().min(self.tx.capacity()) < LARGEST
     }
 
     /// Asks for events; true if there is something to do already.
@@ -132,11 +139,65 @@ impl Queues {
         core::iter::once(self.first).chain(self.others)
     }
 
-    /// A frame to write a packet into: with the pool empty, one that any queue keeps.
+    /// A frame to write a packet into: one that any queue keeps, or else of the pool.
     #[inline]
-    pub(super) fn frame(&mut self, pool: &FramePool) -> Option<Frame> {
-        let Queues { first, others } = self;
-        first.tx.frame(pool).or_else(|| others.iter_mut().find_map(|other| other.tx.frame(pool)))
+    pub(super) fn frame(&mut self, budget: &mut Budget) -> Option<Frame> {
+        match self.first.tx.spare() {
+            Some(frame) => Some(frame),
+            None => self.another_frame(budget),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn another_frame(&mut self, budget: &mut Budget) -> Option<Frame> {
+        let spare = self.others.iter_mut().find_map(|other| other.tx.spare());
+        spare.or_else(|| budget.frame_to_send(self.held()))
+    }
+
+    /// Pages that sending holds.
+    pub(super) fn held(&self) -> u32 {
+        self.iter().map(|queue| queue.tx.held()).sum()
+    }
+
+    /// Sees to it that sending has at hand what it was promised, and no more while a queue receives
+    /// nothing for want of pages.
+    pub(super) fn share_out(&mut self, budget: &mut Budget) {
+        let mut held = self.held();
+        budget.sends_with(held);
+        while held < SENDING
+            && let Some(frame) = budget.frame_to_send(held)
+        {
+            self.first.tx.keep(frame);
+            held += 1;
+        }
+        if held > SENDING && self.iter().any(Queue::is_starved) {
+            let mut most = SPARE;
+            self.each(|queue| most -= queue.tx.let_spares_go(most));
+        }
+    }
+
+    /// Whether some queue can't carry the largest packet any more.
+    pub(super) fn is_crippled(&self) -> bool {
+        self.iter().any(Queue::is_crippled)
+    }
+
+    /// Gives a page and a reference that have come out of quarantine to the queue that lacks most.
+    pub(super) fn restore(&mut self, reference: Reference) {
+        let mut reference = Some(reference);
+        let lacks = |queue: &Queue| (RING_SIZE as u32 - queue.tx.capacity()).max(queue.rx.kept());
+        let most = self.iter().map(lacks).max().unwrap_or(0);
+        self.each(|queue| {
+            if lacks(queue) == most
+                && let Some(one) = reference.take()
+            {
+                if queue.rx.kept() == most {
+                    queue.rx.restore(one);
+                } else {
+                    reference = queue.tx.restore(one).err();
+                }
+            }
+        });
     }
 
     /// The queue for a packet that begins with `head`: one flow, one queue.

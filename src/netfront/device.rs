@@ -6,7 +6,7 @@ use super::connect::LINK_HEADER;
 use super::{Link, Netfront, TxPermit, software};
 use crate::buffer::{TxBuf, TxPacket};
 use crate::header::MacAddr;
-use crate::netif::{self, Capabilities, Linear, Netif, RxOf};
+use crate::netif::{self, Capabilities, Changes, Linear, Netif, RxOf};
 use crate::platform::Platform;
 use crate::store::Store;
 use crate::wire::MAX_PACKET;
@@ -22,8 +22,8 @@ impl<P: Platform, S: Store> Netif for Netfront<P, S> {
     where
         Self: 'a;
 
-    fn mac(&self) -> MacAddr {
-        MacAddr(self.backend().mac.unwrap_or_default())
+    fn mac(&self) -> Option<MacAddr> {
+        self.backend().mac.map(MacAddr)
     }
 
     /// The vif's MTU, or what fits a page where a packet has only one.
@@ -58,6 +58,10 @@ impl<P: Platform, S: Store> Netif for Netfront<P, S> {
             linearised_packets: self.linear.packets(),
             linearised_bytes: self.linear.bytes(),
         }
+    }
+
+    fn take_changes(&mut self) -> Changes {
+        core::mem::take(&mut self.changes)
     }
 
     #[inline]
@@ -104,13 +108,41 @@ impl<P: Platform, S: Store> Netif for Netfront<P, S> {
     }
 }
 
+/// What a connection may change.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Settings {
+    mac: Option<MacAddr>,
+    mtu: usize,
+    capabilities: Capabilities,
+}
+
 impl<P: Platform, S: Store> Netfront<P, S> {
+    /// What there is now.
+    fn settings(&self) -> Settings {
+        Settings { mac: self.mac(), mtu: self.mtu(), capabilities: self.capabilities() }
+    }
+
+    /// A connection has come up: notes what is otherwise than in the one before.
+    pub(super) fn note_changes(&mut self) {
+        let now = self.settings();
+        let was = self.settings.replace(now);
+        let differs =
+            |part: fn(&Settings, &Settings) -> bool| was.is_none_or(|was| part(&was, &now));
+        let changes = Changes {
+            connection: true,
+            mac: differs(|was, now| was.mac != now.mac),
+            mtu: differs(|was, now| was.mtu != now.mtu),
+            capabilities: differs(|was, now| was.capabilities != now.capabilities),
+        };
+        self.changes = self.changes.and(changes);
+    }
+
     /// Room for a packet, on the queue that it will go to.
     #[inline]
     fn reserve_for(&mut self, packet: &TxPacket, slots: usize) -> Option<TxPermit<'_>> {
         self.make_room(packet, slots)?;
         let connection = self.connection.as_mut()?;
-        Some(TxPermit::new(connection, slots, &self.pool, &mut self.stats))
+        Some(TxPermit::new(connection, slots, &mut self.budget, &mut self.stats))
     }
 
     /// Sees to it that the queue of a packet has so much room; `None` if it has not.
@@ -144,13 +176,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             return Err(packet);
         }
         let Some(connection) = &mut self.connection else { return Err(packet) };
-        let queue = connection.queues.of_packet(&packet);
-        let alloc = || self.pool.take();
-        software::cut(packet, &features, alloc, &mut self.stats, |segment, stats| {
-            // At most as long as the packet.
-            let size = segment.len() as u16;
-            queue.tx.send(segment, size, stats);
-        });
+        software::cut(packet, &features, &mut connection.queues, &mut self.budget, &mut self.stats);
         Ok(())
     }
 }

@@ -31,12 +31,14 @@
 //! # }
 //! ```
 
+mod budget;
 mod bytes;
 mod config;
 mod connect;
 mod connection;
 mod device;
 mod fault;
+mod obstacle;
 mod permit;
 mod rx;
 mod software;
@@ -47,20 +49,23 @@ mod tx;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use xen_grant::{Frame, FramePool, GrantTable, Quarantine, Reference, TableFull};
+use xen_grant::{Frame, FramePool, GrantTable, Overbooked, Quarantine, Reference, TableFull};
 use xen_ring::Notify;
 
 use crate::buffer::{RxPacket, TxBuf};
 use crate::features::Features;
-use crate::netif::Linear;
+use crate::netif::{Changes, Linear};
 use crate::platform::{Instant, Platform, Port};
 use crate::store::{Store, StoreError};
 use crate::xenbus::{BackendOffer, FrontBus, FrontStep};
+use budget::Budget;
 use connect::STALL;
 use connection::{Connection, Queue, State};
+use device::Settings;
 
 pub use config::Config;
 pub use fault::Fault;
+pub use obstacle::Obstacle;
 pub use permit::{TxBatch, TxPermit};
 pub use stats::{RxDrops, Stats, TxDrops};
 
@@ -74,6 +79,8 @@ pub enum OpenError {
     Store(StoreError),
     /// The grant table has not enough references left for the device.
     Table(TableFull),
+    /// The pool has fewer pages that are nobody else's than [`Config::least_pages`].
+    Pool(Overbooked),
 }
 
 impl core::fmt::Display for OpenError {
@@ -81,6 +88,7 @@ impl core::fmt::Display for OpenError {
         match self {
             OpenError::Store(error) => error.fmt(f),
             OpenError::Table(error) => error.fmt(f),
+            OpenError::Pool(error) => error.fmt(f),
         }
     }
 }
@@ -104,7 +112,7 @@ pub enum Link {
 pub struct Netfront<P: Platform, S: Store> {
     platform: P,
     bus: FrontBus<S>,
-    pool: FramePool,
+    budget: Budget,
     table: GrantTable,
     config: Config,
     connection: Option<Connection>,
@@ -113,14 +121,23 @@ pub struct Netfront<P: Platform, S: Store> {
     stats: Stats,
     /// For layers above that want a large packet in one slice.
     linear: Linear,
+    /// Of the last connection that was up.
+    settings: Option<Settings>,
+    /// What nobody has asked about.
+    changes: Changes,
+    /// Why it could not connect the last time that it was to.
+    obstacle: Option<Obstacle>,
+    /// The machine that the domain was on when somebody last told us that it had left one.
+    machine: u64,
 }
 
 impl<P: Platform, S: Store> Netfront<P, S> {
     /// Opens vif number `vif` of this domain. [`service`](Netfront::service) then connects it.
     ///
-    /// It claims all the grant references that it will use. Pages come from `pool`: for receiving
-    /// on each queue between [`rx_floor`](Config::rx_floor) and
-    /// [`rx_ceiling`](Config::rx_ceiling), and as many as there are packets in flight.
+    /// It claims all the grant references that it will use. Pages come from `pool`, of which it has
+    /// [`Config::least_pages`] promised: several devices may share one. Of what is promised to nobody
+    /// it takes more while much arrives, up to [`rx_ceiling`](Config::rx_ceiling) on each queue, or
+    /// much is sent.
     pub fn open(
         platform: P,
         store: S,
@@ -131,10 +148,11 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     ) -> Result<Netfront<P, S>, OpenError> {
         let bus = FrontBus::open(store, vif).map_err(OpenError::Store)?;
         let references = table.claim_many(config.quota()).map_err(OpenError::Table)?;
+        let budget = Budget::new(pool, &config).map_err(OpenError::Pool)?;
         Ok(Netfront {
             platform,
             bus,
-            pool: pool.clone(),
+            budget,
             table: table.clone(),
             config,
             connection: None,
@@ -142,6 +160,10 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             quarantine: Quarantine::new(config.quota()),
             stats: Stats::default(),
             linear: Linear::default(),
+            settings: None,
+            changes: Changes::NONE,
+            obstacle: None,
+            machine: table.machine(),
         })
     }
 
@@ -165,6 +187,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
                     && connection.go_live(now, carrier)
                 {
                     self.stats.connects += 1;
+                    self.note_changes();
                 }
             }
             FrontStep::Release => {
@@ -173,11 +196,8 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             }
             FrontStep::Gone => self.dismantle(),
         }
-        if self.queues().any(Queue::is_starved)
-            && let Some(connection) = &mut self.connection
-        {
-            // Receiving can't do without; sending takes frames again when some are free.
-            connection.queues.each(|queue| queue.tx.let_spares_go());
+        if let Some(connection) = &mut self.connection {
+            connection.queues.share_out(&mut self.budget);
         }
         // Frames may have come home since the last time.
         self.refill();
@@ -210,6 +230,12 @@ impl<P: Platform, S: Store> Netfront<P, S> {
                 Link::Down
             }
         }
+    }
+
+    /// Why the device is not connected, if it is something that the device itself finds wanting. It
+    /// tries again, now and then and whenever xenstore changes; until then the link stays down.
+    pub fn obstacle(&self) -> Option<Obstacle> {
+        self.obstacle
     }
 
     /// The event channels on which the backend wakes us, each once, while there are any.
@@ -274,6 +300,8 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     /// suspend that was cancelled (a checkpoint), nothing has changed: don't.
     pub fn resumed(&mut self) {
         self.stats.resumes += 1;
+        // Other devices are told too, and count it once.
+        self.machine = self.table.left(self.machine);
         self.dismantle();
         self.bus.resumed(self.platform.now());
     }
@@ -314,7 +342,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             return;
         };
         connection.queues.each(|queue| {
-            if queue.rx.refill(&self.pool, &mut self.stats) == Notify::Needed {
+            if queue.rx.refill(&mut self.budget, &mut self.stats) == Notify::Needed {
                 queue.tell_rx = Notify::Needed;
             }
         });
@@ -322,12 +350,13 @@ impl<P: Platform, S: Store> Netfront<P, S> {
 
     // -- transmit ---------------------------------------------------------------------------
 
-    /// A frame to write a packet into. `None` when the pool has none left.
+    /// A frame to write a packet into. `None` when there is none now: all that sending may have of the
+    /// pool are in flight, or the layers above hold them.
     #[inline]
     pub fn frame(&mut self) -> Option<Frame> {
         match &mut self.connection {
-            Some(connection) => connection.queues.frame(&self.pool),
-            None => self.pool.take(),
+            Some(connection) => connection.queues.frame(&mut self.budget),
+            None => self.budget.frame_to_send(0),
         }
     }
 
@@ -350,7 +379,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         if !connection.queues.has_room(slots) {
             return None;
         }
-        Some(TxPermit::new(connection, slots, &self.pool, &mut self.stats))
+        Some(TxPermit::new(connection, slots, &mut self.budget, &mut self.stats))
     }
 
     /// Begins a burst of packets of one fragment each: the leanest way to send many. `None` while
@@ -358,7 +387,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     #[inline]
     pub fn batch(&mut self) -> Option<TxBatch<'_, P>> {
         let connection = self.connection.as_mut().filter(|it| it.takes_packets())?;
-        Some(TxBatch::new(connection, &self.pool, &mut self.stats, &self.platform))
+        Some(TxBatch::new(connection, &mut self.budget, &mut self.stats, &self.platform))
     }
 
     /// How many slots have room now, whichever queue they go to.

@@ -1,7 +1,8 @@
 //! Room on the transmit rings, reserved, and what is sent into it.
 
-use xen_grant::{Frame, FramePool};
+use xen_grant::Frame;
 
+use super::budget::Budget;
 use super::connection::{Connection, Queues};
 use super::software;
 use super::stats::Stats;
@@ -21,7 +22,7 @@ pub struct TxPermit<'a> {
     longest: usize,
     /// Slots left.
     slots: usize,
-    pool: &'a FramePool,
+    budget: &'a mut Budget,
     stats: &'a mut Stats,
 }
 
@@ -31,11 +32,11 @@ impl<'a> TxPermit<'a> {
     pub(super) fn new(
         connection: &'a mut Connection,
         slots: usize,
-        pool: &'a FramePool,
+        budget: &'a mut Budget,
         stats: &'a mut Stats,
     ) -> TxPermit<'a> {
         let Connection { queues, features, longest, .. } = connection;
-        TxPermit { queues, features: *features, longest: *longest, slots, pool, stats }
+        TxPermit { queues, features: *features, longest: *longest, slots, budget, stats }
     }
 
     /// Puts the packet on a ring: that of its flow. The backend learns of it with the next
@@ -59,15 +60,15 @@ impl<'a> TxPermit<'a> {
             self.stats.tx_drops.bad_length += 1;
             return;
         }
-        let queue = self.queues.of_packet(&packet);
         if software::is_needed(&packet, &self.features) {
-            let alloc = || queue.tx.frame(self.pool);
+            let alloc = || self.queues.frame(self.budget);
             match software::fit(packet, &self.features, alloc, self.stats) {
                 Some(fitting) => packet = fitting,
                 None => return,
             }
         }
         self.slots -= slots;
+        let queue = self.queues.of_packet(&packet);
         // At most MAX_PACKET.
         queue.tx.send(packet, size as u16, self.stats);
     }
@@ -121,7 +122,7 @@ impl Permit for TxPermit<'_> {
 pub struct TxBatch<'a, P: Platform> {
     queues: &'a mut Queues,
     longest: usize,
-    pool: &'a FramePool,
+    budget: &'a mut Budget,
     stats: &'a mut Stats,
     platform: &'a P,
 }
@@ -130,19 +131,19 @@ impl<'a, P: Platform> TxBatch<'a, P> {
     #[inline]
     pub(super) fn new(
         connection: &'a mut Connection,
-        pool: &'a FramePool,
+        budget: &'a mut Budget,
         stats: &'a mut Stats,
         platform: &'a P,
     ) -> TxBatch<'a, P> {
         let Connection { queues, longest, .. } = connection;
-        TxBatch { queues, longest: *longest, pool, stats, platform }
+        TxBatch { queues, longest: *longest, budget, stats, platform }
     }
 
-    /// An empty buffer with `headroom` bytes reserved in front. `None` when the pool has no frame
-    /// left.
+    /// An empty buffer with `headroom` bytes reserved in front. `None` when there is no frame for it
+    /// now.
     #[inline]
     pub fn buffer(&mut self, headroom: usize) -> Option<TxBuf> {
-        Some(TxBuf::new(self.queues.frame(self.pool)?, headroom))
+        Some(TxBuf::new(self.queues.frame(self.budget)?, headroom))
     }
 
     /// Puts a packet on the ring of its flow; gives it back if that is full.

@@ -7,11 +7,10 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use xen_grant::{
-    Frame, FramePool, Granted, GrantedPage, Grantee, Quarantine, ReadWrite, Reference,
-};
+use xen_grant::{Frame, Granted, GrantedPage, Grantee, Quarantine, ReadWrite, Reference};
 use xen_ring::{FrontRing, Notify};
 
+use super::budget::Budget;
 use super::fault::Fault;
 use super::stats::{RxDrops, Stats};
 use super::target::Target;
@@ -39,6 +38,10 @@ pub(super) struct RxQueue {
     /// Slots that own nothing: their references are in quarantine, or there never were so many.
     bare: usize,
     target: Target,
+    /// How many pages the queue may have out, those in quarantine included.
+    allowed: u32,
+    /// Pages in quarantine.
+    kept: u32,
     grantee: Grantee,
     /// What we told the backend that we take.
     features: Features,
@@ -56,7 +59,8 @@ enum Bad {
 }
 
 impl RxQueue {
-    /// `references` are the queue's to grant with, at most 256.
+    /// `references` are the queue's to grant with, at most 256. `kept` pages of its share are the
+    /// backend's since an earlier connection.
     pub(super) fn new(
         page: GrantedPage,
         start: u32,
@@ -64,6 +68,7 @@ impl RxQueue {
         grantee: Grantee,
         target: Target,
         features: Features,
+        kept: u32,
     ) -> RxQueue {
         let mut slots = Box::new([const { Slot { reference: None, posted: None } }; RING_SIZE]);
         let bare = RING_SIZE.saturating_sub(references.len());
@@ -71,22 +76,24 @@ impl RxQueue {
             slot.reference = Some(reference);
         }
         let ring = FrontRing::starting_at(Shared(page), start);
-        RxQueue { ring, slots, bare, target, grantee, features }
+        let allowed = target.floor();
+        RxQueue { ring, slots, bare, target, allowed, kept, grantee, features }
     }
 
     /// Posts as many pages as are wanted, once they are worth it, and shows them to the backend.
     #[inline]
-    pub(super) fn refill(&mut self, pool: &FramePool, stats: &mut Stats) -> Notify {
+    pub(super) fn refill(&mut self, budget: &mut Budget, stats: &mut Stats) -> Notify {
         match self.target.wanted(self.posted()) {
             0 => Notify::Suppressed,
-            wanted => self.post_many(wanted as usize, pool, stats),
+            wanted => self.post_many(wanted, budget, stats),
         }
     }
 
     #[inline(never)]
-    fn post_many(&mut self, wanted: usize, pool: &FramePool, stats: &mut Stats) -> Notify {
+    fn post_many(&mut self, wanted: u32, budget: &mut Budget, stats: &mut Stats) -> Notify {
+        let wanted = wanted.min(self.affordable(wanted, budget)) as usize;
         let room = (self.ring.free() as usize).saturating_sub(self.bare).min(wanted);
-        let frames = pool.take_many(room);
+        let frames = budget.pool().take_many(room);
         if frames.len() < room {
             stats.no_frame += 1;
         }
@@ -96,6 +103,44 @@ impl RxQueue {
         }
         stats.grants += u64::from(self.ring.next_index().wrapping_sub(before));
         self.ring.publish()
+    }
+
+    /// How many more pages the queue may post, of `wanted`: above its floor, as many as are nobody's.
+    fn affordable(&mut self, wanted: u32, budget: &mut Budget) -> u32 {
+        let out = self.posted() + self.kept;
+        let needed = (out + wanted).max(self.target.floor());
+        if needed < self.allowed {
+            budget.give_back(self.allowed - needed);
+            self.allowed = needed;
+        } else {
+            self.allowed += budget.draw(needed - self.allowed);
+        }
+        let affordable = self.allowed.saturating_sub(out);
+        if affordable < wanted {
+            self.target.make_do(self.posted() + affordable);
+        }
+        affordable
+    }
+
+    /// Pages that are posted or can be.
+    pub(super) fn capacity(&self) -> u32 {
+        let slots = (RING_SIZE - self.bare) as u32;
+        slots.min(self.allowed.saturating_sub(self.kept))
+    }
+
+    /// Pages of this queue's that the backend has not let go of.
+    pub(super) fn kept(&self) -> u32 {
+        self.kept
+    }
+
+    /// One of those is ours again, and so is a reference.
+    pub(super) fn restore(&mut self, reference: Reference) {
+        self.kept = self.kept.saturating_sub(1);
+        let is_bare = |slot: &&mut Slot| slot.reference.is_none() && slot.posted.is_none();
+        if let Some(slot) = self.slots.iter_mut().find(is_bare) {
+            slot.reference = Some(reference);
+            self.bare = self.bare.saturating_sub(1);
+        }
     }
 
     #[inline]
@@ -320,6 +365,7 @@ impl RxQueue {
             }
             Err(still) => {
                 self.bare += 1;
+                self.kept += 1;
                 stats.quarantined += 1;
                 quarantine.admit(still);
                 None

@@ -8,6 +8,8 @@
 
 use xen_grant::Frame;
 
+use super::budget::Budget;
+use super::connection::Queues;
 use super::stats::Stats;
 use crate::buffer::{Checksum, TxBuf, TxPacket};
 use crate::features::Features;
@@ -89,14 +91,14 @@ pub(super) fn slots_when_cut(packet: &TxPacket, features: &Features) -> Option<u
     Some(segments + seams).filter(|slots| *slots <= RING_SIZE)
 }
 
-/// Cuts a large packet for a backend that takes none; `send` gets the segments, each of them as
-/// the backend takes it. What can't be sent is counted.
+/// Cuts a large packet for a backend that takes none, and puts the segments on the ring of their flow,
+/// each of them as the backend takes it. What can't be sent is counted.
 pub(super) fn cut(
     packet: TxPacket,
     features: &Features,
-    mut alloc: impl FnMut() -> Option<Frame>,
+    queues: &mut Queues,
+    budget: &mut Budget,
     stats: &mut Stats,
-    mut send: impl FnMut(TxPacket, &mut Stats),
 ) {
     let sums = if features.takes_blank(packet.head()) { Sums::Blank } else { Sums::Fill };
     let Ok(mut segments) = Segments::new(packet, sums) else {
@@ -104,13 +106,15 @@ pub(super) fn cut(
         return;
     };
     stats.tx_cut += 1;
-    while let Some(segment) = segments.cut(|| Some(TxBuf::new(alloc()?, 0))) {
+    while let Some(segment) = segments.cut(|| Some(TxBuf::new(queues.frame(budget)?, 0))) {
         let Ok(mut segment) = segment else { break };
         if segment.fragments().len() > features.max_fragments() {
-            let Some(one) = gather(segment, &mut alloc, stats) else { continue };
+            let Some(one) = gather(segment, || queues.frame(budget), stats) else { continue };
             segment = one;
         }
-        send(segment, stats);
+        // At most as long as the packet.
+        let size = segment.len() as u16;
+        queues.of_packet(&segment).tx.send(segment, size, stats);
     }
     stats.copied_bytes += segments.copied().payload;
     stats.tx_drops.no_frame += segments.remaining() as u64;

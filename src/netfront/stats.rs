@@ -142,6 +142,9 @@ pub struct Stats {
     pub resumes: u64,
     /// Times that the backend broke a rule, after each of which the device reconnects.
     pub faults: u64,
+    /// Times that the backend used so many pages after it had answered that the largest packet found no
+    /// room any more, after each of which the device reconnects.
+    pub crippled: u64,
     /// Times that the backend left transmitted packets unanswered for 10 s.
     pub stalls: u64,
 }

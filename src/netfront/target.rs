@@ -11,9 +11,18 @@
 
 use crate::wire::{MAX_SLOTS, RING_SIZE};
 
-/// Slots that a packet may take, extras included. So many pages are always posted, else it would
-/// wait for ever.
-const LARGEST: u32 = MAX_SLOTS as u32 + 2;
+/// Slots that a packet may take, extras included, either way. A queue that can't have so many pages
+/// posted, or as many requests in flight, does not carry every packet: the largest would wait for ever.
+pub(super) const LARGEST: u32 = MAX_SLOTS as u32 + 2;
+
+/// The least pages that are posted, as configured.
+pub(super) fn floor(floor: u16, ceiling: u16) -> u32 {
+    u32::from(floor).clamp(LARGEST, self::ceiling(ceiling))
+}
+
+fn ceiling(ceiling: u16) -> u32 {
+    u32::from(ceiling).clamp(LARGEST, RING_SIZE as u32)
+}
 
 /// Looks with little to do before the target goes down.
 const CALM: u32 = 64;
@@ -27,9 +36,18 @@ pub(super) struct Target {
 
 impl Target {
     pub(super) fn new(floor: u16, ceiling: u16) -> Target {
-        let ceiling = u32::from(ceiling).clamp(LARGEST, RING_SIZE as u32);
-        let floor = u32::from(floor).clamp(LARGEST, ceiling);
+        let (floor, ceiling) = (self::floor(floor, ceiling), self::ceiling(ceiling));
         Target { pages: floor, floor, ceiling, calm: 0 }
+    }
+
+    /// The least, and how many it is now.
+    pub(super) fn floor(&self) -> u32 {
+        self.floor
+    }
+
+    /// There are no more pages than `most` to be had: that will have to do for now.
+    pub(super) fn make_do(&mut self, most: u32) {
+        self.pages = self.pages.min(most);
     }
 
     /// How many pages are to be posted now, where `posted` are.

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use arrayvec::ArrayVec;
-use xen_grant::{Frame, FramePool, Granted, GrantedPage, Grantee, Quarantine, ReadOnly, Reference};
+use xen_grant::{Frame, Granted, GrantedPage, Grantee, Quarantine, ReadOnly, Reference};
 use xen_ring::{FrontRing, InFlight, Notify};
 
 use super::bytes::BytesInFlight;
@@ -14,8 +14,9 @@ use crate::ring_page::Shared;
 use crate::wire::{Extra, Gso, RING_SIZE, Status, TxRequest, TxResponse, TxRing, tx_flags};
 
 /// Frames that are kept at hand for the next packets, rather than returned to the pool. They
-/// went to this backend before, so granting them again clears nothing.
-const SPARE: usize = 64;
+/// went to this backend before, so granting them again clears nothing. The first queue keeps all that
+/// the device was promised to send with.
+pub(super) const SPARE: usize = super::budget::SENDING as usize;
 
 pub(super) struct TxQueue {
     ring: FrontRing<TxRing, Shared<GrantedPage>>,
@@ -50,19 +51,38 @@ impl TxQueue {
         }
     }
 
-    /// A frame to write a packet into.
+    /// A frame at hand.
     #[inline]
-    pub(super) fn frame(&mut self, pool: &FramePool) -> Option<Frame> {
-        match self.spare.pop() {
-            Some(frame) => Some(frame),
-            None => take(pool),
-        }
+    pub(super) fn spare(&mut self) -> Option<Frame> {
+        self.spare.pop()
     }
 
-    /// Gives the frames at hand back to the pool.
+    /// Keeps a frame at hand, as long as there is room; more go back to the pool.
+    pub(super) fn keep(&mut self, frame: Frame) {
+        let _surplus = self.spare.try_push(frame);
+    }
+
+    /// Gives frames at hand back to the pool, but for `most` of them; returns how many it keeps.
     #[cold]
-    pub(super) fn let_spares_go(&mut self) {
-        self.spare.clear();
+    pub(super) fn let_spares_go(&mut self, most: usize) -> usize {
+        self.spare.truncate(most);
+        self.spare.len()
+    }
+
+    /// Pages that are at hand, in flight, or with the backend though it answered.
+    pub(super) fn held(&self) -> u32 {
+        // At most two rings of them.
+        (self.spare.len() + RING_SIZE - self.in_flight.free()) as u32
+    }
+
+    /// Requests that can be in flight at once.
+    pub(super) fn capacity(&self) -> u32 {
+        (RING_SIZE - self.in_flight.retired()) as u32
+    }
+
+    /// Gives a reference to an id that lost its own to quarantine; gives it back if there is none.
+    pub(super) fn restore(&mut self, reference: Reference) -> Result<(), Reference> {
+        self.in_flight.restore(reference)
     }
 
     /// How many slots, extras included, have room now.
@@ -262,11 +282,6 @@ impl TxQueue {
         super::connect::end_ring(self.ring.into_page().0, &mut references, quarantine, stats);
         references
     }
-}
-
-#[cold]
-fn take(pool: &FramePool) -> Option<Frame> {
-    pool.take()
 }
 
 #[inline]

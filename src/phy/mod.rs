@@ -55,14 +55,13 @@
 //! ```
 //! use std::collections::VecDeque;
 //!
-//! use smoltcp::iface::{Config, Interface, SocketSet, SocketStorage};
+//! use smoltcp::iface::{SocketSet, SocketStorage};
 //! use smoltcp::socket::raw::{PacketBuffer, PacketMetadata, Socket};
 //! use smoltcp::time::Instant;
-//! use smoltcp::wire::{EthernetAddress, IpAddress, IpCidr, IpProtocol, IpVersion, Ipv4Address};
-//! use smoltcp::wire::{Ipv4Packet, Ipv4Repr};
+//! use smoltcp::wire::{IpAddress, IpCidr, IpProtocol, IpVersion};
+//! use smoltcp::wire::{Ipv4Address, Ipv4Packet, Ipv4Repr};
 //! use xen_netfront::copying::{Copying, RawIo};
 //! use xen_netfront::header::MacAddr;
-//! use xen_netfront::netif::Netif;
 //! use xen_netfront::phy::Device;
 //!
 //! struct Loopback(VecDeque<Vec<u8>>);
@@ -86,8 +85,8 @@
 //! let mut device = Device::new(netif);
 //!
 //! let now = Instant::ZERO;
-//! let config = Config::new(EthernetAddress(device.netif().mac().0).into());
-//! let mut iface = Interface::new(config, &mut device, now);
+//! let seed = 4; // of chance numbers: another one each time
+//! let mut iface = device.interface(seed, now);
 //! let own = Ipv4Address::new(10, 0, 0, 1);
 //! iface.update_ip_addrs(|addrs| addrs.push(IpCidr::new(IpAddress::Ipv4(own), 24)).unwrap());
 //!
@@ -113,6 +112,7 @@
 //! assert!(received.ends_with(b"hello"));
 //! ```
 
+mod follow;
 mod receive;
 #[cfg(test)]
 mod tests;
@@ -125,7 +125,7 @@ use smoltcp::phy::{self, Checksum, DeviceCapabilities, Medium};
 use smoltcp::time::Instant;
 
 use self::receive::Receive;
-use self::transmit::Transmit;
+use self::transmit::{Shape, Transmit};
 use crate::netif::Netif;
 #[cfg(doc)]
 use crate::offload::Coalescer;
@@ -151,6 +151,8 @@ const NO_ROOM: Duration = Duration::from_millis(100);
 pub struct Device<N: Netif> {
     rx: Receive<N>,
     tx: Transmit<N>,
+    /// What the interface believes that it may fill.
+    shown: Shape,
 }
 
 /// What a [`Device`] has done.
@@ -177,9 +179,13 @@ pub struct Stats {
 }
 
 impl<N: Netif> Device<N> {
-    /// The device, with all the memory it will ever need. `netif` is up, so that its MTU is known.
+    /// The device, with all the memory that it will need as long as the MTU does not grow.
+    ///
+    /// What it says of itself is what `netif` says now. A netif that is not up yet, or goes down and comes
+    /// back, may have another MTU or another address then: see [`follow`](Device::follow).
     pub fn new(netif: N) -> Device<N> {
-        Device { rx: Receive::new(), tx: Transmit::new(netif) }
+        let tx = Transmit::new(netif);
+        Device { rx: Receive::new(), shown: tx.last_shape(), tx }
     }
 
     /// Lets the stack handle what was received and send what it has, until the device is full, then
@@ -273,8 +279,7 @@ impl<N: Netif> Device<N> {
         self.tx.netif()
     }
 
-    /// The device below, to drive it. Its MTU is to stay what it was; what its peer takes may
-    /// change.
+    /// The device below, to drive it.
     pub fn netif_mut(&mut self) -> &mut N {
         self.tx.netif_mut()
     }
@@ -313,16 +318,16 @@ impl<N: Netif> phy::Device for Device<N> {
         self.tx.token()
     }
 
-    /// The stack asks once, when an `Interface` is made.
+    /// The stack asks once, when an `Interface` is made: see [`follow`](Device::follow).
     fn capabilities(&self) -> DeviceCapabilities {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ethernet;
-        capabilities.max_transmission_unit = self.tx.max();
+        capabilities.max_transmission_unit = self.tx.last_shape().max;
         // Verified and left blank here.
         capabilities.checksum.tcp = Checksum::None;
         capabilities.checksum.udp = Checksum::None;
         // smoltcp 0.14 drops what is larger than the MTU over IPv6.
-        capabilities.segmentation.tcpv4 = self.tx.large();
+        capabilities.segmentation.tcpv4 = self.tx.last_shape().large;
         capabilities
     }
 }

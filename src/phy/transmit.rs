@@ -26,14 +26,32 @@ use crate::wire::{Gso, GsoKind, MAX_PACKET, MAX_SLOTS};
 /// As many bytes as a TCP packet's headers have at most, and more: Ethernet, IPv4, TCP with options.
 const HEADERS: usize = 128;
 
-pub(super) struct Transmit<N: Netif> {
-    netif: N,
+/// What the stack may fill.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shape {
     /// The largest frame.
-    max: usize,
+    pub(super) max: usize,
     /// Buffers that it needs.
     per_frame: usize,
     /// The largest packet of TCP over IPv4 that the stack leaves to be cut: one block.
-    large: Option<NonZeroUsize>,
+    pub(super) large: Option<NonZeroUsize>,
+}
+
+impl Shape {
+    fn new(device: &Capabilities, max_frame: usize) -> Shape {
+        let block = device.block_size.max(1);
+        let most = device.max_fragments.clamp(1, MAX_SLOTS);
+        let per_frame = max_frame.div_ceil(block).clamp(1, most);
+        let max = max_frame.min(block.saturating_mul(per_frame));
+        let large = NonZeroUsize::new(block.min(MAX_PACKET))
+            .filter(|size| size.get() > max && takes_large(device));
+        Shape { max, per_frame, large }
+    }
+}
+
+pub(super) struct Transmit<N: Netif> {
+    netif: N,
+    shape: Shape,
     /// Such a packet, while the device takes none: it is cut before anything else is sent.
     uncut: Option<TxPacket<N::Block>>,
     bufs: ArrayVec<TxBuf<N::Block>, MAX_SLOTS>,
@@ -52,20 +70,13 @@ pub(super) struct Transmit<N: Netif> {
 impl<N: Netif> Transmit<N> {
     pub(super) fn new(netif: N) -> Transmit<N> {
         let told = netif.capabilities();
-        let block = told.block_size.max(1);
-        let per_frame =
-            netif.max_frame().div_ceil(block).clamp(1, told.max_fragments.clamp(1, MAX_SLOTS));
-        let max = netif.max_frame().min(block.saturating_mul(per_frame));
-        let large = NonZeroUsize::new(block.min(MAX_PACKET))
-            .filter(|size| size.get() > max && takes_large(&told));
+        let shape = Shape::new(&told, netif.max_frame());
         Transmit {
             netif,
-            max,
-            per_frame,
-            large,
+            shape,
             uncut: None,
             bufs: ArrayVec::new(),
-            linear: Linear::with_capacity(if per_frame > 1 { max } else { 0 }),
+            linear: Linear::with_capacity(if shape.per_frame > 1 { shape.max } else { 0 }),
             coalescer: Coalescer::new(&told),
             told,
             is_stale: false,
@@ -82,18 +93,18 @@ impl<N: Netif> Transmit<N> {
             self.look_anew();
         }
         self.cut()?;
-        while self.bufs.len() < self.per_frame {
+        while self.bufs.len() < self.shape.per_frame {
             let buf = self.netif.alloc(0)?;
             self.bufs.try_push(buf).ok()?;
         }
         // A large packet takes one more, for its GSO size.
-        let gso = usize::from(self.large.is_some());
-        let slots = self.per_frame + gso + self.coalescer.slots();
+        let gso = usize::from(self.shape.large.is_some());
+        let slots = self.shape.per_frame + gso + self.coalescer.slots();
         Some(TxToken {
             permit: self.netif.reserve(slots)?,
             gso: None,
             told: &self.told,
-            max: self.max,
+            max: self.shape.max,
             bufs: &mut self.bufs,
             linear: &mut self.linear,
             coalescer: &mut self.coalescer,
@@ -141,6 +152,7 @@ impl<N: Netif> Transmit<N> {
     fn look_anew(&mut self) {
         self.is_stale = false;
         let can = self.netif.capabilities();
+        self.shape = Shape::new(&can, self.netif.max_frame());
         if can == self.told {
             return;
         }
@@ -168,14 +180,17 @@ impl<N: Netif> Transmit<N> {
         &mut self.netif
     }
 
-    /// The largest packet of TCP over IPv4 that is cut for the stack.
-    pub(super) fn large(&self) -> Option<NonZeroUsize> {
-        self.large
+    /// What the stack may fill now.
+    pub(super) fn shape(&mut self) -> Shape {
+        if self.is_stale {
+            self.look_anew();
+        }
+        self.shape
     }
 
-    /// The largest frame.
-    pub(super) fn max(&self) -> usize {
-        self.max
+    /// What the stack may fill, as of the last look.
+    pub(super) fn last_shape(&self) -> Shape {
+        self.shape
     }
 
     pub(super) fn count(&self, stats: &mut Stats) {

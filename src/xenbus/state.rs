@@ -81,11 +81,23 @@ mod tests {
             assert_eq!(BusState::parse(state.digit().as_bytes()), state);
             assert_eq!(state.digit(), alloc::format!("{}", state as u8));
         }
-        let garbage: [&[u8]; 10] =
-            [b"", b"9", b"-1", b"44", b"4 4", b"4\0", b"0x4", b"\xff\xfe", b"four", &[b'4'; 4096]];
+        let garbage: [&[u8]; 10] = [
+            b"",
+            b"9",
+            b"-1",
+            b"44",
+            b"4 4",
+            b"4\x004",
+            b"0x4",
+            b"\xff\xfe",
+            b"four",
+            &[b'4'; 4096],
+        ];
         for value in garbage {
             assert_eq!(BusState::parse(value), BusState::Unknown, "{value:?}");
         }
-        assert_eq!(BusState::parse(b" 4\n"), BusState::Connected);
+        for four in [&b" 4\n"[..], b"4\0", b"04"] {
+            assert_eq!(BusState::parse(four), BusState::Connected);
+        }
     }
 }

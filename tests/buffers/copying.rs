@@ -74,7 +74,7 @@ fn say<N: Netif>(netif: &mut N, data: &[u8], blank: bool) -> Vec<u8> {
     }
     let ip = Ipv4::new(Protocol::UDP, from, to, 8 + data.len()).unwrap();
     header::push(&mut buf, ip).unwrap();
-    let mac = netif.mac();
+    let mac = netif.mac().unwrap();
     let ethernet = Ethernet { destination: mac, source: mac, kind: EtherType::IPV4 };
     header::push(&mut buf, ethernet).unwrap();
     let mut packet = Packet::from(buf);

@@ -84,8 +84,8 @@ impl<B: Block, F: FnMut() -> Option<B>> Netif for Mirror<F> {
     where
         Self: 'a;
 
-    fn mac(&self) -> MacAddr {
-        MacAddr([2, 0, 0, 0, 0, 7])
+    fn mac(&self) -> Option<MacAddr> {
+        Some(MacAddr([2, 0, 0, 0, 0, 7]))
     }
 
     fn mtu(&self) -> usize {

@@ -23,7 +23,7 @@ struct Stack {
 impl Stack {
     fn new(end: Pipe, number: u8, connections: u16) -> Stack {
         let mut device = Device::new(Copying::new(end, MacAddr([2, 0, 0, 0, 0, number]), 1500));
-        let config = Config::new(EthernetAddress(device.netif().mac().0).into());
+        let config = Config::new(EthernetAddress(device.netif().mac().unwrap().0).into());
         let mut iface = Interface::new(config, &mut device, Instant::ZERO);
         let own = IpCidr::new(IpAddress::v4(10, 0, 0, number), 24);
         iface.update_ip_addrs(|addresses| addresses.push(own).unwrap());

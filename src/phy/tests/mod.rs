@@ -63,8 +63,8 @@ impl Netif for Mock {
     type Block = HeapBlock;
     type Permit<'a> = MockPermit<'a>;
 
-    fn mac(&self) -> MacAddr {
-        MacAddr([2, 0, 0, 0, 0, self.mac])
+    fn mac(&self) -> Option<MacAddr> {
+        Some(MacAddr([2, 0, 0, 0, 0, self.mac]))
     }
 
     fn mtu(&self) -> usize {
@@ -182,7 +182,7 @@ struct Stack {
 impl Stack {
     fn new(number: u8, mock: Mock) -> Stack {
         let mut device = Device::new(Mock { mac: number, ..mock });
-        let config = Config::new(EthernetAddress(device.netif().mac().0).into());
+        let config = Config::new(EthernetAddress(device.netif().mac().unwrap().0).into());
         let mut iface = Interface::new(config, &mut device, Instant::ZERO);
         iface.update_ip_addrs(|addresses| {
             addresses.push(IpCidr::new(address(true, number), 24)).unwrap();

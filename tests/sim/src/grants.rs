@@ -261,6 +261,12 @@ impl Domain {
             .collect()
     }
 
+    /// Moves the domain to another machine, as far as its grants are concerned: none of the old ones is
+    /// there. Peers must have unmapped its pages.
+    pub fn migrate_grants(&self) {
+        lock(&self.me.memory).new_table();
+    }
+
     /// Whether a peer has this entry's page mapped, or copies right now.
     pub fn grant_in_use(&self, gref: u32) -> bool {
         lock(&self.me.memory).in_use(gref)

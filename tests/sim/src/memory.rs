@@ -119,6 +119,17 @@ impl MemState {
         self.frames.get(index)?.as_ref()
     }
 
+    /// The grant table of another machine: nothing is granted there, nothing in use.
+    pub(crate) fn new_table(&mut self) {
+        for page in &self.table {
+            for word in page.words().iter().skip(2 * RESERVED_ENTRIES as usize) {
+                word.store(0, Ordering::SeqCst);
+            }
+        }
+        self.active.iter_mut().for_each(|active| *active = Active::default());
+        self.uses = 0;
+    }
+
     /// Frees a page, after `check` has looked at it.
     pub(crate) fn release(
         &mut self,

@@ -3,6 +3,8 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bounds;
+mod changes;
+mod lent;
 mod link;
 mod memory;
 mod offload_rx;
@@ -17,17 +19,24 @@ mod raw_backend;
 mod receive;
 mod silence;
 mod software;
+mod starvation;
 mod transmit;
 mod trust;
 
 use std::time::Duration;
 
-use raw_backend::{BACK, Bench, FRONT, Rings, pattern};
+use raw_backend::{BACK, Bench, FRONT, Front, Rings, pattern};
 use xen_grant::DomId;
 use xen_netfront::buffer::{RxPacket, TxPacket};
 use xen_netfront::netfront::{Config, Link, RxDrops};
+use xen_netfront::netif::{Netif, TxOf};
 use xen_netfront::wire::{Extra, RxResponse, TxRequest, rx_flags};
 use xen_sim::{Host, Vif};
+
+/// The device's own way to send a packet.
+fn send(net: &mut Front, packet: TxPacket) -> Result<(), TxPacket> {
+    Netif::send(net, packet)
+}
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -3,7 +3,6 @@
 use fastrand::Rng;
 use xen_netfront::buffer::{Checksum, Meta};
 use xen_netfront::features::Features;
-use xen_netfront::netif::Netif;
 use xen_netfront::wire::{Status, TxResponse};
 
 use super::packets::{Flow, MOST_DATA, check};
@@ -65,7 +64,7 @@ fn gso_chains_wrap_with_the_ring_indices() {
                 slots -= sent.slots();
             }
             assert_eq!(bench.front.room(), 256 - slots);
-            assert!(Netif::send(&mut bench.front, packet).is_ok());
+            assert!(send(&mut bench.front, packet).is_ok());
             bench.front.flush();
             let sent = bench.sent().pop().unwrap();
             assert_eq!((sent.requests.len(), sent.meta()), (count, meta));
@@ -238,10 +237,10 @@ fn a_packet_that_finds_no_room_comes_back_whole() {
     assert_eq!((sent.len(), bench.front.room()), (18, 256 - 18 * 14));
     let cuts: Vec<usize> = (4096..bytes.len()).step_by(4096).collect();
     let packet = bench.packet(&bytes, &cuts, flow.meta(1448));
-    let back = Netif::send(&mut bench.front, packet).unwrap_err();
+    let back = send(&mut bench.front, packet).unwrap_err();
     assert_eq!((back.len(), back.meta), (bytes.len(), flow.meta(1448)));
     bench.answer_sent(&sent[0], 0);
-    assert!(Netif::send(&mut bench.front, back).is_ok(), "it takes back what is done by itself");
+    assert!(send(&mut bench.front, back).is_ok(), "it takes back what is done by itself");
     bench.front.flush();
     assert!(bench.sent()[0].bytes == bytes);
     assert_eq!(bench.front.stats().tx_drops.total(), 0);

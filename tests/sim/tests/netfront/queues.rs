@@ -237,7 +237,7 @@ fn f13_one_silent_queue_among_busy_ones_is_found() {
 fn frames_that_another_queue_keeps_are_to_be_had() {
     let config = Config { queues: 2, rx_floor: 20, rx_ceiling: 20, ..Config::default() };
     let vif = Vif::new(FRONT, BACK, 0).back_key("multi-queue-max-queues", "2");
-    let mut bench = Bench::on(Host::new(1), vif.back_key("feature-rx-copy", "1"), config, 70);
+    let mut bench = Bench::on(Host::new(1), vif.back_key("feature-rx-copy", "1"), config, 108);
     bench.connect();
     let mut sent = [0, 0];
     for port in 0..400 {

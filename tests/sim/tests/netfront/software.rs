@@ -5,7 +5,6 @@ use fastrand::Rng;
 use xen_netfront::buffer::{Checksum, Meta};
 use xen_netfront::features::Features;
 use xen_netfront::netfront::Stats;
-use xen_netfront::netif::Netif;
 
 use super::packets::{Flow, HEADERS, check, join};
 use super::*;
@@ -45,7 +44,7 @@ fn blank_checksums_are_filled_in_where_the_backend_takes_none() {
             cuts.retain(|at| *at <= bytes.len());
             cuts.sort_unstable();
             let packet = bench.packet(&bytes, &cuts, flow.meta(0));
-            let Ok(()) = Netif::send(&mut bench.front, packet) else { panic!("no room") };
+            let Ok(()) = send(&mut bench.front, packet) else { panic!("no room") };
             let sent = take_all(&mut bench);
             assert_eq!(sent.len(), 1, "round {round}");
             let is_filled = !(if flow.v6 { v6 } else { v4 });
@@ -70,7 +69,7 @@ fn a_blank_checksum_behind_cut_headers_costs_its_packet() {
     for flow in Flow::each_kind(1) {
         for cut in [1, 14, 33, 40] {
             let packet = bench.packet(&flow.blank(0, &[1; 500]), &[cut], flow.meta(0));
-            assert!(Netif::send(&mut bench.front, packet).is_ok(), "dropped, not given back");
+            assert!(send(&mut bench.front, packet).is_ok(), "dropped, not given back");
         }
     }
     assert_eq!(take_all(&mut bench).len(), 0);
@@ -92,7 +91,7 @@ fn fragments_are_gathered_where_the_backend_takes_one() {
             let cuts: Vec<usize> = (1..count).map(|nth| nth * bytes.len() / count).collect();
             let before = *bench.front.stats();
             let packet = bench.packet(&bytes, &cuts, flow.meta(0));
-            assert!(Netif::send(&mut bench.front, packet).is_ok());
+            assert!(send(&mut bench.front, packet).is_ok());
             let sent = take_all(&mut bench);
             assert_eq!(sent.len(), 1);
             assert_eq!(check(&sent[0].0, sent[0].1).data, data);
@@ -104,7 +103,7 @@ fn fragments_are_gathered_where_the_backend_takes_one() {
         // One byte more than a page.
         let bytes = flow.packet(0, &pattern(1, 4043));
         let packet = bench.packet(&bytes, &[54], Meta::default());
-        assert!(Netif::send(&mut bench.front, packet).is_ok(), "dropped, not given back");
+        assert!(send(&mut bench.front, packet).is_ok(), "dropped, not given back");
         assert_eq!(take_all(&mut bench).len(), 0);
         let drops = bench.front.stats().tx_drops;
         assert_eq!((drops.too_many_slots, drops.total()), (1, 1));
@@ -147,7 +146,7 @@ fn large_packets_are_cut_where_the_backend_takes_none() {
                 let cuts: Vec<usize> = (1..count).map(|nth| nth * bytes.len() / count).collect();
                 let before = *bench.front.stats();
                 let packet = bench.packet(&bytes, &cuts, flow.meta(size));
-                assert!(Netif::send(&mut bench.front, packet).is_ok());
+                assert!(send(&mut bench.front, packet).is_ok());
                 let sent = take_all(&mut bench);
                 let segments = len.div_ceil(size.into());
                 assert_eq!(done(&before, bench.front.stats()), (1, segments as u64, 0));
@@ -184,12 +183,12 @@ fn a_large_packet_without_room_for_all_segments_comes_back_whole() {
     assert_eq!(bench.front.stats().tx_cut, sent.len() as u64 / 42);
     let cuts: Vec<usize> = (4096..bytes.len()).step_by(4096).collect();
     let packet = bench.packet(&bytes, &cuts, flow.meta(1448));
-    let back = Netif::send(&mut bench.front, packet).unwrap_err();
+    let back = send(&mut bench.front, packet).unwrap_err();
     assert_eq!((back.len(), back.meta), (bytes.len(), flow.meta(1448)));
     for packet in &sent[..42] {
         bench.answer_sent(packet, 0);
     }
-    assert!(Netif::send(&mut bench.front, back).is_ok());
+    assert!(send(&mut bench.front, back).is_ok());
     let again: Vec<_> = take_all(&mut bench);
     assert!(join(flow, 0, 1448, &again) == data);
     assert_eq!(bench.front.stats().tx_drops.total(), 0);
@@ -209,9 +208,9 @@ fn without_frames_the_rest_of_a_large_packet_is_dropped_and_counted() {
     let cuts: Vec<usize> = (4096..bytes.len()).step_by(4096).collect();
     let packet = bench.packet(&bytes, &cuts, flow.meta(1450));
     let left = 7;
-    let mut hogged: Vec<_> = std::iter::from_fn(|| bench.pool.take()).collect();
+    let mut hogged: Vec<_> = std::iter::from_fn(|| bench.front.frame()).collect();
     hogged.truncate(hogged.len() - left);
-    assert!(Netif::send(&mut bench.front, packet).is_ok());
+    assert!(send(&mut bench.front, packet).is_ok());
     bench.front.flush();
     let sent = bench.sent();
     let lost = bench.front.stats().tx_drops.no_frame;

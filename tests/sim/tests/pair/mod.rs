@@ -73,6 +73,7 @@ impl Plan {
         let queues = self.front.queues as usize;
         let share = (self.front_frames - 44) / queues - 2;
         self.front.rx_ceiling = rng.usize(20..=share.clamp(20, 256)) as u16;
+        self.front_frames = self.front_frames.max(self.front.least_pages() + 44);
         self
     }
 }

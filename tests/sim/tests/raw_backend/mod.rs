@@ -143,6 +143,30 @@ impl Bench {
         }
     }
 
+    /// Another vif of the same domain on the same pool, whose backend is a domain of its own.
+    pub fn beside(&self, index: u32, backend: DomId, config: Config) -> Bench {
+        let back = self.host.add_domain(backend, 64);
+        let vif = Vif::new(self.vif.frontend, backend, index).back_key("feature-sg", "1");
+        let vif = vif.back_key("feature-rx-copy", "1");
+        self.toolstack.add_vif(&vif);
+        let (platform, store) = (self.domain.clone(), self.domain.clone());
+        let front =
+            Netfront::open(platform, store, &self.pool, &self.table, index, config).unwrap();
+        Bench {
+            host: self.host.clone(),
+            toolstack: self.host.toolstack(),
+            vif,
+            domain: self.domain.clone(),
+            scratch: back.own_page().unwrap(),
+            back,
+            pool: self.pool.clone(),
+            table: self.table.clone(),
+            front,
+            queues: Vec::new(),
+            queue: 0,
+        }
+    }
+
     /// The backend's state.
     pub fn set_state(&self, state: u32) {
         self.toolstack.store().set(&format!("{}/state", self.vif.back_dir()), &state.to_string());

@@ -107,7 +107,7 @@ impl<N: Netif> Netif for Captured<N> {
     where
         Self: 'a;
 
-    fn mac(&self) -> MacAddr {
+    fn mac(&self) -> Option<MacAddr> {
         self.netif.mac()
     }
 

@@ -129,7 +129,7 @@ impl Client {
             self.waiting = Some(net);
             return Some(next);
         }
-        let mac = net.mac().0;
+        let mac = net.mac().unwrap_or_default().0;
         let net = Captured::new(net, self.pcap.clone());
         let mut stack = Stack::new(&self.domain, net, mac, self.network.client, self.network.seed);
         // Nothing is open yet, and the address is one: it connects.

@@ -95,8 +95,8 @@ impl Netif for Served {
     type Block = Frame;
     type Permit<'a> = Delivery<'a>;
 
-    fn mac(&self) -> MacAddr {
-        self.mac
+    fn mac(&self) -> Option<MacAddr> {
+        Some(self.mac)
     }
 
     fn mtu(&self) -> usize {

@@ -143,7 +143,7 @@ impl Server {
             self.waiting = Some(net);
             return;
         }
-        let mac = EthernetAddress(net.mac().0);
+        let mac = EthernetAddress(net.mac().unwrap_or_default().0);
         let mut device = Device::new(Captured::new(net, self.pcap.clone()));
         let mut config = Config::new(mac.into());
         config.random_seed = self.seed;

@@ -1,0 +1,45 @@
+//! What keeps a device from connecting.
+
+use xen_grant::TableFull;
+
+use crate::platform::EventError;
+use crate::store::StoreError;
+
+/// Why a device does not connect though the backend is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// The toolstack has given the vif no hardware address of one station: its `mac` node is missing
+    /// or no such address.
+    NoMac,
+    /// The backend still uses too many pages of earlier connections.
+    Quarantine {
+        /// How many.
+        pages: usize,
+    },
+    /// The pool has no pages for the rings, or too few to receive the largest packet: the layers above
+    /// hold them, or backends that don't let go of them.
+    NoPages,
+    /// The grant table has too few references.
+    NoReferences(TableFull),
+    /// The hypervisor gives no event channel.
+    NoEventChannel(EventError),
+    /// What was to be published could not be written.
+    Store(StoreError),
+}
+
+impl core::fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Obstacle::NoMac => f.write_str("its mac node is missing or no station's address"),
+            Obstacle::Quarantine { pages } => {
+                write!(f, "the backend still uses {pages} pages of earlier connections")
+            }
+            Obstacle::NoPages => f.write_str("the frame pool has too few pages left"),
+            Obstacle::NoReferences(error) => error.fmt(f),
+            Obstacle::NoEventChannel(error) => error.fmt(f),
+            Obstacle::Store(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for Obstacle {}

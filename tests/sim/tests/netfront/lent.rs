@@ -1,0 +1,16 @@
+//! The tests of what is sent whole and of what is done in software once more, for a layer above that
+//! has the device lent: `&mut Netfront` is a `Netif` too.
+
+use super::*;
+
+#[path = "offload_tx.rs"]
+mod offload_tx;
+#[path = "software.rs"]
+mod software;
+
+fn send(mut net: &mut Front, packet: TxPacket) -> Result<(), TxPacket> {
+    fn to_any<N: Netif>(net: &mut N, packet: TxOf<N>) -> Result<(), TxOf<N>> {
+        net.send(packet)
+    }
+    to_any(&mut net, packet)
+}

@@ -1,0 +1,163 @@
+//! N4: progress never needs what the waiting party itself holds. A burst, a quiet link, a layer above
+//! that keeps its packets, another device on the same pool: none of them ends sending or receiving.
+
+use smoltcp::iface::{Config as Interfaces, Interface, SocketSet};
+use smoltcp::wire::{EthernetAddress, IpAddress, IpCidr};
+use xen_netfront::netif::Netif;
+use xen_netfront::phy::Device;
+use xen_netfront::platform::Platform;
+
+use super::*;
+
+/// Who has 10.0.0.1?
+fn arp_request() -> Vec<u8> {
+    let sender = [2, 0, 0, 0, 0, 2];
+    let mut frame = [&[0xff; 6][..], &sender, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], &sender].concat();
+    frame.extend([10, 0, 0, 2]);
+    frame.extend([0; 6]);
+    frame.extend([10, 0, 0, 1]);
+    frame.resize(60, 0);
+    frame
+}
+
+/// How many of `burst` requests a queue are answered, that come before anything has been sent. The
+/// backend is honest all along.
+fn answered(frames: usize, queues: u32, burst: usize) -> usize {
+    let vif = Vif::new(FRONT, BACK, 0).back_key("feature-sg", "1").back_key("feature-rx-copy", "1");
+    let vif = vif.back_key("multi-queue-max-queues", "8");
+    let mut bench = Bench::on(Host::new(1), vif, Config { queues, ..Config::default() }, frames);
+    bench.connect();
+    let spare = Bench::new();
+    let mut device = Device::new(std::mem::replace(&mut bench.front, spare.front));
+    let mac = EthernetAddress([0, 0x16, 0x3e, 0, 0, 0]);
+    let mut iface =
+        Interface::new(Interfaces::new(mac.into()), &mut device, bench.domain.now().into());
+    iface.update_ip_addrs(|list| list.push(IpCidr::new(IpAddress::v4(10, 0, 0, 1), 24)).unwrap());
+    let mut sockets = SocketSet::new(vec![]);
+    for queue in 0..queues as usize {
+        bench.queue = queue;
+        for _ in 0..burst {
+            bench.deliver(&[&arp_request()]);
+        }
+    }
+    let mut answered = 0;
+    for _ in 0..200 {
+        device.netif_mut().service();
+        device.poll(&mut iface, &mut sockets, bench.domain.now());
+        device.netif_mut().rearm();
+        for queue in 0..queues as usize {
+            bench.queue = queue;
+            for request in bench.tx_requests() {
+                answered += 1;
+                bench.answer_tx(request.id, 0);
+            }
+        }
+        bench.host.advance_to(bench.host.now() + Duration::from_millis(10));
+    }
+    answered
+}
+
+#[test]
+fn n4_a_burst_before_anything_was_sent_is_answered_whole() {
+    for (frames, queues) in [(131, 1), (132, 1), (200, 1), (640, 4), (640, 8), (1024, 8)] {
+        assert_eq!(answered(frames, queues, 64), 64 * queues as usize, "{frames}, {queues}");
+    }
+}
+
+/// Without a stack: what comes is dropped at once, in bursts of all pages posted. Then it is quiet.
+#[test]
+fn n4_after_bursts_there_are_pages_to_send_with() {
+    for frames in [130, 140, 200, 258, 300] {
+        let vif = Vif::new(FRONT, BACK, 0).back_key("feature-rx-copy", "1");
+        let mut bench = Bench::on(Host::new(1), vif, Config::default(), frames);
+        bench.connect();
+        for _ in 0..20 {
+            for _ in 0..bench.rings().rx.refresh().unwrap() {
+                bench.deliver(&[&pattern(1, 60)]);
+            }
+            bench.received();
+            bench.front.rearm();
+        }
+        bench.pass(SECOND * 60);
+        for n in 0..64 {
+            assert_eq!(
+                Netif::write(&mut bench.front, 60, |bytes| bytes.len()),
+                Ok(()),
+                "{n}, {frames}"
+            );
+        }
+        bench.front.flush();
+        bench.assert_sound();
+        bench.assert_no_leak();
+    }
+}
+
+/// A pool that can't hold what the configuration asks for is no pool for the device.
+#[test]
+fn n4_a_pool_too_small_is_refused_with_what_it_takes() {
+    let host = Host::new(1);
+    let domain = host.add_domain(FRONT, 400);
+    let table = xen_grant::GrantTable::new(&domain);
+    for (config, least) in [
+        (Config::default(), 2 + 64 + 64),
+        (Config { queues: 8, ..Config::default() }, 8 * (2 + 64) + 64),
+        (Config { rx_floor: 0, rx_ceiling: 0, ..Config::default() }, 2 + 20 + 64),
+        (raw_backend::full_ring(), 2 + 256 + 64),
+    ] {
+        assert_eq!(config.least_pages(), least);
+        let open = |frames: usize| {
+            let pool = xen_grant::FramePool::new(&domain, frames).unwrap();
+            let (platform, store) = (domain.clone(), domain.clone());
+            xen_netfront::netfront::Netfront::open(platform, store, &pool, &table, 0, config)
+                .map(|_| ())
+        };
+        if least < 390 {
+            assert_eq!(open(least), Ok(()));
+        }
+        let few = least.min(390) - 1;
+        let error = open(few).unwrap_err();
+        let words =
+            format!("{least} pages of the frame pool are needed, and {few} are nobody else's");
+        assert_eq!(error.to_string(), words);
+    }
+}
+
+/// Two devices on one pool: whatever one of them and its backend do, the other one goes on.
+#[test]
+fn n4_a_device_that_takes_all_it_gets_leaves_another_its_share() {
+    let host = Host::new(1);
+    let vif = Vif::new(FRONT, BACK, 0).back_key("feature-sg", "1").back_key("feature-rx-copy", "1");
+    let config = Config::default();
+    let frames = 2 * config.least_pages() + 10;
+    let mut bench = Bench::on(host.clone(), vif, config, frames);
+    let mut greedy = bench.beside(1, DomId(3), config);
+    for bench in [&mut bench, &mut greedy] {
+        bench.connect();
+    }
+    for round in 0..20 {
+        // The greedy one is sent as much as it posts, and sends what it can to a backend that answers
+        // nothing any more.
+        for _ in 0..greedy.rings().rx.refresh().unwrap() {
+            greedy.deliver(&[&pattern(1, 60)]);
+        }
+        // The other one is just as busy; its packets are dropped before it looks for pages.
+        for _ in 0..bench.rings().rx.refresh().unwrap() {
+            bench.deliver(&[&pattern(2, 60)]);
+        }
+        let (mut ours, mut theirs) = (0, 0);
+        bench.front.poll_rx(1000, |_| ours += 1);
+        greedy.front.poll_rx(1000, |_| theirs += 1);
+        while greedy.send(&[&pattern(1, 60)]) {}
+        greedy.front.service();
+        bench.front.service();
+        assert!(ours >= 56, "{ours} packets in round {round}");
+        for n in 0..64 {
+            assert!(bench.send(&[&pattern(1, 60)]), "{n} sent in round {round}");
+        }
+        for request in bench.tx_requests() {
+            bench.answer_tx(request.id, 0);
+        }
+        bench.front.complete_tx();
+    }
+    bench.assert_sound();
+}
