@@ -268,6 +268,26 @@ fn f6_an_id_that_lost_what_it_owned_is_retired() {
 }
 
 #[test]
+fn f6_an_id_that_was_retired_comes_back_with_something_to_own() {
+    let mut ids = InFlight::<&str, &str, 4>::new(["a", "b"]);
+    let start = |ids: &mut InFlight<_, _, 4>, index| {
+        Some(ids.vacant()?.start(index, |owned| (owned, ()))?.0)
+    };
+    let lost = start(&mut ids, 0).unwrap();
+    ids.complete(lost, 1, |_| None).unwrap();
+    assert_eq!((ids.free(), ids.retired()), (1, 3));
+    let kept = start(&mut ids, 1).unwrap();
+    for owned in ["c", "d", "e"] {
+        assert_eq!(ids.restore(owned), Ok(()));
+    }
+    assert_eq!((ids.restore("f"), ids.free(), ids.retired(), ids.len()), (Err("f"), 3, 0, 1));
+    let again: Vec<_> = (2..5).map(|index| start(&mut ids, index).unwrap()).collect();
+    assert!(!again.contains(&kept) && again.contains(&lost), "{again:?}");
+    assert_eq!(start(&mut ids, 5), None);
+    assert_eq!(ids.dissolve(Some).count(), 4);
+}
+
+#[test]
 fn f5_nothing_published_is_read_back() {
     let page = Page::zeroed();
     let mut front = FrontRing::<Net, _>::new(page.clone());

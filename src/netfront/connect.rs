@@ -3,11 +3,11 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::time::Duration;
 
 use xen_grant::{DomId, GrantStatus, GrantedPage, Grantee, Quarantine, Reference, TableFull};
 
 use super::connection::{Connection, Queue, Queues, State};
+use super::patience::Patience;
 use super::rx::RxQueue;
 use super::target::{LARGEST, Target};
 use super::tx::TxQueue;
@@ -16,9 +16,6 @@ use crate::platform::{EventError, Instant, Platform, Port};
 use crate::store::{Store, StoreError};
 use crate::wire::MAX_PACKET;
 use crate::xenbus::BackendOffer;
-
-/// Transmitted packets that stay unanswered for so long mean that the backend has gone silent.
-pub(super) const STALL: Duration = Duration::from_secs(10);
 
 /// Ethernet header with a VLAN tag, which netif does not count into the MTU.
 pub(super) const LINK_HEADER: usize = 18;
@@ -82,6 +79,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         if count > 1 {
             nodes.push(node("multi-queue-num-queues", count));
         }
+        self.patience.begin(offer.rate);
         // Pages in quarantine are the backend's for now, and this device's trouble.
         let kept = self.budget.settle(self.quarantine.len()).div_ceil(count);
         // More are for backends with more queues.
@@ -205,9 +203,12 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             }
             State::Live => {
                 let mut silent = None;
-                connection.queues.each(|queue| silent = silent.or(stalled(queue, now)));
+                let patience = &mut self.patience;
+                connection.queues.each(|queue| silent = silent.or(stalled(queue, now, patience)));
                 let Some(silent) = silent else { return };
-                log::warn!("vif: {silent} slots unanswered for 10 s, reconnecting");
+                let limit = patience.limit();
+                log::warn!("vif: {silent} slots, and none answered for {limit:?}: reconnecting");
+                patience.run_out();
                 self.stats.stalls += 1;
                 connection.state = State::Stalled;
                 self.bus.recheck(now);
@@ -233,13 +234,17 @@ fn open_ports<P: Platform>(
 }
 
 /// Slots of a queue that the backend leaves unanswered for too long.
-fn stalled(queue: &mut Queue, now: Instant) -> Option<u32> {
+fn stalled(queue: &mut Queue, now: Instant, patience: &mut Patience) -> Option<u32> {
     let (outstanding, answered) = (queue.tx.outstanding(), queue.tx.answered());
-    if outstanding == 0 || queue.answered_then != answered {
-        queue.answered_then = answered;
-        queue.tx_moved = now;
+    let waited = now.since(queue.tx_moved);
+    if queue.answered_then != answered {
+        patience.answered(waited);
+    } else if outstanding > 0 {
+        return (waited >= patience.limit()).then_some(outstanding);
     }
-    (now.since(queue.tx_moved) >= STALL).then_some(outstanding)
+    queue.answered_then = answered;
+    queue.tx_moved = now;
+    None
 }
 
 /// The most bytes of a packet that is not to be cut.

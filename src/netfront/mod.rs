@@ -39,6 +39,7 @@ mod connection;
 mod device;
 mod fault;
 mod obstacle;
+mod patience;
 mod permit;
 mod rx;
 mod software;
@@ -59,9 +60,9 @@ use crate::platform::{Instant, Platform, Port};
 use crate::store::{Store, StoreError};
 use crate::xenbus::{BackendOffer, FrontBus, FrontStep};
 use budget::Budget;
-use connect::STALL;
 use connection::{Connection, Queue, State};
 use device::Settings;
+use patience::Patience;
 
 pub use config::Config;
 pub use fault::Fault;
@@ -118,6 +119,7 @@ pub struct Netfront<P: Platform, S: Store> {
     connection: Option<Connection>,
     references: Vec<Reference>,
     quarantine: Quarantine,
+    patience: Patience,
     stats: Stats,
     /// For layers above that want a large packet in one slice.
     linear: Linear,
@@ -158,6 +160,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             connection: None,
             references,
             quarantine: Quarantine::new(config.quota()),
+            patience: Patience::new(),
             stats: Stats::default(),
             linear: Linear::default(),
             settings: None,
@@ -214,7 +217,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             connection.queues.iter().flat_map(move |queue| {
                 let waits = sends && queue.tx.outstanding() > 0;
                 let starved = queue.is_starved();
-                let stall = waits.then(|| queue.tx_moved + STALL);
+                let stall = waits.then(|| queue.tx_moved + self.patience.limit());
                 stall.into_iter().chain(starved.then(|| self.platform.now() + NO_FRAME_RETRY))
             })
         });

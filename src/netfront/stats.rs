@@ -145,7 +145,8 @@ pub struct Stats {
     /// Times that the backend used so many pages after it had answered that the largest packet found no
     /// room any more, after each of which the device reconnects.
     pub crippled: u64,
-    /// Times that the backend left transmitted packets unanswered for 10 s.
+    /// Times that the backend left transmitted packets unanswered for so long, 10 s or what is slow for
+    /// it, that the device reconnects.
     pub stalls: u64,
 }
 

@@ -40,6 +40,6 @@ pub use back::{
     BackBus, BackStep, BadOffer, EventChannels, FrontendOffer, MAX_QUEUES, QueueOffer, Removal,
 };
 pub use clients::{Changes, Clients, MAX_VIFS, Vif};
-pub use front::{BackendOffer, FrontBus, FrontStep};
+pub use front::{BackendOffer, FrontBus, FrontStep, Rate};
 pub use state::BusState;
 pub use values::{Reader, parse_domain, parse_mac, parse_u32, transact};

@@ -29,8 +29,8 @@ use super::values::{join, remove_if_there};
 use crate::platform::Instant;
 use crate::store::{Store, StoreError};
 
-pub use offer::BackendOffer;
 use offer::is_connection_key;
+pub use offer::{BackendOffer, Rate};
 use rules::Phase;
 
 /// How often a backend that should move on is reminded, at first and at last.

@@ -1,13 +1,41 @@
 //! What a backend offers, and what the toolstack says about the vif.
 
+use core::time::Duration;
+
 use xen_grant::DomId;
 
 use crate::features::Features;
 use crate::store::{Store, StoreError};
-use crate::xenbus::values::Reader;
+use crate::xenbus::values::{Reader, parse_u32};
 
 /// `DOMID_INVALID` (xen/xen.h).
 const NOBODY: DomId = DomId(0x7ff4);
+
+/// How much a frontend may send, as libxl writes it: so many bytes in each of such times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// Bytes, at least one.
+    pub bytes: u32,
+    /// In what time.
+    pub every: Duration,
+}
+
+impl Rate {
+    /// `BYTES,MICROSECONDS`. `None` for what makes no sense, and for no limit.
+    pub fn parse(value: &[u8]) -> Option<Rate> {
+        let comma = value.iter().position(|byte| *byte == b',')?;
+        let (bytes, micros) = value.split_at_checked(comma)?;
+        let (bytes, micros) = (parse_u32(bytes)?, parse_u32(micros.get(1..)?)?);
+        let every = Duration::from_micros(micros.into());
+        (bytes > 0 && micros > 0).then_some(Rate { bytes, every })
+    }
+
+    /// How long it takes to save up for a packet of `bytes` bytes.
+    pub fn time_for(&self, bytes: usize) -> Duration {
+        let times = bytes.div_ceil(self.bytes as usize);
+        self.every.saturating_mul(u32::try_from(times).unwrap_or(u32::MAX))
+    }
+}
 
 /// The Ethernet header, which the MTU leaves out.
 const ETHERNET_HEADER: u32 = 14;
@@ -41,6 +69,8 @@ pub struct BackendOffer {
     pub split_event_channels: bool,
     /// `feature-ctrl-ring`: it has a control ring.
     pub ctrl_ring: bool,
+    /// `rate`: how much the toolstack lets us send. `None` where it does not say.
+    pub rate: Option<Rate>,
     /// `multi-queue-max-queues`: at least 1, at most [`MAX_QUEUES`](crate::xenbus::MAX_QUEUES).
     pub max_queues: u32,
 }
@@ -60,6 +90,7 @@ impl Default for BackendOffer {
             dynamic_multicast_control: false,
             split_event_channels: false,
             ctrl_ring: false,
+            rate: None,
             max_queues: 1,
         }
     }
@@ -85,6 +116,7 @@ impl BackendOffer {
             dynamic_multicast_control: peer.flag("feature-dynamic-multicast-control", false)?,
             split_event_channels: peer.flag("feature-split-event-channels", false)?,
             ctrl_ring: peer.flag("feature-ctrl-ring", false)?,
+            rate: peer.bytes("rate")?.as_deref().and_then(Rate::parse),
             max_queues: peer
                 .u32("multi-queue-max-queues")?
                 .unwrap_or(1)
@@ -117,4 +149,23 @@ pub(super) fn is_connection_key(name: &str) -> bool {
     ];
     let families = ["queue-", "feature-", "request-"];
     exact.contains(&name) || families.iter().any(|family| name.starts_with(family))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates() {
+        let rate = Rate::parse(b"51,50000").unwrap();
+        assert_eq!(rate, Rate { bytes: 51, every: Duration::from_millis(50) });
+        assert_eq!(rate.time_for(102), Duration::from_millis(100));
+        assert_eq!(rate.time_for(103), Duration::from_millis(150));
+        assert_eq!(Rate::parse(b"4294967295, 1\0").unwrap().bytes, u32::MAX);
+        for none in
+            ["", ",", "1", "1,", ",1", "0,50000", "51,0", "51,50000,1", "x,1", "4294967296,1"]
+        {
+            assert_eq!(Rate::parse(none.as_bytes()), None, "{none}");
+        }
+    }
 }

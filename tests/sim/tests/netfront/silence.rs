@@ -62,3 +62,49 @@ fn f13_a_backend_that_answers_is_not_silent() {
     bench.pass(SECOND * 60);
     assert_eq!((bench.front.stats().stalls, bench.front.stats().connects), (0, 1));
 }
+
+/// A backend whose `rate` lets one large packet through in a minute is slow, not silent.
+#[test]
+fn f13_a_backend_with_a_rate_has_the_time_that_it_takes() {
+    let flow = super::packets::Flow::tcp(false, 1);
+    // rate=1KB/s, as libxl writes it.
+    let back = [("rate", "51,50000"), ("feature-gso-tcpv4", "1")];
+    let mut bench = Bench::with(Config::default(), &[], &back);
+    for n in 0..3 {
+        assert!(bench.send_whole(&flow.blank(0, &pattern(n, 60_000)), flow.meta(1448)));
+    }
+    let sent = bench.sent();
+    for packet in &sent {
+        bench.pass(SECOND * 64);
+        assert_eq!((bench.front.stats().stalls, bench.front.link()), (0, Link::Up));
+        bench.answer_sent(packet, 0);
+        bench.front.complete_tx();
+    }
+    assert!(bench.send(&[&pattern(1, 60)]));
+    bench.pass(SECOND * 200);
+    assert_eq!(bench.front.stats().stalls, 1, "in the end it is silent all the same");
+}
+
+/// One that answers every 25 s without having said so is reconnected until that is known of it.
+#[test]
+fn f13_a_slow_backend_is_not_reconnected_again_and_again() {
+    let mut bench = Bench::new();
+    let (mut waiting, mut answered) = (Vec::new(), 0);
+    for second in 0..500 {
+        if bench.front.link() == Link::Down {
+            waiting.clear();
+            bench.connect();
+        }
+        while waiting.len() < 20 && bench.send(&[&pattern(1, 60)]) {
+            waiting.extend(bench.tx_requests());
+        }
+        if second % 25 == 24 {
+            bench.answer_tx(waiting.remove(0).id, 0);
+            bench.front.complete_tx();
+            answered += 1;
+        }
+        bench.pass(SECOND);
+    }
+    let stalls = bench.front.stats().stalls;
+    assert!((1..=2).contains(&stalls) && answered >= 15, "{stalls} reconnects, {answered} answers");
+}
