@@ -15,6 +15,7 @@ use xen_grant::{
 #[derive(Clone)]
 struct Domain {
     table: &'static Words,
+    taken: &'static core::sync::atomic::AtomicBool,
 }
 
 // SAFETY: everything is leaked, and the test touches the table only as Xen does.
@@ -30,6 +31,9 @@ unsafe impl Memory for Domain {
     }
 
     fn grant_frame(&self, _index: u32) -> Result<NonNull<Words>, GrantStatus> {
+        if self.taken.swap(true, Ordering::SeqCst) {
+            return Err(GrantStatus::GENERAL_ERROR);
+        }
         Ok(NonNull::from(self.table))
     }
 
@@ -41,7 +45,7 @@ unsafe impl Memory for Domain {
 fn domain() -> Domain {
     let words: Vec<AtomicU32> = (0..1024).map(|_| AtomicU32::new(0)).collect();
     let words: Box<[AtomicU32; 1024]> = words.into_boxed_slice().try_into().unwrap();
-    Domain { table: Box::leak(words) }
+    Domain { table: Box::leak(words), taken: Box::leak(Box::default()) }
 }
 
 /// F6: either the revoke succeeds and the peer never gets in, or the peer is in and the revoke
