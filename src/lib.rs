@@ -34,6 +34,7 @@
 //!
 //! ```no_run
 //! use core::ptr::NonNull;
+//! use core::sync::atomic::{AtomicU32, Ordering};
 //!
 //! use xen_grant::{DomId, Gfn, GrantStatus, Memory, PAGE_SIZE, Page, Words};
 //! use xen_netfront::platform::{EventError, Instant, Platform, Port};
@@ -55,9 +56,12 @@
 //!     NonNull::new(unsafe { std::alloc::alloc_zeroed(std::alloc::Layout::new::<Page>()) }.cast())
 //! }
 //!
+//! /// How many grant frames are mapped.
+//! static GRANT_FRAMES: AtomicU32 = AtomicU32::new(0);
+//!
 //! // SAFETY: pages come zeroed from the allocator and are nobody else's until they are freed; in
 //! // identity-mapped memory an address divided by the page size is the frame number. Grant frames
-//! // are never unmapped.
+//! // are never unmapped, nor mapped twice.
 //! unsafe impl Memory for Machine {
 //!     fn alloc_page(&self) -> Option<(NonNull<Page>, Gfn)> {
 //!         new_page().map(|page| (page, Gfn((page.addr().get() / PAGE_SIZE) as u64)))
@@ -69,6 +73,10 @@
 //!     }
 //!
 //!     fn grant_frame(&self, index: u32) -> Result<NonNull<Words>, GrantStatus> {
+//!         let next = index + 1;
+//!         if GRANT_FRAMES.compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+//!             return Err(GrantStatus::GENERAL_ERROR); // a second table asks for it
+//!         }
 //!         let page = new_page().ok_or(GrantStatus::GENERAL_ERROR)?;
 //!         let gfn = (page.addr().get() / PAGE_SIZE) as u64;
 //!         // XENMEM_add_to_physmap: from here on the page shows the grant table's frame.

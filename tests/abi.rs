@@ -167,24 +167,23 @@ fn abi_receive_ring_page() {
 #[test]
 fn abi_grant_entries() {
     let Some(c) = headers() else { return };
-    // The frame number that abi.c writes, twice: each domain has one page.
-    let [writable, read_only] = [(); 2].map(|()| Domain::starting_at(1, 1, 0x1234));
+    // A domain of one page, with the frame number that abi.c writes.
+    let domain = Domain::starting_at(1, 1, 0x1234);
     let to = Grantee::new(DomId(7), true);
-    let entry = |domain: &Domain, number| hex([domain.entry(number, 0), domain.entry(number, 1)]);
+    let entry = |number| hex([domain.entry(number, 0), domain.entry(number, 1)]);
 
-    let frame = FramePool::new(&writable, 1).unwrap().take().unwrap();
-    let reference = GrantTable::new(&writable).claim().unwrap();
+    let frame = FramePool::new(&domain, 1).unwrap().take().unwrap();
+    let reference = GrantTable::new(&domain).claim().unwrap();
     assert_eq!(i64::from(reference.number()), c.number("GNTTAB_NR_RESERVED_ENTRIES"));
     let (granted, _) = reference.grant::<ReadWrite>(frame, &to, 0..0);
-    assert_eq!(entry(&writable, granted.number()), c.text("grant_writable"));
+    assert_eq!(entry(granted.number()), c.text("grant_writable"));
     // What Xen sets while the peer uses the page is what makes a revoke fail.
     assert_eq!(i64::from(grant_world::READING), c.number("GTF_reading"));
     assert_eq!(i64::from(grant_world::WRITING), c.number("GTF_writing"));
 
-    let frame = FramePool::new(&read_only, 1).unwrap().take().unwrap();
-    let reference = GrantTable::new(&read_only).claim().unwrap();
+    let (frame, reference) = granted.revoke().unwrap();
     let (granted, _) = reference.grant::<ReadOnly>(frame, &to, 0..0);
-    assert_eq!(entry(&read_only, granted.number()), c.text("grant_read_only"));
+    assert_eq!(entry(granted.number()), c.text("grant_read_only"));
 }
 
 #[test]

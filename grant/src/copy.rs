@@ -95,17 +95,25 @@ impl CopyIn {
     }
 
     /// Forgets the operations from number `op` on, and the frames from number `frame` on: a packet
-    /// that turned out bad.
+    /// that turned out bad. Operations before `op` go too if their frame goes.
     pub fn truncate(&mut self, frame: usize, op: usize) {
-        self.frames.truncate(frame);
         self.ops.truncate(op);
+        let gone = self.frames.get(frame..).unwrap_or_default();
+        let into_gone = |op: &CopyOp| {
+            gone.iter()
+                .any(|frame| matches!(op.dest, CopyEnd::Own { gfn, .. } if gfn == frame.gfn()))
+        };
+        // Operations are in the order of their frames.
+        while self.ops.pop_if(|op| into_gone(op)).is_some() {}
+        self.frames.truncate(frame);
     }
 
     /// Copies: one hypercall. Without operations, none.
     pub fn submit<M: ForeignMemory>(&mut self, memory: &M) {
         if !self.ops.is_empty() {
             // SAFETY: every operation writes into a frame that we own and nobody borrows, at
-            // bytes that lie in its page.
+            // bytes that lie in its page. If it is a frame of another domain, its number names no
+            // page of this one (`Memory::alloc_page`).
             unsafe { memory.grant_copy(&mut self.ops) }
         }
     }
@@ -168,7 +176,7 @@ impl CopyOut {
     pub fn submit<M: ForeignMemory>(&mut self, memory: &M) {
         if !self.ops.is_empty() {
             // SAFETY: every operation reads a shared frame that we hold a share of, at bytes that
-            // lie in its page; nobody writes a shared frame.
+            // lie in its page; nobody writes a shared frame. For one of another domain, as above.
             unsafe { memory.grant_copy(&mut self.ops) }
         }
     }
@@ -180,7 +188,9 @@ impl CopyOut {
 
     /// Forgets frames and operations.
     pub fn clear(&mut self) {
-        self.frames.clear();
+        // In this order no operation is ever there without its frame, even if a frame that goes
+        // home takes its pool along, and the platform panics over it.
         self.ops.clear();
+        self.frames.clear();
     }
 }

@@ -209,6 +209,16 @@ mod tests {
     }
 
     #[test]
+    fn f7_domain_0_is_a_peer_like_any_other() {
+        let page = Exposure::zeroed();
+        let control = Grantee::new(DomId(0), true);
+        page.mark(0..60);
+        assert_eq!(show(&page, &control, 0..60), None);
+        page.mark(0..60);
+        assert_eq!(show(&page, &a(), 0..60), Some([0..0, 60..4096]));
+    }
+
+    #[test]
     fn f7_without_trust_everything_else_is_cleared_every_time() {
         let page = Exposure::zeroed();
         let stranger = Grantee::new(DomId(1), false);

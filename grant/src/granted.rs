@@ -84,6 +84,7 @@ impl Reference {
         let held = Held { entry: self.into_entry(), record: frame.into_record() };
         let flags = if A::READ_ONLY { PERMIT_ACCESS | READONLY } else { PERMIT_ACCESS };
         let [permit, frame] = held.entry().words();
+        // A frame of another domain is no page of this one (`Memory`): the peer gets an error.
         frame.store(gfn, Ordering::Relaxed);
         // Release: whoever sees the permit sees the frame number and the page's bytes.
         permit.store(flags | to.permit, Ordering::Release);

@@ -73,11 +73,16 @@ impl core::fmt::Display for GrantStatus {
 /// # Safety
 ///
 /// The implementor promises
-/// * of [`alloc_page`](Memory::alloc_page): the page is zeroed, nobody else reaches it, its frame
-///   number is right, and both stay so until [`free_page`](Memory::free_page);
+/// * of [`alloc_page`](Memory::alloc_page): the page is aligned and zeroed, nobody else reaches it,
+///   its frame number is right, and all that stays so until [`free_page`](Memory::free_page);
+/// * of frame numbers: until then, no other page that this program can reach has the number. A
+///   kernel is one domain, and has that for nothing; a program that plays several numbers their
+///   pages from different starts. So a frame that strays into another domain, into a grant or a
+///   copy of its, is no page there, and the hypervisor refuses it;
 /// * of [`grant_frame`](Memory::grant_frame): the words are the grant frame with that index, they
-///   stay mapped as long as any clone of the handle lives, and nobody in this domain reaches them
-///   by another way.
+///   stay mapped as long as any clone of the handle lives, nobody in this domain reaches them by
+///   another way, and no call returns them again. That is what makes a domain's
+///   [`GrantTable`](crate::GrantTable) the only one.
 pub unsafe trait Memory: Clone + Send + Sync + 'static {
     /// One page, or `None` when there is none left.
     fn alloc_page(&self) -> Option<(NonNull<Page>, Gfn)>;
@@ -91,9 +96,9 @@ pub unsafe trait Memory: Clone + Send + Sync + 'static {
     unsafe fn free_page(&self, page: NonNull<Page>, gfn: Gfn);
 
     /// Maps frame `index` of the version 1 grant table, 512 entries each
-    /// (`XENMAPSPACE_grant_table`). Asked for in order 0, 1, 2, ..., each once, by the one
-    /// [`GrantTable`](crate::GrantTable) that a domain has. The hypercall fails with an errno;
-    /// any status that is not okay will do for it.
+    /// (`XENMAPSPACE_grant_table`). A [`GrantTable`](crate::GrantTable) asks for 0, 1, 2, ... in
+    /// this order. A frame that has been given out is refused, whoever asks: only a second table
+    /// does. The hypercall fails with an errno; any status that is not okay will do for both.
     fn grant_frame(&self, index: u32) -> Result<NonNull<Words>, GrantStatus>;
 
     /// The most grant frames that the hypervisor allows this domain (`GNTTABOP_query_size`).

@@ -66,12 +66,11 @@ impl Quarantine {
             return 0;
         }
         let before = self.held.len();
-        self.held.retain_mut(|waiting| match waiting.0 {
-            Some(held) if !held.retry() => true,
-            _ => {
-                waiting.0 = None;
-                false
-            }
+        self.held.retain_mut(|waiting| {
+            // Taken out first: what goes home may take its pool along, and a platform that panics
+            // over it must not find the same grant here again.
+            waiting.0 = waiting.0.take().filter(|held| !held.retry());
+            waiting.0.is_some()
         });
         self.wait = (self.wait * 2).min(LONGEST);
         self.next = Some(now + self.wait);

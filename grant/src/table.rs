@@ -127,7 +127,8 @@ pub struct GrantTable(Arc<Inner>);
 
 impl GrantTable {
     /// Takes over the domain's grant table. To be called once for a domain: the frames of the
-    /// table are asked for in order, and no reference is handed out twice.
+    /// table are the first one's that asks, and any other table finds itself full
+    /// ([`claim`](GrantTable::claim) fails).
     pub fn new<M: Memory>(memory: &M) -> GrantTable {
         let memory = memory.clone();
         let most_frames = memory.max_grant_frames() as usize;

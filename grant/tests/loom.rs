@@ -8,20 +8,25 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::thread;
 use xen_grant::{
-    DomId, FramePool, Gfn, GrantStatus, GrantTable, Grantee, Memory, Page, ReadWrite, Words,
+    DomId, Frame, FramePool, Gfn, GrantStatus, GrantTable, Grantee, Memory, Page, ReadWrite, Words,
 };
 
 /// A domain whose pages and grant frames live as long as the process.
 #[derive(Clone)]
 struct Domain {
     table: &'static Words,
+    taken: &'static core::sync::atomic::AtomicBool,
+    pages: &'static core::sync::atomic::AtomicU64,
 }
+
+/// The frame number of a domain's first page.
+const FIRST: u64 = 5;
 
 // SAFETY: everything is leaked, and the test touches the table only as Xen does.
 unsafe impl Memory for Domain {
     fn alloc_page(&self) -> Option<(NonNull<Page>, Gfn)> {
         let page = Box::leak(Box::new(Page([0; 4096])));
-        Some((NonNull::from(page), Gfn(5)))
+        Some((NonNull::from(page), Gfn(FIRST + self.pages.fetch_add(1, Ordering::SeqCst))))
     }
 
     unsafe fn free_page(&self, page: NonNull<Page>, _gfn: Gfn) {
@@ -30,6 +35,9 @@ unsafe impl Memory for Domain {
     }
 
     fn grant_frame(&self, _index: u32) -> Result<NonNull<Words>, GrantStatus> {
+        if self.taken.swap(true, Ordering::SeqCst) {
+            return Err(GrantStatus::GENERAL_ERROR);
+        }
         Ok(NonNull::from(self.table))
     }
 
@@ -41,7 +49,11 @@ unsafe impl Memory for Domain {
 fn domain() -> Domain {
     let words: Vec<AtomicU32> = (0..1024).map(|_| AtomicU32::new(0)).collect();
     let words: Box<[AtomicU32; 1024]> = words.into_boxed_slice().try_into().unwrap();
-    Domain { table: Box::leak(words) }
+    Domain {
+        table: Box::leak(words),
+        taken: Box::leak(Box::default()),
+        pages: Box::leak(Box::default()),
+    }
 }
 
 /// F6: either the revoke succeeds and the peer never gets in, or the peer is in and the revoke
@@ -89,29 +101,169 @@ fn f6_revoke_against_a_peer_that_begins_to_use_the_page() {
     });
 }
 
+/// What the peer wrote while it was in the page is there when the page is ours again.
+#[test]
+fn f6_a_revoke_sees_what_the_peer_wrote() {
+    loom::model(|| {
+        let domain = domain();
+        let pool = FramePool::new(&domain, 1).unwrap();
+        let table = GrantTable::new(&domain);
+        let to = Grantee::new(DomId(7), true);
+        let (granted, _) =
+            table.claim().unwrap().grant::<ReadWrite>(pool.take().unwrap(), &to, 0..0);
+        let entry = &domain.table[granted.number() as usize * 2];
+        let bytes = Arc::new(AtomicU32::new(0));
+        let peer = thread::spawn({
+            let bytes = Arc::clone(&bytes);
+            move || {
+                let now = entry.load(Ordering::Acquire);
+                let used = now | 24;
+                if now & 1 != 0
+                    && entry
+                        .compare_exchange(now, used, Ordering::AcqRel, Ordering::Relaxed)
+                        .is_ok()
+                {
+                    bytes.store(1, Ordering::Relaxed);
+                    entry.fetch_and(!24, Ordering::AcqRel);
+                }
+            }
+        });
+        // No waiting in between: loom takes that for having seen what there is.
+        if let Err(met) = granted.revoke()
+            && let Ok((_frame, _reference)) = met.0.revoke()
+        {
+            assert_eq!(bytes.load(Ordering::Relaxed), 1, "it was in the page, and is out");
+        }
+        peer.join().unwrap();
+        table.sweep();
+        assert_eq!(pool.free(), 1);
+    });
+}
+
+/// A peer that sees the permit sees the frame number, and the bytes that were written before.
+#[test]
+fn f6_a_permit_is_seen_last() {
+    loom::model(|| {
+        let domain = domain();
+        let pool = FramePool::new(&domain, 1).unwrap();
+        let table = GrantTable::new(&domain);
+        let reference = table.claim().unwrap();
+        let at = reference.number() as usize * 2;
+        let entry: &[AtomicU32] = &domain.table[at..at + 2];
+        let bytes = Arc::new(AtomicU32::new(0));
+        let peer = thread::spawn({
+            let bytes = Arc::clone(&bytes);
+            move || {
+                if entry[0].load(Ordering::Acquire) & 1 != 0 {
+                    assert_eq!(entry[1].load(Ordering::Relaxed), FIRST as u32);
+                    assert_eq!(bytes.load(Ordering::Relaxed), 1);
+                }
+            }
+        });
+        bytes.store(1, Ordering::Relaxed);
+        let to = Grantee::new(DomId(7), true);
+        let granted = reference.grant::<ReadWrite>(pool.take().unwrap(), &to, 0..0).0;
+        peer.join().unwrap();
+        drop(granted);
+    });
+}
+
+/// Who gets a page to write has what the others did with their shares of it behind him. A relaxed
+/// atomic stands for their last look at its bytes.
+#[test]
+fn f8_a_frame_is_alone_only_after_the_others_last_look() {
+    loom::model(|| {
+        let pool = FramePool::new(&domain(), 1).unwrap();
+        let mine = pool.take().unwrap().share();
+        let theirs = mine.clone();
+        let looked = Arc::new(AtomicU32::new(0));
+        let other = thread::spawn({
+            let looked = Arc::clone(&looked);
+            move || {
+                looked.store(1, Ordering::Relaxed);
+                drop(theirs);
+            }
+        });
+        if let Ok(mut frame) = mine.try_unshare() {
+            assert_eq!(looked.load(Ordering::Relaxed), 1, "the other one still looks");
+            frame.bytes_mut()[0] = 1;
+        }
+        other.join().unwrap();
+        assert_eq!(pool.free(), 1);
+    });
+}
+
+/// The same through the pool, whichever share goes last.
+#[test]
+fn r8_a_page_comes_out_of_the_pool_after_everybodys_last_look() {
+    loom::model(|| {
+        let pool = FramePool::new(&domain(), 1).unwrap();
+        let share = pool.take().unwrap().share();
+        let looked = Arc::new([AtomicU32::new(0), AtomicU32::new(0)]);
+        let others = [0, 1].map(|who| {
+            let (share, looked) = (share.clone(), Arc::clone(&looked));
+            move || {
+                looked[who].store(1, Ordering::Relaxed);
+                drop(share);
+            }
+        });
+        drop(share);
+        let others = others.map(thread::spawn);
+        if let Some(frame) = pool.take() {
+            assert!(looked.iter().all(|looked| looked.load(Ordering::Relaxed) == 1));
+            drop(frame);
+        }
+        for other in others {
+            other.join().unwrap();
+        }
+        assert_eq!(pool.free(), 1);
+    });
+}
+
+/// Which frames of a pool are out.
+#[derive(Clone)]
+struct Out(Arc<[AtomicU32; 3]>);
+
+impl Out {
+    fn new() -> Out {
+        Out(Arc::new([0; 3].map(AtomicU32::new)))
+    }
+
+    fn mark(&self, frame: Option<Frame>) -> Option<Frame> {
+        let frame = frame?;
+        let at = (frame.gfn().0 - FIRST) as usize;
+        assert_eq!(self.0[at].swap(1, Ordering::Relaxed), 0, "somebody else has this frame");
+        Some(frame)
+    }
+
+    fn give_back(&self, frame: Option<Frame>) {
+        if let Some(frame) = frame {
+            // Its last user's: a store that the next one must see.
+            self.0[(frame.gfn().0 - FIRST) as usize].store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Takes two frames and returns them in the order in which they came.
+fn take_two(pool: FramePool, out: Out) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        let first = out.mark(pool.take());
+        let second = out.mark(pool.take());
+        out.give_back(first);
+        out.give_back(second);
+    })
+}
+
 /// Two threads take and return frames; nobody gets a frame that another one has.
 #[test]
 fn r12_the_pool_hands_out_each_frame_once() {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(3);
     model.check(|| {
-        let pool = FramePool::new(&domain(), 2).unwrap();
-        let other = thread::spawn({
-            let pool = pool.clone();
-            move || {
-                let first = pool.take();
-                let second = pool.take();
-                drop(first);
-                drop(second);
-            }
-        });
-        let mut mine = pool.take();
-        if let Some(frame) = &mut mine {
-            frame.bytes_mut()[0] = 1;
-        }
-        drop(mine);
-        let again = pool.take();
-        drop(again);
+        let (pool, out) = (FramePool::new(&domain(), 2).unwrap(), Out::new());
+        let other = take_two(pool.clone(), out.clone());
+        out.give_back(out.mark(pool.take()));
+        out.give_back(out.mark(pool.take()));
         other.join().unwrap();
         assert_eq!(pool.free(), 2);
     });
@@ -123,19 +275,10 @@ fn r12_the_pool_hands_out_each_frame_once_several_at_a_time() {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(3);
     model.check(|| {
-        let pool = FramePool::new(&domain(), 3).unwrap();
-        let other = thread::spawn({
-            let pool = pool.clone();
-            move || {
-                let first = pool.take();
-                let second = pool.take();
-                drop(first);
-                drop(second);
-            }
-        });
-        for mut frame in pool.take_many(2) {
-            frame.bytes_mut()[0] = 1;
-        }
+        let (pool, out) = (FramePool::new(&domain(), 3).unwrap(), Out::new());
+        let other = take_two(pool.clone(), out.clone());
+        let mine: Vec<_> = pool.take_many(2).map(|frame| out.mark(Some(frame))).collect();
+        mine.into_iter().for_each(|frame| out.give_back(frame));
         other.join().unwrap();
         assert_eq!(pool.free(), 3);
         assert_eq!(pool.take_many(4).count(), 3);

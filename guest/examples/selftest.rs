@@ -327,6 +327,7 @@ mod selftest {
         let frame = pool.take().ok_or("no frame")?;
         // More references than one frame of the table has.
         let mut references = table.claim_many(1000).map_err(|error| format!("{error}"))?;
+        ensure!(GrantTable::new(&xen).claim().is_err());
         let reference = references.pop().ok_or("no reference")?;
         let here = GrantedPage::new(frame, reference, &grantee);
         ensure!(here.number() >= 512);

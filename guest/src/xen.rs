@@ -111,7 +111,7 @@ impl Xen {
 
 // SAFETY: pages come zeroed out of the map of free pages, which gives each to one taker; virtual
 // addresses are physical ones. A grant frame is put into the window, to which nothing else points,
-// and stays there.
+// once, and stays there.
 unsafe impl Memory for Xen {
     fn alloc_page(&self) -> Option<(NonNull<Page>, Gfn)> {
         memory::take_page()
@@ -127,6 +127,7 @@ unsafe impl Memory for Xen {
             use_version_1()?;
         }
         memory::map_xen_page(abi::XENMAPSPACE_GRANT_TABLE, index.into())
+            .inspect_err(|errno| log::error!("grant frame {index} cannot be mapped: {errno}"))
             .map_err(|_| GrantStatus::NO_SPACE)
     }
 

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::ptr::NonNull;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use xen_grant::{Frame, FramePool, Gfn, GrantStatus, Memory, Page, Words};
@@ -11,14 +10,17 @@ use xen_netfront::header::MacAddr;
 use xen_netfront::netif::{Capabilities, Linear, Netif, Permit, RxOf, Stats, slots};
 
 /// A machine that has memory and no grants.
-#[derive(Clone, Default)]
-struct Arena(Arc<AtomicU64>);
+#[derive(Clone)]
+struct Arena;
+
+/// Pages made so far.
+static PAGES: AtomicU64 = AtomicU64::new(0);
 
 // SAFETY: a page is a zeroed box that nobody else has, numbered once. There are no grant frames.
 unsafe impl Memory for Arena {
     fn alloc_page(&self) -> Option<(NonNull<Page>, Gfn)> {
         let page = Box::leak(Box::new(Page([0; 4096])));
-        Some((NonNull::from(page), Gfn(self.0.fetch_add(1, Ordering::Relaxed))))
+        Some((NonNull::from(page), Gfn(PAGES.fetch_add(1, Ordering::Relaxed))))
     }
 
     unsafe fn free_page(&self, page: NonNull<Page>, _gfn: Gfn) {
@@ -37,7 +39,7 @@ unsafe impl Memory for Arena {
 
 /// A pool of pages.
 pub fn pool(pages: usize) -> FramePool {
-    FramePool::new(&Arena::default(), pages).unwrap()
+    FramePool::new(&Arena, pages).unwrap()
 }
 
 /// Pages.

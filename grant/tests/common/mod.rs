@@ -16,12 +16,16 @@ pub const READ_ONLY: u32 = 4;
 pub const READING: u32 = 8;
 pub const WRITING: u32 = 16;
 
+/// No two pages of the program have the same number, whichever domain's they are.
+static NEXT_GFN: AtomicUsize = AtomicUsize::new(1000);
+
 #[derive(Clone)]
 pub struct Domain(Arc<Inner>);
 
 struct Inner {
     pages: Mutex<HashMap<u64, usize>>,
-    next_gfn: AtomicUsize,
+    /// For a domain that numbers its pages on its own.
+    next_gfn: Option<AtomicUsize>,
     budget: AtomicUsize,
     frames: Mutex<Vec<usize>>,
     most_frames: u32,
@@ -32,13 +36,19 @@ struct Inner {
 
 impl Domain {
     pub fn new(pages: usize, most_frames: u32) -> Domain {
-        Domain::starting_at(pages, most_frames, 1000)
+        Domain::numbered(pages, most_frames, None)
     }
 
+    /// A domain whose frame numbers begin at `gfn`; the caller sees to it that no other domain has
+    /// the same.
     pub fn starting_at(pages: usize, most_frames: u32, gfn: usize) -> Domain {
+        Domain::numbered(pages, most_frames, Some(AtomicUsize::new(gfn)))
+    }
+
+    fn numbered(pages: usize, most_frames: u32, next_gfn: Option<AtomicUsize>) -> Domain {
         Domain(Arc::new(Inner {
             pages: Mutex::default(),
-            next_gfn: AtomicUsize::new(gfn),
+            next_gfn,
             budget: AtomicUsize::new(pages),
             frames: Mutex::default(),
             most_frames,
@@ -72,7 +82,8 @@ impl Domain {
         self.word(gref, word).load(Ordering::SeqCst)
     }
 
-    /// The peer begins to use a granted page: Xen checks the entry and sets the bits.
+    /// The peer begins to use a granted page: Xen checks the entry, sets the bits, and finds the
+    /// page.
     pub fn begin(&self, peer: DomId, gref: u32, write: bool) -> bool {
         let used = if write { READING | WRITING } else { READING };
         self.word(gref, 0)
@@ -83,6 +94,10 @@ impl Domain {
                 allowed.then_some(now | used)
             })
             .is_ok()
+            && (self.granted_page(gref).is_some() || {
+                self.end(gref);
+                false
+            })
     }
 
     /// The peer's use ends.
@@ -90,20 +105,25 @@ impl Domain {
         self.word(gref, 0).fetch_and(!(READING | WRITING), Ordering::SeqCst);
     }
 
-    fn page(&self, gfn: u64) -> *mut u8 {
-        self.0.pages.lock().unwrap()[&gfn] as *mut u8
+    fn page(&self, gfn: u64) -> Option<*mut u8> {
+        self.0.pages.lock().unwrap().get(&gfn).map(|page| *page as *mut u8)
+    }
+
+    /// The page that a reference grants.
+    fn granted_page(&self, gref: u32) -> Option<*mut u8> {
+        self.page(u64::from(self.entry(gref, 1)))
     }
 
     /// What a peer that may read the page would see of it now.
     pub fn dump(&self, gref: u32) -> Vec<u8> {
-        let page = self.page(u64::from(self.entry(gref, 1)));
+        let page = self.granted_page(gref).expect("a page of this domain");
         // SAFETY: the page is granted, so its owner has no reference to its bytes.
         unsafe { std::slice::from_raw_parts(page, 4096) }.to_vec()
     }
 
     /// A peer that may write the page does.
     pub fn scribble(&self, gref: u32, value: u8) {
-        let page = self.page(u64::from(self.entry(gref, 1)));
+        let page = self.granted_page(gref).expect("a page of this domain");
         // SAFETY: as above.
         unsafe { std::slice::from_raw_parts_mut(page, 4096) }.fill(value);
     }
@@ -118,8 +138,8 @@ impl Drop for Inner {
     }
 }
 
-// SAFETY: pages come zeroed from the allocator and stay until freed; grant frames live as long as
-// the domain; nobody else in this process touches either but the "peer" of the tests, when the
+// SAFETY: pages come zeroed from the allocator and stay until freed, each with a number of its own;
+// grant frames live as long as the domain and are given out once; nobody else in this process touches either but the "peer" of the tests, when the
 // page is granted.
 unsafe impl Memory for Domain {
     fn alloc_page(&self) -> Option<(NonNull<Page>, Gfn)> {
@@ -129,7 +149,8 @@ unsafe impl Memory for Domain {
             .ok()?;
         // SAFETY: a page has a size.
         let page = NonNull::new(unsafe { alloc_zeroed(Layout::new::<Page>()) })?.cast::<Page>();
-        let gfn = self.0.next_gfn.fetch_add(1, Ordering::SeqCst) as u64;
+        let numbers = self.0.next_gfn.as_ref().unwrap_or(&NEXT_GFN);
+        let gfn = numbers.fetch_add(1, Ordering::SeqCst) as u64;
         self.0.pages.lock().unwrap().insert(gfn, page.as_ptr().expose_provenance());
         Some((page, Gfn(gfn)))
     }
@@ -144,7 +165,10 @@ unsafe impl Memory for Domain {
 
     fn grant_frame(&self, index: u32) -> Result<NonNull<Words>, GrantStatus> {
         let mut frames = self.0.frames.lock().unwrap();
-        assert_eq!(index as usize, frames.len(), "asked for in order");
+        assert!(index as usize <= frames.len(), "asked for in order");
+        if frames.len() > index as usize {
+            return Err(GrantStatus::GENERAL_ERROR);
+        }
         let frame = Box::into_raw(Box::new([const { AtomicU32::new(0) }; 1024]));
         if index == 0 {
             // SAFETY: just made.
@@ -169,7 +193,7 @@ unsafe impl ForeignMemory for Domain {
             return Err(GrantStatus::GENERAL_ERROR);
         }
         self.0.mapped.fetch_add(1, Ordering::SeqCst);
-        let page = self.page(u64::from(self.entry(gref, 1)));
+        let page = self.granted_page(gref).unwrap();
         Ok(Mapping { words: NonNull::new(page.cast()).unwrap(), handle: gref })
     }
 
@@ -186,12 +210,15 @@ unsafe impl ForeignMemory for Domain {
                 continue;
             }
             let at = |end: CopyEnd| match end {
-                CopyEnd::Own { gfn, offset } => (self.page(gfn.0), usize::from(offset)),
+                CopyEnd::Own { gfn, offset } => Some((self.page(gfn.0)?, usize::from(offset))),
                 CopyEnd::Foreign { gref, offset, .. } => {
-                    (self.page(u64::from(self.entry(gref, 1))), usize::from(offset))
+                    Some((self.granted_page(gref)?, usize::from(offset)))
                 }
             };
-            let ((from, source), (to, dest)) = (at(op.source), at(op.dest));
+            let (Some((from, source)), Some((to, dest))) = (at(op.source), at(op.dest)) else {
+                op.status = GrantStatus::BAD_PAGE;
+                continue;
+            };
             let len = usize::from(op.len);
             assert!(source + len <= 4096 && dest + len <= 4096);
             // SAFETY: within the page.

@@ -77,14 +77,20 @@ pub fn words_place(words: NonNull<Words>) -> Gfn {
     Gfn(words.addr().get() as u64 / PAGE)
 }
 
-/// Puts a page that Xen owns into the window, for good.
+/// Puts a page that Xen owns into the window, for good. A page that is there already is refused:
+/// Xen would take it away from where it is.
 pub fn map_xen_page(space: u32, index: u64) -> Result<NonNull<Words>, Errno> {
+    const EEXIST: Errno = Errno(17);
     const ENOSPC: Errno = Errno(28);
+    let mut mapped = XEN_PAGES.lock();
+    if mapped.iter().any(|page| (page.space, page.index) == (space, index)) {
+        return Err(EEXIST);
+    }
     let place = take_place().ok_or(ENOSPC)?;
     // SAFETY: the place is free and has no memory.
     match unsafe { hypercall::add_to_physmap(space, index, place.0) } {
         Ok(()) => {
-            XEN_PAGES.lock().push(XenPage { space, index, place });
+            mapped.push(XenPage { space, index, place });
             Ok(place_words(place))
         }
         Err(errno) => {

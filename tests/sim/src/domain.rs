@@ -42,10 +42,10 @@ pub(crate) struct DomainInner {
 }
 
 impl DomainInner {
-    pub(crate) fn new(id: DomId, base: u64, config: DomainConfig) -> Arc<DomainInner> {
+    pub(crate) fn new(id: DomId, config: DomainConfig) -> Arc<DomainInner> {
         Arc::new(DomainInner {
             id,
-            memory: Mutex::new(MemState::new(id, base, config.pages, config.max_grant_frames)),
+            memory: Mutex::new(MemState::new(id, config.pages, config.max_grant_frames)),
             maps: Mutex::default(),
             faults: Mutex::default(),
             counters: Counters::default(),

@@ -127,7 +127,6 @@ pub(crate) struct HostInner {
     chaos: Mutex<Chaos>,
     costs: RwLock<Costs>,
     domains: RwLock<BTreeMap<u16, Arc<DomainInner>>>,
-    created: AtomicU64,
     violations: Mutex<Vec<Violation>>,
     pub(crate) events: Mutex<Events>,
     pub(crate) store: Mutex<StoreState>,
@@ -230,7 +229,6 @@ impl Host {
             chaos: Mutex::default(),
             costs: RwLock::default(),
             domains: RwLock::default(),
-            created: AtomicU64::new(0),
             violations: Mutex::default(),
             events: Mutex::default(),
             store: Mutex::default(),
@@ -273,13 +271,7 @@ impl Host {
     pub fn add_domain_with(&self, id: DomId, config: DomainConfig) -> Domain {
         let me = {
             let mut domains = self.inner.domains.write().unwrap_or_else(PoisonError::into_inner);
-            // Every domain numbers its frames from somewhere else, so that a frame number in the
-            // wrong domain is no frame at all.
-            let first = || {
-                let earlier = self.inner.created.fetch_add(1, Ordering::Relaxed);
-                0x1_0000 * (1 + earlier % 0xfff0)
-            };
-            domains.entry(id.0).or_insert_with(|| DomainInner::new(id, first(), config)).clone()
+            domains.entry(id.0).or_insert_with(|| DomainInner::new(id, config)).clone()
         };
         lock(&self.inner.events).add(id);
         let domain = Domain { host: self.inner.clone(), me };

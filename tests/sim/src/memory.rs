@@ -15,11 +15,13 @@
 //! read-modify-writes of the whole first word, and takes the marks away when the last use ends.
 //! While an entry is in use, further uses go to the same page, whatever the second word says now.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use xen_grant::{DomId, Gfn, GrantStatus};
 
+use crate::host::lock;
 use crate::page::SimPage;
 use crate::violation::Violation;
 
@@ -39,6 +41,8 @@ pub const ENTRIES_PER_FRAME: usize = 512;
 pub const RESERVED_ENTRIES: u32 = 8;
 /// What the toolstack leaves in the console and xenstore entries: in use by domain 0.
 const TOOLSTACK_FLAGS: u32 = GTF_PERMIT_ACCESS | GTF_READING | GTF_WRITING;
+/// No frame has a smaller number: a small one is rather an index or a reference gone astray.
+const FIRST_GFN: u64 = 0x1_0000;
 /// Xen gives up on an entry that changes under it.
 const SET_STATUS_TRIES: u32 = 5;
 
@@ -75,10 +79,40 @@ impl Entry {
     }
 }
 
+/// Which frame numbers the domains of this program have: first number and how many. Every domain
+/// numbers its frames from somewhere else, whatever host it is on, so that a frame number in the
+/// wrong domain is no frame at all.
+static NUMBERS: Mutex<BTreeMap<u64, u64>> = Mutex::new(BTreeMap::new());
+
+/// The frame numbers of a domain, its own until dropped.
+struct Numbers(u64);
+
+impl Numbers {
+    fn take(count: u32) -> Numbers {
+        let mut taken = lock(&NUMBERS);
+        let count = u64::from(count.max(1));
+        let mut first = FIRST_GFN;
+        for (&at, &len) in &*taken {
+            if at - first >= count {
+                break;
+            }
+            first = at + len;
+        }
+        taken.insert(first, count);
+        Numbers(first)
+    }
+}
+
+impl Drop for Numbers {
+    fn drop(&mut self) {
+        lock(&NUMBERS).remove(&self.0);
+    }
+}
+
 /// A domain's memory.
 pub(crate) struct MemState {
     id: DomId,
-    base: u64,
+    base: Numbers,
     frames: Vec<Option<Arc<SimPage>>>,
     free: Vec<u32>,
     pub(crate) max_grant_frames: u32,
@@ -91,11 +125,10 @@ pub(crate) struct MemState {
 }
 
 impl MemState {
-    /// `base` is the number of the first frame; `pages` is how many there are.
-    pub(crate) fn new(id: DomId, base: u64, pages: u32, max_grant_frames: u32) -> MemState {
+    pub(crate) fn new(id: DomId, pages: u32, max_grant_frames: u32) -> MemState {
         MemState {
             id,
-            base,
+            base: Numbers::take(pages),
             frames: vec![None; pages as usize],
             free: (0..pages).rev().collect(),
             max_grant_frames,
@@ -110,12 +143,12 @@ impl MemState {
         let index = self.free.pop()?;
         let page = SimPage::new();
         self.frames[index as usize] = Some(page.clone());
-        Some((page, Gfn(self.base + u64::from(index))))
+        Some((page, Gfn(self.base.0 + u64::from(index))))
     }
 
     /// The page with this number, if it is allocated.
     pub(crate) fn frame(&self, gfn: Gfn) -> Option<&Arc<SimPage>> {
-        let index = usize::try_from(gfn.0.checked_sub(self.base)?).ok()?;
+        let index = usize::try_from(gfn.0.checked_sub(self.base.0)?).ok()?;
         self.frames.get(index)?.as_ref()
     }
 
@@ -143,7 +176,7 @@ impl MemState {
         if !check(page) {
             return Err(Violation::FreedMismatch { domain, gfn });
         }
-        let index = (gfn.0 - self.base) as usize;
+        let index = (gfn.0 - self.base.0) as usize;
         self.frames[index] = None;
         self.free.push(index as u32);
         if let Some(gref) = self.user_of(gfn) {

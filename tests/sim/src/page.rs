@@ -202,9 +202,9 @@ impl Drop for SimPage {
     }
 }
 
-// SAFETY: pages are zeroed at allocation, numbered by the domain's own arena, and given to nobody
-// else until they are freed. Grant frames belong to the domain's state, which every clone of the
-// handle keeps alive.
+// SAFETY: pages are zeroed at allocation and given to nobody else until they are freed; no other
+// domain of this program has their numbers (`Numbers`). Grant frames belong to the domain's state,
+// which every clone of the handle keeps alive, and are added once each.
 unsafe impl Memory for Domain {
     fn alloc_page(&self) -> Option<(NonNull<Page>, Gfn)> {
         let (page, gfn) = self.take_frame()?;
