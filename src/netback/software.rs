@@ -27,7 +27,7 @@ pub(super) fn fill(
     pool: &FramePool,
     stats: &mut Stats,
 ) -> Result<RxPacket, Refused> {
-    let (field, value) = checksum::blank_value(&packet).ok_or(Refused::Offload)?;
+    let (field, value) = checksum::blank_value(&packet).map_err(|_| Refused::Offload)?;
     let mut filled = RxPacket::new();
     filled.meta = packet.meta;
     filled.meta.checksum = Checksum::Complete;
