@@ -15,7 +15,7 @@
 use core::mem::offset_of;
 use core::ops::Range;
 
-use super::{Icmp, Layout, Pieces, Protocol, Tcp, U16, Udp, Unclear, ViewMut};
+use super::{EtherType, Icmp, Layout, Pieces, Protocol, Tcp, U16, Udp, Unclear, ViewMut};
 use crate::buffer::{Checksum, Packet, View};
 
 pub use super::sum::Sum;
@@ -36,11 +36,23 @@ pub enum Verdict {
 /// Why a blank checksum can't be filled in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotFilled {
-    /// There is none: the packet is not TCP or UDP over IP, it is a fragment, or its UDP says that
-    /// it has none. The packet may go without being called blank.
+    /// There is none: ARP, a fragment of an IP packet, UDP over IPv4 that says so. The packet may
+    /// go without being called blank.
     None,
+    /// It is neither TCP nor UDP over IP, so nobody knows where it is.
+    Unknown,
     /// The packet's headers make no sense.
     Unclear(Unclear),
+}
+
+impl core::fmt::Display for NotFilled {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            NotFilled::None => f.write_str("the packet has no transport checksum"),
+            NotFilled::Unknown => f.write_str("the packet is neither TCP nor UDP over IP"),
+            NotFilled::Unclear(unclear) => unclear.fmt(f),
+        }
+    }
 }
 
 /// Fills in the checksum of a packet of TCP or UDP over IPv4 or IPv6 whose state is
@@ -56,14 +68,24 @@ pub fn fill_blank<V: ViewMut>(packet: &mut Packet<V>) -> Option<()> {
     Some(())
 }
 
+/// Makes a packet one that is not blank: its checksum filled in, or known to be none; that is
+/// [`Checksum::Unknown`] then, and the packet as it was.
+pub(crate) fn settle_blank<V: ViewMut>(packet: &mut Packet<V>) -> Result<(), NotFilled> {
+    packet.meta.checksum = match blank_value(packet) {
+        Ok((field, value)) => {
+            write_at(packet, field, value);
+            Checksum::Complete
+        }
+        Err(NotFilled::None) => Checksum::Unknown,
+        Err(why) => return Err(why),
+    };
+    Ok(())
+}
+
 /// What [`fill_blank`] would write, for a packet that is not to be written in place: the place in
 /// the packet, which may lie in two fragments, and the checksum.
 pub fn blank_value<V: View>(packet: &Packet<V>) -> Result<(usize, u16), NotFilled> {
-    let layout = Layout::of(packet).map_err(NotFilled::Unclear)?;
-    let place = Place::of(packet.fragments(), &layout).map_err(NotFilled::Unclear)?;
-    let has_one =
-        |place: &Place| place.can_be_blank() && !place.is_none(packet.fragments(), &layout);
-    let place = place.filter(has_one).ok_or(NotFilled::None)?;
+    let (_, place) = Place::of_blank(packet.fragments(), packet.len())?;
     let value = place.sum(packet, Sum::default()).checksum();
     if place.protocol == Protocol::UDP && value == 0 {
         // RFC 768: 0 would mean that there is none.
@@ -115,6 +137,22 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// The place of a checksum that is blank, in a packet of `len` bytes that begins with these.
+    #[inline]
+    pub(crate) fn of_blank<P: Pieces + ?Sized>(
+        bytes: &P,
+        len: usize,
+    ) -> Result<(Layout, Place), NotFilled> {
+        let layout = Layout::at_start(bytes, len).map_err(NotFilled::Unclear)?;
+        let is_part = layout.ip.is_some_and(|ip| ip.part.is_some());
+        let place = Place::of(bytes, &layout).map_err(NotFilled::Unclear)?;
+        match place.filter(Place::can_be_blank) {
+            Some(place) if !place.is_none(bytes, &layout) => Ok((layout, place)),
+            None if !is_part && layout.kind != EtherType::ARP => Err(NotFilled::Unknown),
+            Some(_) | None => Err(NotFilled::None),
+        }
+    }
+
     /// `None` if the packet has no field for it, or is not whole.
     #[inline]
     pub(crate) fn of<P: Pieces + ?Sized>(

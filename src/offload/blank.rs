@@ -28,14 +28,19 @@ pub fn pseudo_sum<V: View>(packet: &Packet<V>) -> Result<u16, Refusal> {
 /// size and without a blank checksum, and whose data the caller believes in. Refused, it is as it
 /// was.
 pub fn make_blank<V: ViewMut>(packet: &mut Packet<V>) -> Result<(), Refusal> {
+    let (field, value) = blank_field(packet)?;
+    write_at(packet, field, value);
+    packet.meta.checksum = Checksum::Blank;
+    Ok(())
+}
+
+/// What [`make_blank`] would write, and where, for a packet that is not to be written in place.
+pub(crate) fn blank_field<V: View>(packet: &Packet<V>) -> Result<(usize, u16), Refusal> {
     let at = Layout::of_packet(packet)?;
     if packet.meta.gso.is_some_and(|gso| gso.kind != at.kind) {
         return Err(Refusal::NotTcp);
     }
-    let value = at.blank(at.data())?;
-    write_at(packet, at.tcp + offset_of!(Tcp, checksum), value);
-    packet.meta.checksum = Checksum::Blank;
-    Ok(())
+    Ok((at.tcp + offset_of!(Tcp, checksum), at.blank(at.data())?))
 }
 
 /// For a stack that computes no checksum of TCP and UDP and leaves zeros: makes the checksum of a

@@ -107,12 +107,31 @@ pub struct Segments<V> {
     copied: Copied,
 }
 
+/// What a packet will be cut into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// How many segments.
+    pub segments: usize,
+    /// Bytes of the longest, with all headers.
+    pub longest: usize,
+}
+
 impl<V: Piece> Segments<V> {
+    /// Looks at a packet that carries a GSO size, without taking it.
+    pub fn plan(packet: &Packet<V>) -> Result<Plan, Refusal> {
+        let (at, size) = check(packet)?;
+        let longest = at.payload + size.min(at.data());
+        Ok(Plan { segments: count(at.data(), size), longest })
+    }
+
     /// Looks at a packet that carries a GSO size. If it can't be cut, it comes back as it was.
     ///
     /// A packet whose data fits one segment becomes that segment.
     pub fn new(mut packet: Packet<V>, sums: Sums) -> Result<Segments<V>, (Refusal, Packet<V>)> {
-        let (template, at, size) = match check(&packet) {
+        let checked = check(&packet).and_then(|(at, size)| {
+            Ok((front(&packet, at.payload).ok_or(Refusal::Headers)?, at, size))
+        });
+        let (template, at, size) = match checked {
             Ok(checked) => checked,
             Err(refusal) => return Err((refusal, packet)),
         };
@@ -338,8 +357,8 @@ fn count(data: usize, size: usize) -> usize {
     data.div_ceil(size.max(1)).max(1)
 }
 
-/// Whether a packet can be cut; its headers, where they are, and the data of a segment.
-fn check<V: Piece>(packet: &Packet<V>) -> Result<([u8; MAX_HEADERS], Layout, usize), Refusal> {
+/// Whether a packet can be cut; where its headers are, and the data of a segment.
+fn check<V: Piece>(packet: &Packet<V>) -> Result<(Layout, usize), Refusal> {
     let gso = packet.meta.gso.ok_or(Refusal::NotGso)?;
     let at = Layout::of_packet(packet)?;
     if at.kind != gso.kind {
@@ -356,8 +375,11 @@ fn check<V: Piece>(packet: &Packet<V>) -> Result<([u8; MAX_HEADERS], Layout, usi
     if at.extensions.has(Extensions::AUTHENTICATION) {
         return Err(Refusal::Authenticated);
     }
+    if at.payload > MAX_HEADERS {
+        return Err(Refusal::Headers);
+    }
     at.blank(0)?;
-    Ok((front(packet, at.payload).ok_or(Refusal::Headers)?, at, size))
+    Ok((at, size))
 }
 
 /// Narrows fragments to `len` bytes after the first `skip`.

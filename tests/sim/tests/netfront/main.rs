@@ -15,6 +15,7 @@ mod queues;
 #[path = "../raw_backend/mod.rs"]
 mod raw_backend;
 mod receive;
+mod shapes;
 mod silence;
 mod software;
 mod transmit;
