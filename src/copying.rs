@@ -17,10 +17,11 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use crate::buffer::{Block, Checksum, HeapBlock, Meta, Packet, TxBuf, TxPacket, View};
+use crate::buffer::{Block, HeapBlock, Meta, Packet, TxBuf, TxPacket, View};
 use crate::features::Features;
-use crate::header::{ETHERNET_HEADER, MacAddr, checksum};
-use crate::netif::{Capabilities, Linear, Netif, Permit, RxOf, Stats, slots};
+use crate::header::checksum::settle_blank;
+use crate::header::{ETHERNET_HEADER, MacAddr};
+use crate::netif::{Capabilities, Linear, Netif, Permit, RxOf, Stats, Unsendable, slots};
 use crate::offload::{Segments, Sums, make_blank};
 use crate::wire::{MAX_PACKET, MAX_SLOTS};
 
@@ -168,33 +169,44 @@ impl<Io: RawIo> Copying<Io> {
         }
     }
 
-    /// Makes a packet the next frame, or begins to cut it.
-    fn begin(&mut self, mut packet: TxPacket<HeapBlock>) {
-        let (len, features) = (packet.len(), self.features());
-        let is_blank = |packet: &TxPacket<HeapBlock>| packet.meta.checksum == Checksum::Blank;
-        let (max, ready) = match packet.meta.gso {
-            Some(gso) if !features.takes_gso(gso.kind) => {
-                match Segments::new(packet, Sums::Fill) {
-                    Ok(segments) => self.segments = Some(segments),
-                    Err(_) => self.stats.tx_dropped += 1,
-                }
-                return;
-            }
-            Some(_) => (MAX_PACKET, is_blank(&packet) || make_blank(&mut packet).is_ok()),
-            None => {
-                let as_it_is = !is_blank(&packet) || features.takes_blank(packet.head());
-                (self.max_frame(), as_it_is || checksum::fill_blank(&mut packet).is_some())
-            }
-        };
+    /// Makes a packet as `io` takes it, but for what is done when it is its turn: cut, or put in one
+    /// piece.
+    fn prepare(&self, packet: &mut TxPacket<HeapBlock>) -> Result<(), Unsendable> {
+        let len = packet.len();
+        if len < ETHERNET_HEADER {
+            return Err(Unsendable::TooShort);
+        }
+        if self.is_to_be_cut(packet) {
+            let plan = Segments::plan(packet).map_err(Unsendable::Gso)?;
+            return if plan.longest > self.max_frame() { Err(Unsendable::TooLong) } else { Ok(()) };
+        }
+        if packet.meta.gso.is_some() {
+            return make_blank(packet).map_err(Unsendable::Gso);
+        }
+        if len > self.max_frame() {
+            return Err(Unsendable::TooLong);
+        }
+        if !self.features().takes_packet(packet) {
+            settle_blank(packet).map_err(Unsendable::Checksum)?;
+        }
+        Ok(())
+    }
+
+    fn is_to_be_cut(&self, packet: &TxPacket<HeapBlock>) -> bool {
+        packet.meta.gso.is_some()
+            && (packet.len() > MAX_PACKET || !self.features().takes_packet(packet))
+    }
+
+    /// Makes a packet the next frame, or begins to cut it. It is as `io` takes it.
+    fn begin(&mut self, packet: TxPacket<HeapBlock>) {
         let meta = packet.meta;
-        let frame = if ready && (ETHERNET_HEADER..=max).contains(&len) {
-            self.in_one_piece(packet)
+        if self.is_to_be_cut(&packet) {
+            self.segments = Segments::new(packet, Sums::Fill).ok();
+            self.stats.tx_dropped += u64::from(self.segments.is_none());
+        } else if let Some(buf) = self.in_one_piece(packet) {
+            self.frame = Some((buf, meta));
         } else {
-            None
-        };
-        match frame {
-            Some(buf) => self.frame = Some((buf, meta)),
-            None => self.stats.tx_dropped += 1,
+            self.stats.tx_dropped += 1;
         }
     }
 
@@ -349,14 +361,13 @@ pub struct CopyingPermit<'a, Io> {
 impl<Io: RawIo> Permit for CopyingPermit<'_, Io> {
     type Block = HeapBlock;
 
-    fn send(&mut self, packet: TxPacket<HeapBlock>) {
-        // No fragments are no packet, and take a slot lest they be without bound.
-        let Some(left) = self.slots.checked_sub(slots(&packet).max(1)) else {
-            self.device.stats.tx_dropped += 1;
-            return;
-        };
-        self.slots = left;
+    fn send(&mut self, mut packet: TxPacket<HeapBlock>) -> Result<(), Unsendable> {
+        let left = self.slots.checked_sub(slots(&packet)).ok_or(Unsendable::TooManyFragments);
+        let left = self.device.prepare(&mut packet).and(left);
+        self.device.stats.tx_dropped += u64::from(left.is_err());
+        self.slots = left?;
         self.device.packets.push_back(packet);
         self.device.drain();
+        Ok(())
     }
 }

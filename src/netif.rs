@@ -41,7 +41,9 @@
 mod linear;
 
 use crate::buffer::{Block, Packet, RxPacket, TxBuf, TxPacket};
+use crate::header::checksum::NotFilled;
 use crate::header::{ETHERNET_HEADER, MacAddr};
+use crate::offload::Refusal;
 
 pub use linear::Linear;
 
@@ -116,19 +118,16 @@ pub trait Netif {
     }
 
     /// Sends a packet whose fragments come from [`alloc`](Netif::alloc) or were received, Ethernet
-    /// header first; gives it back if there is no room now.
+    /// header first, cut anywhere; gives it back if there is no room now, and refuses one that it
+    /// can't send.
     ///
-    /// A packet that the device can never send (shorter than an Ethernet header, too long, too many
-    /// fragments) is dropped and counted. What the peer does not do is done here, in software: a
-    /// blank checksum filled in, a large packet cut into segments.
+    /// What the peer does not do is done here, in software: a blank checksum filled in, a large
+    /// packet cut into segments.
     #[inline]
-    fn send(&mut self, packet: TxOf<Self>) -> Result<(), TxOf<Self>> {
+    fn send(&mut self, packet: TxOf<Self>) -> Result<(), SendError<TxOf<Self>>> {
         match self.reserve(slots(&packet)) {
-            Some(mut permit) => {
-                permit.send(packet);
-                Ok(())
-            }
-            None => Err(packet),
+            Some(mut permit) => Ok(permit.send(packet)?),
+            None => Err(SendError::Full(packet)),
         }
     }
 
@@ -160,7 +159,7 @@ pub trait Netif {
         let filled = fill(bytes);
         if is_frame(filled, size)? {
             buf.truncate(filled);
-            permit.send_single(buf);
+            permit.send_single(buf)?;
         }
         Ok(())
     }
@@ -173,14 +172,14 @@ pub trait Permit {
     /// The device's memory.
     type Block: Block;
 
-    /// Sends a packet; nothing can fail. It must need no more slots than are left of those
-    /// reserved: one that does, or that the device can never send, is dropped and counted.
-    fn send(&mut self, packet: TxPacket<Self::Block>);
+    /// Sends a packet: there is room. It must need no more slots than are left of those reserved.
+    /// One that does, or that the device can't send, is gone and counted, and the error says why.
+    fn send(&mut self, packet: TxPacket<Self::Block>) -> Result<(), Unsendable>;
 
     /// Sends a packet of one fragment.
     #[inline]
-    fn send_single(&mut self, buf: TxBuf<Self::Block>) {
-        self.send(buf.into());
+    fn send_single(&mut self, buf: TxBuf<Self::Block>) -> Result<(), Unsendable> {
+        self.send(buf.into())
     }
 }
 
@@ -189,6 +188,82 @@ pub trait Permit {
 pub fn slots<V>(packet: &Packet<V>) -> usize {
     packet.fragments().len() + usize::from(packet.meta.gso.is_some())
 }
+
+/// Why a packet was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendError<P> {
+    /// No room now: here it is again. Try when the device has made progress.
+    Full(P),
+    /// It can't be sent, and is gone and counted.
+    Refused(Unsendable),
+}
+
+impl<P> SendError<P> {
+    /// The packet, if it can be sent later.
+    pub fn into_packet(self) -> Option<P> {
+        match self {
+            SendError::Full(packet) => Some(packet),
+            SendError::Refused(_) => None,
+        }
+    }
+}
+
+impl<P> From<Unsendable> for SendError<P> {
+    #[inline]
+    fn from(why: Unsendable) -> SendError<P> {
+        SendError::Refused(why)
+    }
+}
+
+impl<P> core::fmt::Display for SendError<P> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            SendError::Full(_) => f.write_str("no room in the transmit queue"),
+            SendError::Refused(why) => why.fmt(f),
+        }
+    }
+}
+
+impl<P: core::fmt::Debug> core::error::Error for SendError<P> {}
+
+/// Why a device can't send a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsendable {
+    /// Shorter than an Ethernet header.
+    TooShort,
+    /// Longer than the MTU allows and not to be cut, or to be cut into segments that are.
+    TooLong,
+    /// More fragments than are left of those reserved, or than the peer takes and a page holds.
+    TooManyFragments,
+    /// Its checksum is blank, and can't be filled in.
+    Checksum(NotFilled),
+    /// It is to be cut, and can't be.
+    Gso(Refusal),
+    /// The peer does not cut it, and what was reserved has no room for its segments:
+    /// [`Netif::send`] has.
+    NoGso,
+    /// Something had to be done in software, and there was no memory for it. Of a large packet
+    /// some segments may have been sent.
+    NoMemory,
+}
+
+impl core::fmt::Display for Unsendable {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Unsendable::TooShort => "shorter than an Ethernet header",
+            Unsendable::TooLong => "longer than the MTU allows",
+            Unsendable::TooManyFragments => "too many fragments",
+            Unsendable::Checksum(why) => {
+                return write!(f, "the blank checksum can't be filled in: {why}");
+            }
+            Unsendable::Gso(why) => return write!(f, "the packet can't be cut: {why}"),
+            Unsendable::NoGso => "the peer takes no such large packet",
+            Unsendable::NoMemory => "no memory for what the peer does not do",
+        })
+    }
+}
+
+impl core::error::Error for Unsendable {}
 
 /// Why [`Netif::write`] did not send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,6 +290,18 @@ impl core::fmt::Display for WriteError {
 }
 
 impl core::error::Error for WriteError {}
+
+impl From<Unsendable> for WriteError {
+    #[inline]
+    fn from(why: Unsendable) -> WriteError {
+        match why {
+            Unsendable::NoMemory => WriteError::NoMemory,
+            Unsendable::TooShort => WriteError::BadLength,
+            // What is written is a plain frame, so it is its length.
+            _ => WriteError::TooLong,
+        }
+    }
+}
 
 /// What belongs to a connection, and changed with it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -326,7 +413,7 @@ fn write_large<N: Netif + ?Sized>(
             is_frame(filled, size).and_then(|send| {
                 if send {
                     let bufs = bufs.into_fragments();
-                    permit.send(linear.scatter(filled, bufs).ok_or(WriteError::TooLong)?);
+                    permit.send(linear.scatter(filled, bufs).ok_or(WriteError::TooLong)?)?;
                 }
                 Ok(())
             })
@@ -396,7 +483,7 @@ impl<N: Netif + ?Sized> Netif for &mut N {
     }
 
     #[inline]
-    fn send(&mut self, packet: TxOf<Self>) -> Result<(), TxOf<Self>> {
+    fn send(&mut self, packet: TxOf<Self>) -> Result<(), SendError<TxOf<Self>>> {
         (**self).send(packet)
     }
 

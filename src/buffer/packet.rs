@@ -104,6 +104,11 @@ impl<V: View> Packet<V> {
         self.fragments.first().map_or(&[], View::bytes)
     }
 
+    /// Drops the fragments that have no bytes.
+    pub fn drop_empty(&mut self) {
+        self.fragments.retain(|fragment| !fragment.bytes().is_empty());
+    }
+
     /// Copies the packet into one slice; returns its length, or `None` if the slice is too short.
     pub fn copy_to_slice(&self, target: &mut [u8]) -> Option<usize> {
         let mut at = 0;

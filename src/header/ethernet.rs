@@ -74,6 +74,18 @@ impl EtherType {
     pub const VLAN: EtherType = EtherType(U16::from_bytes([0x81, 0x00]));
     /// IPv6.
     pub const IPV6: EtherType = EtherType(U16::from_bytes([0x86, 0xdd]));
+    /// A provider's tag (IEEE 802.1ad) of four bytes, usually in front of another.
+    pub const PROVIDER_VLAN: EtherType = EtherType(U16::from_bytes([0x88, 0xa8]));
+
+    /// Whether a tag of four bytes is in front of the real type.
+    #[inline]
+    pub fn is_tag(self) -> bool {
+        const VLAN: u16 = EtherType::VLAN.0.get();
+        const PROVIDER_VLAN: u16 = EtherType::PROVIDER_VLAN.0.get();
+        /// Before there was a standard.
+        const OLD: u16 = 0x9100;
+        matches!(self.0.get(), VLAN | PROVIDER_VLAN | OLD)
+    }
 }
 
 /// An Ethernet header.

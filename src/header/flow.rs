@@ -7,30 +7,15 @@
 //!   other           MAC addresses
 //! ```
 
-use zerocopy::FromBytes;
+use core::mem::offset_of;
 
-use super::{ETHERNET_HEADER, EtherType, Ethernet, Ipv4, Ipv6, Protocol};
+use super::{ETHERNET_HEADER, Ipv4, Ipv6, Layout, Pieces};
 use crate::buffer::{Packet, View};
-
-/// A VLAN tag.
-const TAG: usize = 4;
-/// Source and destination port, in front of TCP's and UDP's header.
-const PORTS: usize = 4;
-
-/// All that a flow's number depends on: Ethernet, a tag, IPv4 with options, ports.
-const FLOW_HEADERS: usize = ETHERNET_HEADER + TAG + 60 + PORTS;
 
 /// [`flow_hash`] of a packet, however its headers are cut into fragments.
 #[inline]
 pub fn packet_flow_hash<V: View>(packet: &Packet<V>) -> u32 {
-    let head = packet.head();
-    if head.len() >= FLOW_HEADERS || packet.fragments().len() == 1 {
-        return flow_hash(head);
-    }
-    let mut front = [0; FLOW_HEADERS];
-    let bytes = packet.fragments().iter().flat_map(View::bytes);
-    let len = front.iter_mut().zip(bytes).map(|(to, from)| *to = *from).count();
-    flow_hash(front.get(..len).unwrap_or_default())
+    hash(packet.fragments(), packet.len())
 }
 
 /// A number that is the same for all packets of a flow, spread over all 32 bits. `head` are a
@@ -39,46 +24,30 @@ pub fn packet_flow_hash<V: View>(packet: &Packet<V>) -> u32 {
 /// It is no secret: whoever sends packets can choose their flow's number.
 #[inline]
 pub fn flow_hash(head: &[u8]) -> u32 {
-    let Some((ethernet, rest)) = Ethernet::ref_from_prefix(head).ok() else { return 0 };
-    let (kind, network) = if ethernet.kind == EtherType::VLAN {
-        let kind = rest.get(2..TAG).map_or([0; 2], |kind| [kind[0], kind[1]]);
-        (EtherType(kind.into()), rest.get(TAG..).unwrap_or_default())
+    // How long the packet is does not matter here.
+    hash(head, usize::MAX)
+}
+
+#[inline]
+fn hash<P: Pieces + ?Sized>(bytes: &P, len: usize) -> u32 {
+    let flow = Layout::at_start(bytes, len).ok().and_then(|layout| of_ip(bytes, &layout));
+    let stations = || Some(Hash(0).add(&bytes.read::<[u8; ETHERNET_HEADER - 2]>(0)?));
+    flow.or_else(stations).map_or(0, Hash::finish)
+}
+
+#[inline]
+fn of_ip<P: Pieces + ?Sized>(bytes: &P, layout: &Layout) -> Option<Hash> {
+    let ip = layout.ip?;
+    let hash = if ip.v4 {
+        let addresses = layout.network + offset_of!(Ipv4, source);
+        Hash(0).add(&bytes.read::<[u8; 8]>(addresses)?)
     } else {
-        (ethernet.kind, rest)
+        let addresses = layout.network + offset_of!(Ipv6, source);
+        Hash(0).add(&bytes.read::<[u8; 32]>(addresses)?)
     };
-    let flow = match kind {
-        EtherType::IPV4 => v4(network),
-        EtherType::IPV6 => v6(network),
-        _ => None,
-    };
-    match flow {
-        Some(hash) => hash.finish(),
-        None => Hash::of(head.get(..ETHERNET_HEADER - 2).unwrap_or_default()).finish(),
-    }
-}
-
-#[inline]
-fn v4(bytes: &[u8]) -> Option<Hash> {
-    let (ip, _) = Ipv4::ref_from_prefix(bytes).ok()?;
-    let hash = Hash::of(&ip.source).add(&ip.destination);
-    if ip.is_fragment() {
-        return Some(hash);
-    }
-    Some(ports(hash, ip.protocol, bytes.get(ip.header_len()..)))
-}
-
-#[inline]
-fn v6(bytes: &[u8]) -> Option<Hash> {
-    let (ip, rest) = Ipv6::ref_from_prefix(bytes).ok()?;
-    let hash = Hash::of(&ip.source).add(&ip.destination);
-    Some(ports(hash, ip.next_header, Some(rest)))
-}
-
-#[inline]
-fn ports(hash: Hash, protocol: Protocol, transport: Option<&[u8]>) -> Hash {
-    match (protocol, transport.and_then(|bytes| bytes.get(..PORTS))) {
-        (Protocol::TCP | Protocol::UDP, Some(ports)) => hash.add(ports).add(&[protocol.0, 0, 0, 0]),
-        _ => hash,
+    match ip.ports(bytes).filter(|_| ip.part.is_none()) {
+        Some(ports) => Some(hash.add(&ports).add(&[ip.protocol.0, 0, 0, 0])),
+        None => Some(hash),
     }
 }
 
@@ -86,11 +55,6 @@ fn ports(hash: Hash, protocol: Protocol, transport: Option<&[u8]>) -> Hash {
 struct Hash(u64);
 
 impl Hash {
-    #[inline]
-    fn of(bytes: &[u8]) -> Hash {
-        Hash(0).add(bytes)
-    }
-
     /// Takes in whole words; what is left over does not count.
     #[inline]
     fn add(self, bytes: &[u8]) -> Hash {
@@ -117,7 +81,7 @@ mod tests {
     use zerocopy::IntoBytes;
 
     use super::*;
-    use crate::header::U16;
+    use crate::header::{Protocol, U16};
 
     fn udp_v4(source: [u8; 4], ports: [u16; 2], fragment: u16) -> Vec<u8> {
         let mut ip = Ipv4::new(Protocol::UDP, source, [10, 0, 0, 1], 8).unwrap();

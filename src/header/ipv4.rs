@@ -11,6 +11,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::layout::{Ip, Part};
 use super::sum::Sum;
 use super::{At, Fragment, Protocol, Source, Transport, U16};
 
@@ -95,6 +96,18 @@ impl Ipv4 {
     pub fn more_fragments(&self) -> bool {
         self.flags_fragment.get() & Ipv4::MORE_FRAGMENTS != 0
     }
+
+    /// Which part of a packet it is, with bytes from `start` on; `None` if it is whole.
+    #[inline]
+    pub(super) fn part(&self, start: usize) -> Option<Part> {
+        self.is_fragment().then(|| Part {
+            offset: self.fragment_offset(),
+            more: self.more_fragments(),
+            id: self.id.get().into(),
+            protocol: self.protocol,
+            start,
+        })
+    }
 }
 
 impl<V: Source> At<Ipv4, V> {
@@ -107,16 +120,13 @@ impl<V: Source> At<Ipv4, V> {
         let (header, rest) = self.take()?;
         let (options, total) = header.lengths(available)?;
         let payload = rest.keep(total - LEN).skip(options)?;
-        let transport = if header.is_fragment() {
-            Transport::Fragment(Fragment {
-                protocol: header.protocol,
-                offset: header.fragment_offset(),
-                more: header.more_fragments(),
-                id: u32::from(header.id.get()),
-                view: payload,
-            })
-        } else {
-            Transport::of(header.protocol, payload)
+        let ip = Ip::new(true, header.protocol, 0, payload.len());
+        let transport = match header.part(0) {
+            Some(part) => Transport::Fragment(Fragment::of(part, payload)?),
+            None => {
+                let ip = ip.skip_extensions(&payload).ok()?;
+                Transport::of(ip.protocol, payload.skip(ip.transport)?)
+            }
         };
         Some((header, transport))
     }
@@ -141,7 +151,7 @@ impl Ipv4 {
     /// Bytes of the options, and of the whole packet, where `available` bytes are there. What is
     /// returned is at least 0 and [`LEN`].
     #[inline]
-    fn lengths(&self, available: usize) -> Option<(usize, usize)> {
+    pub(super) fn lengths(&self, available: usize) -> Option<(usize, usize)> {
         let (header, total) = (self.header_len(), usize::from(self.total_len.get()));
         let options = header.checked_sub(LEN)?;
         (self.version_ihl >> 4 == 4 && header <= total && total <= available)

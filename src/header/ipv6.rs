@@ -10,6 +10,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::layout::Ip;
 use super::{At, Fragment, Protocol, Source, Transport, U16, U32};
 
 /// An IPv6 header.
@@ -30,21 +31,6 @@ pub struct Ipv6 {
     pub destination: [u8; 16],
 }
 
-/// An extension header's first 8 bytes; the shortest has no more. A fragment header has exactly
-/// these, and no length.
-#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct Extension {
-    next: Protocol,
-    len: u8,
-    /// Fragment: offset in units of 8 bytes, two bits, more. Routing: its type, segments left.
-    fragment: U16,
-    id: U32,
-}
-
-/// Extension headers that we go past. More of them are a trick.
-const MAX_EXTENSIONS: usize = 8;
-
 impl Ipv6 {
     /// A header for `payload` bytes; `None` if they are too many for a packet.
     pub fn new(
@@ -64,6 +50,15 @@ impl Ipv6 {
     }
 }
 
+impl Ipv6 {
+    /// Bytes behind the header, where `available` are there.
+    #[inline]
+    pub(super) fn payload(&self, available: usize) -> Option<usize> {
+        let payload = usize::from(self.payload_len.get());
+        (self.version_class_flow.get() >> 28 == 6 && payload <= available).then_some(payload)
+    }
+}
+
 impl<V: Source> At<Ipv6, V> {
     /// The header, and what it carries, extension headers skipped and padding cut off; `None` if
     /// the version or a length is wrong, or there are more than 8 extension headers.
@@ -73,46 +68,14 @@ impl<V: Source> At<Ipv6, V> {
     #[inline]
     pub fn open(self) -> Option<(V::Ref<Ipv6>, Transport<V>)> {
         let (header, rest) = self.take()?;
-        let payload = usize::from(header.payload_len.get());
-        if header.version_class_flow.get() >> 28 != 6 || payload > rest.len() {
-            return None;
-        }
-        let transport = skip_extensions(header.next_header, rest.keep(payload))?;
+        let payload = header.payload(rest.len())?;
+        let rest = rest.keep(payload);
+        let ip = Ip::new(false, header.next_header, 0, payload).skip_extensions(&rest).ok()?;
+        let transport = match (ip.routing, ip.part) {
+            (Some(at), _) => Transport::Other(Protocol::ROUTING, rest.skip(at)?),
+            (None, Some(part)) => Transport::Fragment(Fragment::of(part, rest)?),
+            (None, None) => Transport::of(ip.protocol, rest.skip(ip.transport)?),
+        };
         Some((header, transport))
     }
-}
-
-fn skip_extensions<V: Source>(mut next: Protocol, mut rest: V) -> Option<Transport<V>> {
-    for _ in 0..=MAX_EXTENSIONS {
-        match next {
-            Protocol::HOP_BY_HOP | Protocol::DESTINATION_OPTIONS => {}
-            Protocol::ROUTING => {
-                let (extension, _) = Extension::ref_from_prefix(rest.head()).ok()?;
-                if extension.fragment.get() & 0xff != 0 {
-                    return Some(Transport::Other(next, rest));
-                }
-            }
-            Protocol::FRAGMENT => {
-                let (extension, after) = rest.take::<Extension>()?;
-                let place = extension.fragment.get();
-                if place & !6 != 0 {
-                    return Some(Transport::Fragment(Fragment {
-                        protocol: extension.next,
-                        offset: usize::from(place & !7),
-                        more: place & 1 != 0,
-                        id: extension.id.get(),
-                        view: after,
-                    }));
-                }
-                // A packet that has the header and is whole all the same (RFC 6946).
-                (next, rest) = (extension.next, after);
-                continue;
-            }
-            _ => return Some(Transport::of(next, rest)),
-        }
-        let (extension, after) = rest.take::<Extension>()?;
-        next = extension.next;
-        rest = after.skip(usize::from(extension.len) * 8)?;
-    }
-    None
 }

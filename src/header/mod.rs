@@ -118,6 +118,7 @@ mod ethernet;
 mod flow;
 mod ipv4;
 mod ipv6;
+mod layout;
 mod source;
 mod sum;
 #[cfg(test)]
@@ -135,6 +136,7 @@ pub use ethernet::{ETHERNET_HEADER, EtherType, Ethernet, MacAddr, Network};
 pub use flow::{flow_hash, packet_flow_hash};
 pub use ipv4::Ipv4;
 pub use ipv6::Ipv6;
+pub use layout::{Extensions, Ip, Layout, Part, Pieces, Unclear};
 pub use source::{Copied, Narrow, Source, ViewMut};
 pub use transport::{Fragment, Icmp, Protocol, Tcp, Transport, Udp};
 pub use zerocopy::network_endian::{U16, U32};

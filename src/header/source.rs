@@ -2,14 +2,14 @@
 
 use core::ops::Deref;
 
-use super::Header;
+use super::{Header, Pieces};
 use crate::buffer::{Block, Packet, RxBuf, SharedBlock, TxBuf, View};
 
 /// Bytes that are read header by header, and only ever narrow.
 ///
-/// A header must lie in one piece. Everything behind the headers may be spread over several
-/// pieces, as in a [`Packet`] of fragments.
-pub trait Source: Sized {
+/// A header of borrowed bytes must lie in one piece; one that is copied out of the fragments of a
+/// [`Packet`] may be cut anywhere.
+pub trait Source: Pieces + Sized {
     /// How a header is given out: a reference into borrowed bytes, a copy from owned ones.
     type Ref<H: Header>: Deref<Target = H>;
 
@@ -122,8 +122,7 @@ impl<S: SharedBlock> Source for RxBuf<S> {
 
     #[inline]
     fn take<H: Header>(self) -> Option<(Copied<H>, Self)> {
-        let (header, _) = H::read_from_prefix(self.bytes()).ok()?;
-        Some((Copied(header), self.skip(size_of::<H>())?))
+        Some((Copied(self.read(0)?), self.skip(size_of::<H>())?))
     }
 
     #[inline]
@@ -154,8 +153,7 @@ impl<B: Block> Source for TxBuf<B> {
 
     #[inline]
     fn take<H: Header>(self) -> Option<(Copied<H>, Self)> {
-        let (header, _) = H::read_from_prefix(self.bytes()).ok()?;
-        Some((Copied(header), self.skip(size_of::<H>())?))
+        Some((Copied(self.read(0)?), self.skip(size_of::<H>())?))
     }
 
     #[inline]
@@ -188,8 +186,7 @@ impl<V: Source + View + Narrow> Source for Packet<V> {
 
     #[inline]
     fn take<H: Header>(self) -> Option<(Copied<H>, Self)> {
-        let (header, _) = H::read_from_prefix(Source::head(&self)).ok()?;
-        Some((Copied(header), self.skip(size_of::<H>())?))
+        Some((Copied(self.read(0)?), self.skip(size_of::<H>())?))
     }
 
     fn skip(mut self, mut count: usize) -> Option<Self> {
@@ -277,51 +274,5 @@ impl<B: Block> ViewMut for TxBuf<B> {
     #[inline]
     fn bytes_mut(&mut self) -> &mut [u8] {
         TxBuf::bytes_mut(self)
-    }
-}
-
-/// A packet's first piece, where the headers are, with the place and length of the whole: for
-/// reading what a packet of several fragments says without taking it apart.
-#[derive(Clone, Copy)]
-pub(super) struct Head<'a> {
-    bytes: &'a [u8],
-    /// Bytes taken so far.
-    pub(super) offset: usize,
-    len: usize,
-}
-
-impl<'a> Head<'a> {
-    pub(super) fn of<V: View>(packet: &'a Packet<V>) -> Head<'a> {
-        let pieces = packet.fragments().iter().map(View::bytes);
-        let bytes = pieces.clone().find(|bytes| !bytes.is_empty()).unwrap_or_default();
-        Head { bytes, offset: 0, len: pieces.map(<[u8]>::len).sum() }
-    }
-}
-
-impl<'a> Source for Head<'a> {
-    type Ref<H: Header> = &'a H;
-
-    fn head(&self) -> &[u8] {
-        self.bytes
-    }
-
-    fn len(&self) -> usize {
-        self.len
-    }
-
-    fn take<H: Header>(self) -> Option<(&'a H, Self)> {
-        let (header, _) = H::ref_from_prefix(self.bytes).ok()?;
-        Some((header, self.skip(size_of::<H>())?))
-    }
-
-    fn skip(self, count: usize) -> Option<Self> {
-        let len = self.len.checked_sub(count)?;
-        let bytes = self.bytes.get(count..).unwrap_or_default();
-        Some(Head { bytes, offset: self.offset + count, len })
-    }
-
-    fn keep(self, len: usize) -> Self {
-        let len = self.len.min(len);
-        Head { bytes: self.bytes.get(..len).unwrap_or(self.bytes), len, ..self }
     }
 }

@@ -69,7 +69,7 @@ impl Sum {
 
 /// One's complement addition.
 #[inline]
-pub(super) fn plus(a: u16, b: u16) -> u16 {
+pub(crate) fn plus(a: u16, b: u16) -> u16 {
     let (sum, carry) = a.overflowing_add(b);
     sum + u16::from(carry)
 }

@@ -2,6 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::layout::Part;
 use super::{At, Source, U16, U32};
 
 /// What an IP packet carries (Protocol Numbers, IANA).
@@ -24,10 +25,18 @@ impl Protocol {
     pub const ROUTING: Protocol = Protocol(43);
     /// IPv6 fragment header.
     pub const FRAGMENT: Protocol = Protocol(44);
+    /// Authentication header (RFC 4302).
+    pub const AUTHENTICATION: Protocol = Protocol(51);
     /// ICMP of IPv6.
     pub const ICMPV6: Protocol = Protocol(58);
     /// IPv6 destination options.
     pub const DESTINATION_OPTIONS: Protocol = Protocol(60);
+    /// IPv6 mobility header (RFC 6275).
+    pub const MOBILITY: Protocol = Protocol(135);
+    /// Host identity (RFC 7401), in front of what it says comes next.
+    pub const HIP: Protocol = Protocol(139);
+    /// Several ways to one host (RFC 5533).
+    pub const SHIM6: Protocol = Protocol(140);
 }
 
 /// What an IP packet carries, each a view that starts there.
@@ -77,6 +86,12 @@ pub struct Fragment<V> {
 }
 
 impl<V: Source> Fragment<V> {
+    #[inline]
+    pub(super) fn of(part: Part, view: V) -> Option<Fragment<V>> {
+        let Part { offset, more, id, protocol, start } = part;
+        Some(Fragment { protocol, offset, more, id, view: view.skip(start)? })
+    }
+
     /// What the packet carries, if this is its first fragment. It is cut short: ports can be read
     /// with [`peek`](At::peek), lengths and checksums do not fit.
     pub fn first(self) -> Option<Transport<V>> {
@@ -119,6 +134,10 @@ impl Tcp {
     pub const PSH: u8 = 8;
     /// The acknowledgment counts.
     pub const ACK: u8 = 16;
+    /// The urgent pointer counts.
+    pub const URG: u8 = 32;
+    /// Congestion window reduced (RFC 3168): said once.
+    pub const CWR: u8 = 128;
 
     /// Bytes of the header with its options: 0 to 60, and at least 20 in one that was opened.
     #[inline]

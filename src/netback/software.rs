@@ -16,43 +16,79 @@ use xen_grant::FramePool;
 
 use super::refused::Refused;
 use super::stats::Stats;
-use crate::buffer::{Checksum, RxPacket, TxBuf, View};
+use crate::buffer::{Checksum, RxBuf, RxPacket, TxBuf, View};
 use crate::features::Features;
-use crate::header::checksum;
-use crate::offload::{Segments, Stopped, Sums};
+use crate::header::checksum::{self, NotFilled};
+use crate::offload::{Segments, Stopped, Sums, blank_field};
 
-/// Fills in a blank checksum.
+/// Fills in a blank checksum, or says that there is none.
 pub(super) fn fill(
-    packet: RxPacket,
+    mut packet: RxPacket,
     pool: &FramePool,
     stats: &mut Stats,
 ) -> Result<RxPacket, Refused> {
-    let (field, value) = checksum::blank_value(&packet).ok_or(Refused::Offload)?;
-    let mut filled = RxPacket::new();
-    filled.meta = packet.meta;
-    filled.meta.checksum = Checksum::Complete;
-    let fragments = packet.into_fragments().into_iter();
-    let mut fragments = fragments.filter(|fragment| !fragment.is_empty());
-    // The headers, and so the field, lie in the first one.
-    let first = fragments.next().ok_or(Refused::Offload)?;
-    let mut first = match first.try_into_tx() {
-        Ok(alone) => alone,
-        Err(shared) => {
-            let mut copy = TxBuf::new(pool.take().ok_or(Refused::NoFrame)?, 0);
-            let bytes = copy.append(shared.len()).ok_or(Refused::Offload)?;
-            bytes.copy_from_slice(shared.bytes());
-            stats.copied_bytes += shared.len() as u64;
-            copy
+    match checksum::blank_value(&packet) {
+        Ok((field, value)) => {
+            packet.meta.checksum = Checksum::Complete;
+            let filled = write(packet, field, value, pool, stats)?;
+            stats.sums_filled += 1;
+            Ok(filled)
         }
-    };
-    let place = first.bytes_mut().get_mut(field..).and_then(<[u8]>::first_chunk_mut);
-    *place.ok_or(Refused::Offload)? = value.to_be_bytes();
-    stats.sums_filled += 1;
-    // As many as there were.
-    for fragment in core::iter::once(first.freeze()).chain(fragments) {
-        let _pushed = filled.push(fragment);
+        Err(NotFilled::None) => {
+            packet.meta.checksum = Checksum::Unknown;
+            Ok(packet)
+        }
+        Err(NotFilled::Unknown | NotFilled::Unclear(_)) => Err(Refused::Offload),
     }
-    Ok(filled)
+}
+
+/// Makes the checksum of a large packet blank, as that of every large packet is.
+pub(super) fn blank(
+    mut packet: RxPacket,
+    pool: &FramePool,
+    stats: &mut Stats,
+) -> Result<RxPacket, Refused> {
+    let (field, value) = blank_field(&packet).map_err(|_| Refused::Offload)?;
+    packet.meta.checksum = Checksum::Blank;
+    write(packet, field, value, pool, stats)
+}
+
+/// Writes a checksum field, which may lie in two fragments.
+fn write(
+    packet: RxPacket,
+    mut field: usize,
+    value: u16,
+    pool: &FramePool,
+    stats: &mut Stats,
+) -> Result<RxPacket, Refused> {
+    let mut written = RxPacket::new();
+    written.meta = packet.meta;
+    let mut value = &value.to_be_bytes()[..];
+    for mut fragment in packet.into_fragments() {
+        let len = fragment.len();
+        if field < len && !value.is_empty() {
+            let (now, rest) = value.split_at_checked(len - field).unwrap_or((value, &[]));
+            let mut buf = own(fragment, pool, stats)?;
+            let place = buf.bytes_mut().get_mut(field..field + now.len());
+            place.ok_or(Refused::Offload)?.copy_from_slice(now);
+            (fragment, value) = (buf.freeze(), rest);
+        }
+        field = field.saturating_sub(len);
+        // As many as there were.
+        let _pushed = written.push(fragment);
+    }
+    Ok(written)
+}
+
+/// A fragment to write: itself, or a copy if somebody else reads it.
+fn own(fragment: RxBuf, pool: &FramePool, stats: &mut Stats) -> Result<TxBuf, Refused> {
+    fragment.try_into_tx().or_else(|shared| {
+        let mut copy = TxBuf::new(pool.take().ok_or(Refused::NoFrame)?, 0);
+        let bytes = copy.append(shared.len()).ok_or(Refused::Offload)?;
+        bytes.copy_from_slice(shared.bytes());
+        stats.copied_bytes += shared.len() as u64;
+        Ok(copy)
+    })
 }
 
 /// Cuts a large packet, and queues the segments until `queue` refuses one. That one is for the
@@ -64,7 +100,7 @@ pub(super) fn cut(
     stats: &mut Stats,
     mut queue: impl FnMut(RxPacket) -> Result<(), Refused>,
 ) -> Result<(), Refused> {
-    let sums = if takes.takes_blank(packet.head()) { Sums::Blank } else { Sums::Fill };
+    let sums = if takes.fills(&packet) { Sums::Blank } else { Sums::Fill };
     let mut segments = Segments::new(packet, sums).map_err(|_| Refused::Offload)?;
     stats.cut += 1;
     stats.segments += segments.remaining() as u64;

@@ -148,8 +148,9 @@ impl<P: BackendPlatform> ToClient<P> {
         stats: &mut Stats,
     ) -> Result<(), Refused> {
         let meta = packet.meta;
-        let plain = meta.gso.is_none() && meta.checksum != Checksum::Blank;
-        let queued = if plain || self.takes.features.takes(meta, packet.head()) {
+        let is_whole =
+            meta.gso.is_none() || meta.checksum == Checksum::Blank && packet.len() <= MAX_PACKET;
+        let queued = if is_whole && self.takes.features.takes_packet(packet) {
             self.push(packet)
         } else {
             self.push_in_software(core::mem::take(packet), pool, stats)
@@ -167,13 +168,17 @@ impl<P: BackendPlatform> ToClient<P> {
     ) -> Result<(), Refused> {
         // No work for nothing.
         self.has_room(1)?;
-        if packet.meta.gso.is_some() {
-            let takes = self.takes.features;
+        let takes = self.takes.features;
+        let mut ready = if packet.meta.gso.is_none() {
+            software::fill(packet, pool, stats)?
+        } else if packet.len() <= MAX_PACKET && takes.takes_packet(&packet) {
+            software::blank(packet, pool, stats)?
+        } else {
             return software::cut(packet, takes, pool, stats, |mut segment| {
                 self.push(&mut segment)
             });
-        }
-        self.push(&mut software::fill(packet, pool, stats)?)
+        };
+        self.push(&mut ready)
     }
 
     #[inline]

@@ -3,10 +3,11 @@
 use xen_grant::Frame;
 
 use super::connect::LINK_HEADER;
+use super::connection::Connection;
 use super::{Link, Netfront, TxPermit, software};
 use crate::buffer::{TxBuf, TxPacket};
 use crate::header::MacAddr;
-use crate::netif::{self, Capabilities, Changes, Linear, Netif, RxOf};
+use crate::netif::{self, Capabilities, Changes, Linear, Netif, RxOf, SendError};
 use crate::platform::Platform;
 use crate::store::Store;
 use crate::wire::MAX_PACKET;
@@ -93,17 +94,15 @@ impl<P: Platform, S: Store> Netif for Netfront<P, S> {
     /// A full queue holds up its own flows only. A large packet that the backend does not take is
     /// cut here.
     #[inline]
-    fn send(&mut self, packet: TxPacket) -> Result<(), TxPacket> {
-        let features = self.features();
-        if packet.meta.gso.is_some_and(|gso| !features.takes_gso(gso.kind)) {
+    fn send(&mut self, packet: TxPacket) -> Result<(), SendError<TxPacket>> {
+        if packet.meta.gso.is_some()
+            && (packet.len() > MAX_PACKET || !self.features().takes_packet(&packet))
+        {
             return self.send_cut(packet);
         }
         match self.reserve_for(&packet, netif::slots(&packet)) {
-            Some(mut permit) => {
-                permit.send(packet);
-                Ok(())
-            }
-            None => Err(packet),
+            Some(mut permit) => Ok(permit.send(packet)?),
+            None => Err(SendError::Full(packet)),
         }
     }
 }
@@ -162,21 +161,23 @@ impl<P: Platform, S: Store> Netfront<P, S> {
 
     #[cold]
     #[expect(clippy::result_large_err, reason = "the packet comes back, not an error")]
-    fn send_cut(&mut self, packet: TxPacket) -> Result<(), TxPacket> {
-        if packet.len() > MAX_PACKET {
-            self.stats.tx_drops.bad_length += 1;
-            return Ok(());
-        }
-        let features = self.features();
-        let Some(slots) = software::slots_when_cut(&packet, &features) else {
-            self.stats.tx_drops.no_gso += 1;
-            return Ok(());
+    fn send_cut(&mut self, packet: TxPacket) -> Result<(), SendError<TxPacket>> {
+        let Some(Connection { features, longest, .. }) = self.connection else {
+            return Err(SendError::Full(packet));
         };
+        let slots = software::slots_when_cut(&packet, &features, longest)
+            .map_err(|why| self.stats.tx_drops.count(why))?;
         if self.make_room(&packet, slots).is_none() {
-            return Err(packet);
+            return Err(SendError::Full(packet));
         }
-        let Some(connection) = &mut self.connection else { return Err(packet) };
-        software::cut(packet, &features, &mut connection.queues, &mut self.budget, &mut self.stats);
+        let Some(connection) = &mut self.connection else { return Err(SendError::Full(packet)) };
+        software::cut(
+            packet,
+            &features,
+            &mut connection.queues,
+            &mut self.budget,
+            &mut self.stats,
+        )?;
         Ok(())
     }
 }

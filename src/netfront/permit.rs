@@ -9,7 +9,7 @@ use super::stats::Stats;
 use crate::buffer::{TxBuf, TxPacket, View};
 use crate::features::Features;
 use crate::header::ETHERNET_HEADER;
-use crate::netif::{self, Permit};
+use crate::netif::{self, Permit, SendError, Unsendable};
 use crate::platform::Platform;
 use crate::wire::MAX_PACKET;
 
@@ -42,65 +42,72 @@ impl<'a> TxPermit<'a> {
     /// Puts the packet on a ring: that of its flow. The backend learns of it with the next
     /// [`flush`](super::Netfront::flush).
     ///
-    /// A packet that can't be sent (shorter than an Ethernet header, longer than the MTU and not GSO,
-    /// more slots than are left) is dropped and counted. What the backend does not take is done
-    /// here where it needs no more slots: a blank checksum is filled in, several fragments
-    /// that fit a page are put into one. GSO that the backend does not take is dropped; a packet
-    /// is cut by [`Netif::send`](crate::netif::Netif::send), which reserves for all its segments.
+    /// What the backend does not take is done here where it needs no more slots: a blank checksum
+    /// is filled in, several fragments that fit a page are put into one, the Ethernet header into
+    /// the first. GSO that the backend does not take is refused; a packet is cut by
+    /// [`Netif::send`](crate::netif::Netif::send), which reserves for all its segments.
     #[inline]
-    pub fn send(&mut self, mut packet: TxPacket) {
+    pub fn send(&mut self, mut packet: TxPacket) -> Result<(), Unsendable> {
         let slots = netif::slots(&packet);
         let size = packet.fragments().iter().map(TxBuf::len).sum();
         let longest = if packet.meta.gso.is_some() { MAX_PACKET } else { self.longest };
-        if slots > self.slots {
-            self.stats.tx_drops.too_many_slots += 1;
-            return;
-        }
-        if !(ETHERNET_HEADER..=longest).contains(&size) {
-            self.stats.tx_drops.bad_length += 1;
-            return;
-        }
+        self.check(slots, size, longest)?;
         if software::is_needed(&packet, &self.features) {
             let alloc = || self.queues.frame(self.budget);
-            match software::fit(packet, &self.features, alloc, self.stats) {
-                Some(fitting) => packet = fitting,
-                None => return,
-            }
+            packet = software::fit(packet, &self.features, alloc, self.stats)
+                .map_err(|why| self.stats.tx_drops.count(why))?;
         }
         self.slots -= slots;
         let queue = self.queues.of_packet(&packet);
         // At most MAX_PACKET.
         queue.tx.send(packet, size as u16, self.stats);
+        Ok(())
     }
 
     /// As [`send`](TxPermit::send), for a packet of one fragment and nothing known about it.
     #[inline]
-    pub fn send_single(&mut self, buf: TxBuf) {
+    pub fn send_single(&mut self, buf: TxBuf) -> Result<(), Unsendable> {
         let size = buf.len();
-        if self.slots == 0 {
-            self.stats.tx_drops.too_many_slots += 1;
-        } else if !(ETHERNET_HEADER..=self.longest).contains(&size) {
-            self.stats.tx_drops.bad_length += 1;
-        } else {
-            self.slots -= 1;
-            let queue = self.queues.of_flow(buf.bytes());
-            // Room was reserved.
-            let _sent = queue.tx.send_single(buf, size as u16, self.stats);
-        }
+        self.check(1, size, self.longest)?;
+        self.slots -= 1;
+        let queue = self.queues.of_flow(buf.bytes());
+        // Room was reserved.
+        let _sent = queue.tx.send_single(buf, size as u16, self.stats);
+        Ok(())
     }
+
+    #[inline]
+    fn check(&mut self, slots: usize, size: usize, longest: usize) -> Result<(), Unsendable> {
+        if slots > self.slots {
+            return Err(self.stats.tx_drops.count(Unsendable::TooManyFragments));
+        }
+        check_length(size, longest, self.stats)
+    }
+}
+
+/// Whether a packet is a frame, and no longer than that.
+#[inline]
+fn check_length(size: usize, longest: usize, stats: &mut Stats) -> Result<(), Unsendable> {
+    if size < ETHERNET_HEADER {
+        return Err(stats.tx_drops.count(Unsendable::TooShort));
+    }
+    if size > longest {
+        return Err(stats.tx_drops.count(Unsendable::TooLong));
+    }
+    Ok(())
 }
 
 impl Permit for TxPermit<'_> {
     type Block = Frame;
 
     #[inline]
-    fn send(&mut self, packet: TxPacket) {
-        TxPermit::send(self, packet);
+    fn send(&mut self, packet: TxPacket) -> Result<(), Unsendable> {
+        TxPermit::send(self, packet)
     }
 
     #[inline]
-    fn send_single(&mut self, buf: TxBuf) {
-        TxPermit::send_single(self, buf);
+    fn send_single(&mut self, buf: TxBuf) -> Result<(), Unsendable> {
+        TxPermit::send_single(self, buf)
     }
 }
 
@@ -147,16 +154,12 @@ impl<'a, P: Platform> TxBatch<'a, P> {
     }
 
     /// Puts a packet on the ring of its flow; gives it back if that is full.
-    ///
-    /// One that can't be sent (shorter than an Ethernet header or too long) is dropped and counted.
     #[inline]
-    pub fn send(&mut self, buf: TxBuf) -> Result<(), TxBuf> {
+    pub fn send(&mut self, buf: TxBuf) -> Result<(), SendError<TxBuf>> {
         let size = buf.len();
-        if !(ETHERNET_HEADER..=self.longest).contains(&size) {
-            self.stats.tx_drops.bad_length += 1;
-            return Ok(());
-        }
-        self.queues.of_flow(buf.bytes()).tx.send_single(buf, size as u16, self.stats)
+        check_length(size, self.longest, self.stats)?;
+        let queue = self.queues.of_flow(buf.bytes());
+        queue.tx.send_single(buf, size as u16, self.stats).map_err(SendError::Full)
     }
 }
 

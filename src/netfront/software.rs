@@ -3,119 +3,181 @@
 //! ```text
 //!   GSO         cut      a segment, a slot: headers and data in a page of its own
 //!   fragments   gather   into one page, if they fit
-//!   checksum    fill
+//!               lead     the Ethernet header into the first slot, no slot without bytes
+//!   checksum    fill     or, where there is none, not called blank
 //! ```
 
-use xen_grant::Frame;
+use xen_grant::{Frame, PAGE_SIZE};
 
 use super::budget::Budget;
 use super::connection::Queues;
 use super::stats::Stats;
 use crate::buffer::{Checksum, TxBuf, TxPacket};
 use crate::features::Features;
-use crate::header::checksum::fill_blank;
-use crate::offload::{Segments, Sums, make_blank};
+use crate::header::ETHERNET_HEADER;
+use crate::header::checksum::settle_blank;
+use crate::netif::Unsendable;
+use crate::offload::{Refusal, Segments, Sums, make_blank};
 use crate::wire::RING_SIZE;
 
-/// Whether a packet is not as the backend takes it.
+/// Whether a packet, which has an Ethernet header, is not as the backend takes it.
 #[inline]
 pub(super) fn is_needed(packet: &TxPacket, features: &Features) -> bool {
-    let meta = packet.meta;
-    packet.fragments().len() > features.max_fragments()
-        || (meta.gso.is_some() && (meta.checksum != Checksum::Blank))
-        || ((meta.checksum == Checksum::Blank || meta.gso.is_some())
-            && !features.takes(meta, packet.head()))
+    let (meta, fragments) = (packet.meta, packet.fragments());
+    (fragments.len() > 1 && is_badly_cut(packet, features))
+        || (meta.gso.is_some() && meta.checksum != Checksum::Blank)
+        || !features.takes_packet(packet)
 }
 
-/// Makes a packet as the backend takes it, of no more slots than it had. `None` if that can't be
-/// done: it is counted.
+/// Linux's backend answers with an error unless the Ethernet header lies in the first slot, and a
+/// slot without bytes is a waste of one.
+fn is_badly_cut(packet: &TxPacket, features: &Features) -> bool {
+    packet.fragments().len() > features.max_fragments()
+        || packet.head().len() < ETHERNET_HEADER
+        || packet.fragments().iter().any(TxBuf::is_empty)
+}
+
+/// Makes a packet as the backend takes it, of no more slots than it had.
 #[cold]
 #[inline(never)]
 pub(super) fn fit(
     mut packet: TxPacket,
     features: &Features,
-    alloc: impl FnOnce() -> Option<Frame>,
+    mut alloc: impl FnMut() -> Option<Frame>,
     stats: &mut Stats,
-) -> Option<TxPacket> {
-    if let Some(gso) = packet.meta.gso {
-        let blank = packet.meta.checksum == Checksum::Blank;
-        let sound = features.takes_gso(gso.kind) && (blank || make_blank(&mut packet).is_ok());
-        if !sound {
-            stats.tx_drops.no_gso += 1;
-            return None;
+) -> Result<TxPacket, Unsendable> {
+    if packet.meta.gso.is_some() {
+        if packet.meta.checksum != Checksum::Blank {
+            make_blank(&mut packet).map_err(Unsendable::Gso)?;
         }
+        if !features.takes_packet(&packet) {
+            return Err(Unsendable::NoGso);
+        }
+    } else if !features.takes_packet(&packet) {
+        settle_blank(&mut packet).map_err(Unsendable::Checksum)?;
+        stats.tx_filled += u64::from(packet.meta.checksum == Checksum::Complete);
     }
+    packet.drop_empty();
     if packet.fragments().len() > features.max_fragments() {
-        packet = gather(packet, alloc, stats)?;
+        gather(packet, &mut alloc, stats)
+    } else {
+        lead(packet, &mut alloc, stats)
     }
-    if packet.meta.checksum == Checksum::Blank && !features.takes_blank(packet.head()) {
-        if fill_blank(&mut packet).is_none() {
-            stats.tx_drops.bad_checksum += 1;
-            return None;
-        }
-        stats.tx_filled += 1;
-    }
-    Some(packet)
 }
 
 /// Puts a packet into one page.
 fn gather(
     packet: TxPacket,
-    alloc: impl FnOnce() -> Option<Frame>,
+    alloc: &mut impl FnMut() -> Option<Frame>,
     stats: &mut Stats,
-) -> Option<TxPacket> {
-    let Some(frame) = alloc() else {
-        stats.tx_drops.no_frame += 1;
-        return None;
-    };
+) -> Result<TxPacket, Unsendable> {
+    let mut one = TxBuf::new(alloc().ok_or(Unsendable::NoMemory)?, 0);
     let (meta, len) = (packet.meta, packet.len());
-    let mut one = TxBuf::new(frame, 0);
-    let fits = one.append(len).and_then(|bytes| packet.copy_to_slice(bytes));
-    if fits.is_none() {
-        stats.tx_drops.too_many_slots += 1;
-        return None;
-    }
+    let bytes = one.append(len).ok_or(Unsendable::TooManyFragments)?;
+    packet.copy_to_slice(bytes);
     stats.tx_gathered += 1;
     stats.copied_bytes += len as u64;
     let mut packet = TxPacket::from(one);
     packet.meta = meta;
-    Some(packet)
+    Ok(packet)
 }
 
-/// The most slots that a large packet takes once it is cut: each segment its headers, and a
-/// fragment more wherever the packet has a seam. `None` if a ring never has as many.
-pub(super) fn slots_when_cut(packet: &TxPacket, features: &Features) -> Option<usize> {
-    let gso = packet.meta.gso?;
-    let segments = packet.len().div_ceil(usize::from(gso.size.get()));
-    let seams = if features.scatter_gather { segments + packet.fragments().len() } else { 0 };
-    Some(segments + seams).filter(|slots| *slots <= RING_SIZE)
+/// Puts the Ethernet header, and no more, into the first fragment, or into one in its place if it
+/// has no room behind.
+fn lead(
+    packet: TxPacket,
+    alloc: &mut impl FnMut() -> Option<Frame>,
+    stats: &mut Stats,
+) -> Result<TxPacket, Unsendable> {
+    let Some(missing) = ETHERNET_HEADER.checked_sub(packet.head().len()).filter(|it| *it > 0)
+    else {
+        return Ok(packet);
+    };
+    let meta = packet.meta;
+    let mut fragments = packet.into_fragments();
+    let mut head = fragments.pop_at(0).ok_or(Unsendable::TooShort)?;
+    if head.tailroom() < missing {
+        let mut other = TxBuf::new(alloc().ok_or(Unsendable::NoMemory)?, 0);
+        stats.copied_bytes += head.len() as u64;
+        append(&mut other, &mut head, ETHERNET_HEADER);
+        head = other;
+    }
+    stats.copied_bytes += missing as u64;
+    for fragment in &mut fragments {
+        let missing = ETHERNET_HEADER.saturating_sub(head.len());
+        append(&mut head, fragment, missing);
+    }
+    let mut packet = TxPacket::from(head);
+    packet.meta = meta;
+    for fragment in fragments {
+        if !fragment.is_empty() {
+            // As many as there were, at most.
+            let _pushed = packet.push(fragment);
+        }
+    }
+    Ok(packet)
 }
 
-/// Cuts a large packet for a backend that takes none, and puts the segments on the ring of their flow,
-/// each of them as the backend takes it. What can't be sent is counted.
+/// Moves up to `most` bytes from the front of one buffer to the end of another with as much room.
+fn append(to: &mut TxBuf, from: &mut TxBuf, most: usize) {
+    let now = from.len().min(most);
+    if let (Some(room), Some(bytes)) = (to.append(now), from.bytes_mut().get(..now)) {
+        room.copy_from_slice(bytes);
+        let _there = from.pull_front(now);
+    }
+}
+
+/// The most slots that a large packet takes once it is cut: each segment its headers and what is
+/// copied behind them, and a fragment more wherever the packet has a seam. `longest` is a frame.
+pub(super) fn slots_when_cut(
+    packet: &TxPacket,
+    features: &Features,
+    longest: usize,
+) -> Result<usize, Unsendable> {
+    let plan = Segments::plan(packet).map_err(Unsendable::Gso)?;
+    if plan.longest > longest {
+        return Err(Unsendable::TooLong);
+    }
+    let slots = if features.scatter_gather {
+        plan.segments * plan.longest.div_ceil(PAGE_SIZE) + packet.fragments().len()
+    } else {
+        plan.segments
+    };
+    if slots > RING_SIZE { Err(Unsendable::Gso(Refusal::TooMany)) } else { Ok(slots) }
+}
+
+/// Cuts a large packet for a backend that takes no such, and puts the segments on the ring of their
+/// flow, each of them as the backend takes it. What can't be sent is counted.
 pub(super) fn cut(
     packet: TxPacket,
     features: &Features,
     queues: &mut Queues,
     budget: &mut Budget,
     stats: &mut Stats,
-) {
-    let sums = if features.takes_blank(packet.head()) { Sums::Blank } else { Sums::Fill };
-    let Ok(mut segments) = Segments::new(packet, sums) else {
-        stats.tx_drops.no_gso += 1;
-        return;
-    };
+) -> Result<(), Unsendable> {
+    let sums = if features.fills(&packet) { Sums::Blank } else { Sums::Fill };
+    let mut segments = Segments::new(packet, sums)
+        .map_err(|(why, _)| stats.tx_drops.count(Unsendable::Gso(why)))?;
     stats.tx_cut += 1;
+    let mut result = Ok(());
     while let Some(segment) = segments.cut(|| Some(TxBuf::new(queues.frame(budget)?, 0))) {
         let Ok(mut segment) = segment else { break };
         if segment.fragments().len() > features.max_fragments() {
-            let Some(one) = gather(segment, || queues.frame(budget), stats) else { continue };
-            segment = one;
+            match gather(segment, &mut || queues.frame(budget), stats) {
+                Ok(one) => segment = one,
+                Err(why) => {
+                    result = Err(stats.tx_drops.count(why));
+                    continue;
+                }
+            }
         }
-        // At most as long as the packet.
+        // At most as long as the longest frame.
         let size = segment.len() as u16;
         queues.of_packet(&segment).tx.send(segment, size, stats);
     }
     stats.copied_bytes += segments.copied().payload;
-    stats.tx_drops.no_frame += segments.remaining() as u64;
+    for _ in 0..segments.remaining() {
+        result = Err(stats.tx_drops.count(Unsendable::NoMemory));
+    }
+    result
 }

@@ -1,5 +1,7 @@
 //! What the frontend counts.
 
+use crate::netif::Unsendable;
+
 /// Received packets that were not handed up, by what was wrong with them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RxDrops {
@@ -61,6 +63,19 @@ pub struct TxDrops {
 }
 
 impl TxDrops {
+    /// One more, for this reason.
+    #[cold]
+    pub(super) fn count(&mut self, why: Unsendable) -> Unsendable {
+        *match why {
+            Unsendable::TooShort | Unsendable::TooLong => &mut self.bad_length,
+            Unsendable::TooManyFragments => &mut self.too_many_slots,
+            Unsendable::Checksum(_) => &mut self.bad_checksum,
+            Unsendable::Gso(_) | Unsendable::NoGso => &mut self.no_gso,
+            Unsendable::NoMemory => &mut self.no_frame,
+        } += 1;
+        why
+    }
+
     /// All of them.
     pub fn total(&self) -> u64 {
         let TxDrops {

@@ -163,11 +163,11 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
         match self.judge(packet.fragments(), packet.meta) {
             Verdict::Joins(at, step) => self.join(at, step, packet.into_fragments(), sink),
             Verdict::Starts(run) => {
-                self.make_way(packet.head(), true, &mut sink);
+                self.make_way(packet.fragments(), true, &mut sink);
                 self.start(run, packet);
             }
             Verdict::Passes => {
-                self.make_way(packet.head(), false, &mut sink);
+                self.make_way(packet.fragments(), false, &mut sink);
                 self.stats.unchanged += 1;
                 sink(packet);
             }
@@ -181,11 +181,11 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
         match self.judge(core::slice::from_ref(&buf), meta) {
             Verdict::Joins(at, step) => self.join(at, step, Some(buf), sink),
             Verdict::Starts(run) => {
-                self.make_way(buf.bytes(), true, &mut sink);
+                self.make_way(core::slice::from_ref(&buf), true, &mut sink);
                 self.start(run, with_meta(buf, meta));
             }
             Verdict::Passes => {
-                self.make_way(buf.bytes(), false, &mut sink);
+                self.make_way(core::slice::from_ref(&buf), false, &mut sink);
                 self.stats.unchanged += 1;
                 sink(with_meta(buf, meta));
             }
@@ -214,17 +214,17 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
         sink(packet);
     }
 
-    /// Hands on what must leave before a packet that begins so: what may be of its flow, and the
+    /// Hands on what must leave before a packet of these fragments: what may be of its flow, and the
     /// oldest if it is to wait and there is no place.
     #[inline]
-    fn make_way(&mut self, head: &[u8], waits: bool, sink: &mut impl FnMut(Packet<V>)) {
+    fn make_way(&mut self, packet: &[V], waits: bool, sink: &mut impl FnMut(Packet<V>)) {
         if self.waiting.is_empty() {
             return;
         }
-        let ends = Ends::of(head);
+        let ends = Ends::of(packet);
         let mut at = 0;
         while let Some(waiting) = self.waiting.get(at) {
-            if ends.may_be(Ends::of(waiting.packet.head())) {
+            if ends.may_be(Ends::of(&waiting.packet)) {
                 self.release(at, sink);
             } else {
                 at += 1;
@@ -287,7 +287,7 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
                 return Verdict::Joins(at, step);
             }
         }
-        match Run::start(head, len, meta.gso) {
+        match Run::start(head, len, meta) {
             Some(run) if self.takes(run.kind()) => Verdict::Starts(run),
             _ => Verdict::Passes,
         }

@@ -8,72 +8,56 @@
 //! Packets of one flow stay in order; others may overtake each other. So what can't be told counts
 //! as of any flow.
 
-use zerocopy::FromBytes;
+use core::mem::offset_of;
 
-use super::layout::VLAN_TAG;
-use crate::header::{ETHERNET_HEADER, EtherType, Ethernet, Ipv4, Ipv6, Protocol, Tcp};
+use crate::header::{EtherType, Ipv4, Ipv6, Layout, Pieces, Protocol};
 
-/// What a packet's first bytes say about its flow.
-#[derive(Clone, Copy)]
-pub(super) enum Ends<'a> {
-    /// It is TCP, with these addresses and ports.
-    Tcp { addresses: &'a [u8], ports: &'a [u8] },
+/// What a packet's headers say about its flow.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ends {
+    /// It is TCP, with these addresses, padded, and ports.
+    Tcp { addresses: [u8; 32], ports: [u8; 4] },
     /// It is none.
     Other,
     /// It may be anything: a fragment of an IP packet, say.
     Unclear,
 }
 
-impl<'a> Ends<'a> {
+impl Ends {
     /// Reads the headers at the start of a packet.
     #[inline]
-    pub(super) fn of(head: &'a [u8]) -> Ends<'a> {
-        Ends::read(head).unwrap_or(Ends::Unclear)
+    pub(super) fn of<P: Pieces + ?Sized>(packet: &P) -> Ends {
+        Ends::read(packet).unwrap_or(Ends::Unclear)
     }
 
     /// Whether packets of these two may be packets of one flow.
     #[inline]
-    pub(super) fn may_be(self, other: Ends<'_>) -> bool {
+    pub(super) fn may_be(self, other: Ends) -> bool {
         match (self, other) {
             (Ends::Other, _) | (_, Ends::Other) => false,
             (Ends::Unclear, _) | (_, Ends::Unclear) => true,
-            (
-                Ends::Tcp { addresses, ports },
-                Ends::Tcp { addresses: other_addresses, ports: other_ports },
-            ) => ports == other_ports && addresses == other_addresses,
+            (Ends::Tcp { .. }, Ends::Tcp { .. }) => self == other,
         }
     }
 
     #[inline]
-    fn read(head: &'a [u8]) -> Option<Ends<'a>> {
-        let (ethernet, rest) = Ethernet::ref_from_prefix(head).ok()?;
-        let (mut kind, mut ip) = (ethernet.kind, ETHERNET_HEADER);
-        if kind == EtherType::VLAN {
-            (kind, _) = EtherType::read_from_prefix(rest.get(VLAN_TAG - 2..)?).ok()?;
-            ip += VLAN_TAG;
-        }
-        let network = head.get(ip..)?;
-        let (protocol, header, addresses) = match kind {
-            EtherType::IPV4 => {
-                let (ip, _) = Ipv4::ref_from_prefix(network).ok()?;
-                if ip.is_fragment() {
-                    return None;
-                }
-                let addresses = core::mem::offset_of!(Ipv4, source)..size_of::<Ipv4>();
-                (ip.protocol, ip.header_len(), addresses)
-            }
-            EtherType::IPV6 => {
-                let (ip, _) = Ipv6::ref_from_prefix(network).ok()?;
-                let addresses = core::mem::offset_of!(Ipv6, source)..size_of::<Ipv6>();
-                (ip.next_header, size_of::<Ipv6>(), addresses)
-            }
-            EtherType::ARP => return Some(Ends::Other),
-            _ => return None,
+    fn read<P: Pieces + ?Sized>(packet: &P) -> Option<Ends> {
+        // How long the packet is does not matter here.
+        let layout = Layout::at_start(packet, usize::MAX).ok()?;
+        let Some(ip) = layout.ip else {
+            return (layout.kind == EtherType::ARP).then_some(Ends::Other);
         };
-        match protocol {
+        match ip.protocol {
+            _ if ip.part.is_some() => None,
             Protocol::TCP => {
-                let ports = network.get(header..header + core::mem::offset_of!(Tcp, sequence))?;
-                Some(Ends::Tcp { addresses: network.get(addresses)?, ports })
+                let mut addresses = [0; 32];
+                if ip.v4 {
+                    let both: [u8; 8] = packet.read(layout.network + offset_of!(Ipv4, source))?;
+                    *addresses.first_chunk_mut()? = both;
+                } else {
+                    addresses = packet.read(layout.network + offset_of!(Ipv6, source))?;
+                }
+                Some(Ends::Tcp { addresses, ports: ip.ports(packet)? })
             }
             Protocol::UDP | Protocol::ICMP | Protocol::ICMPV6 => Some(Ends::Other),
             _ => None,

@@ -11,14 +11,13 @@ use core::num::NonZeroU16;
 use zerocopy::FromBytes;
 
 use super::layout::Layout;
-use super::segment::{CWR, URG};
 use crate::buffer::{Checksum, Meta, Packet};
 use crate::header::checksum::Sum;
-use crate::header::{ETHERNET_HEADER, Ipv4, Ipv6, Tcp, ViewMut};
+use crate::header::{ETHERNET_HEADER, Extensions, Ipv4, Ipv6, Tcp, ViewMut};
 use crate::wire::{Gso, GsoKind, MAX_PACKET};
 
 /// Flags that only a segment of its own can have.
-const ALONE: u8 = Tcp::SYN | Tcp::FIN | Tcp::RST | URG;
+const ALONE: u8 = Tcp::SYN | Tcp::FIN | Tcp::RST | Tcp::URG;
 
 /// Segments that belong together, so far.
 #[derive(Clone, Copy)]
@@ -63,8 +62,11 @@ enum Ids {
 impl Run {
     /// A run of one packet; `None` if none could join it.
     #[inline]
-    pub(super) fn start(head: &[u8], len: usize, gso: Option<Gso>) -> Option<Run> {
-        let at = Layout::of(head, len).ok()?;
+    pub(super) fn start(head: &[u8], len: usize, meta: Meta) -> Option<Run> {
+        let at = Layout::of(head, len, meta.checksum).ok()?;
+        if at.payload > head.len() || at.extensions != Extensions::default() {
+            return None;
+        }
         if at.end != len || at.data() == 0 || at.flags & (ALONE | Tcp::PSH | Tcp::ACK) != Tcp::ACK {
             return None;
         }
@@ -79,7 +81,7 @@ impl Run {
         }
         let (ports, _) = head.get(at.tcp..)?.split_first_chunk()?;
         let data = at.data();
-        let size = match gso {
+        let size = match meta.gso {
             Some(gso) if gso.kind == at.kind => gso.size.get().into(),
             Some(_) => return None,
             None => data,
@@ -184,8 +186,8 @@ impl Run {
             && a.acknowledgment == b.acknowledgment
             && a.data_offset == b.data_offset
             // CWR may be in the first only. What is in `ALONE` is not in the first.
-            && (a.flags ^ b.flags) & !(Tcp::PSH | CWR) == 0
-            && b.flags & CWR == 0
+            && (a.flags ^ b.flags) & !(Tcp::PSH | Tcp::CWR) == 0
+            && b.flags & Tcp::CWR == 0
             && a.window == b.window
             && a.urgent == b.urgent
             && a_options == b_options;

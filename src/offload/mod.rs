@@ -30,8 +30,9 @@ mod segment;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use blank::blank_field;
 pub use blank::{leave_blank, make_blank, pseudo_sum};
 pub use coalesce::{Coalescer, FLOWS, Stats};
 pub use layout::Refusal;
 pub use piece::Piece;
-pub use segment::{Copied, MAX_SEGMENTS, Segments, Stopped, Sums};
+pub use segment::{Copied, MAX_SEGMENTS, Plan, Segments, Stopped, Sums};

@@ -13,21 +13,16 @@
 
 use arrayvec::ArrayVec;
 
-use super::layout::{Front, Layout, MAX_HEADERS, Refusal};
+use super::layout::{Layout, MAX_HEADERS, Refusal, front};
 use super::piece::Piece;
 use crate::buffer::{Checksum, Meta, Packet, TxBuf};
-use crate::header::Tcp;
 use crate::header::checksum::Sum;
+use crate::header::{Extensions, Tcp};
 use crate::wire::MAX_SLOTS;
 
 /// The most segments that a packet is cut into. A GSO size of a few bytes would turn one packet
 /// into tens of thousands; this many still allow 64 bytes a segment in the largest.
 pub const MAX_SEGMENTS: usize = 1024;
-
-/// Congestion window reduced (RFC 3168): said once.
-pub(super) const CWR: u8 = 0x80;
-/// Urgent data.
-pub(super) const URG: u8 = 0x20;
 
 /// What becomes of the segments' TCP checksums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,12 +107,31 @@ pub struct Segments<V> {
     copied: Copied,
 }
 
+/// What a packet will be cut into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// How many segments.
+    pub segments: usize,
+    /// Bytes of the longest, with all headers.
+    pub longest: usize,
+}
+
 impl<V: Piece> Segments<V> {
+    /// Looks at a packet that carries a GSO size, without taking it.
+    pub fn plan(packet: &Packet<V>) -> Result<Plan, Refusal> {
+        let (at, size) = check(packet)?;
+        let longest = at.payload + size.min(at.data());
+        Ok(Plan { segments: count(at.data(), size), longest })
+    }
+
     /// Looks at a packet that carries a GSO size. If it can't be cut, it comes back as it was.
     ///
     /// A packet whose data fits one segment becomes that segment.
     pub fn new(mut packet: Packet<V>, sums: Sums) -> Result<Segments<V>, (Refusal, Packet<V>)> {
-        let (front, at, size) = match check(&packet) {
+        let checked = check(&packet).and_then(|(at, size)| {
+            Ok((front(&packet, at.payload).ok_or(Refusal::Headers)?, at, size))
+        });
+        let (template, at, size) = match checked {
             Ok(checked) => checked,
             Err(refusal) => return Err((refusal, packet)),
         };
@@ -127,7 +141,7 @@ impl<V: Piece> Segments<V> {
         rest.reverse();
         Ok(Segments {
             rest,
-            template: front.into_bytes(),
+            template,
             sealed: None,
             blank: 0,
             at,
@@ -156,7 +170,8 @@ impl<V: Piece> Segments<V> {
     /// Makes the next segment; `None` when all are made, or after an error.
     ///
     /// `alloc` gives empty buffers, with whatever headroom the device wants in front of a packet;
-    /// headers take at most 138 bytes of each. It is called once a segment for fragments that are
+    /// headers take at most 512 bytes of each, and without IPv6 extension headers
+    /// 166. It is called once a segment for fragments that are
     /// shared. Of fragments with one owner, data that ends within one is copied into such a
     /// buffer, behind the headers if there is room; what is whole is moved, and headers are
     /// written in front of it where it has the headroom, without a buffer.
@@ -196,8 +211,7 @@ impl<V: Piece> Segments<V> {
         let at = self.at;
         let headers = self.template.get_mut(..at.payload)?;
         if self.sealed != Some(take) {
-            at.seal(headers, take)?;
-            self.blank = at.tcp(headers)?.checksum.get();
+            self.blank = at.seal(headers, take)?;
             self.sealed = Some(take);
         }
         let tcp = at.tcp(headers)?;
@@ -227,7 +241,7 @@ impl<V: Piece> Segments<V> {
     fn advance(&mut self, take: usize) {
         self.left -= take;
         self.remaining -= 1;
-        self.flags &= !CWR;
+        self.flags &= !Tcp::CWR;
         if let Some(ip) = self.at.v4(&mut self.template) {
             let id = ip.id.get();
             ip.id.set(id.wrapping_add(1));
@@ -343,11 +357,10 @@ fn count(data: usize, size: usize) -> usize {
     data.div_ceil(size.max(1)).max(1)
 }
 
-/// Whether a packet can be cut; its headers, where they are, and the data of a segment.
-fn check<V: Piece>(packet: &Packet<V>) -> Result<(Front, Layout, usize), Refusal> {
+/// Whether a packet can be cut; where its headers are, and the data of a segment.
+fn check<V: Piece>(packet: &Packet<V>) -> Result<(Layout, usize), Refusal> {
     let gso = packet.meta.gso.ok_or(Refusal::NotGso)?;
-    let front = Front::of(packet);
-    let at = Layout::of(front.bytes(), packet.len())?;
+    let at = Layout::of_packet(packet)?;
     if at.kind != gso.kind {
         return Err(Refusal::NotTcp);
     }
@@ -356,10 +369,17 @@ fn check<V: Piece>(packet: &Packet<V>) -> Result<(Front, Layout, usize), Refusal
     if count > MAX_SEGMENTS {
         return Err(Refusal::TooMany);
     }
-    if count > 1 && at.flags & (Tcp::SYN | Tcp::RST | URG) != 0 {
+    if count > 1 && at.flags & (Tcp::SYN | Tcp::RST) != 0 {
         return Err(Refusal::Flags);
     }
-    Ok((front, at, size))
+    if at.extensions.has(Extensions::AUTHENTICATION) {
+        return Err(Refusal::Authenticated);
+    }
+    if at.payload > MAX_HEADERS {
+        return Err(Refusal::Headers);
+    }
+    at.blank(0)?;
+    Ok((at, size))
 }
 
 /// Narrows fragments to `len` bytes after the first `skip`.

@@ -19,7 +19,7 @@ use smoltcp::phy::{self, PacketMeta};
 
 use super::Stats;
 use crate::buffer::{Checksum, Meta, Packet, TxBuf, TxPacket};
-use crate::netif::{Capabilities, Linear, Netif, Permit};
+use crate::netif::{Capabilities, Linear, Netif, Permit, SendError};
 use crate::offload::{Coalescer, leave_blank};
 use crate::wire::{Gso, GsoKind, MAX_PACKET, MAX_SLOTS};
 
@@ -118,7 +118,7 @@ impl<N: Netif> Transmit<N> {
     #[inline]
     fn cut(&mut self) -> Option<()> {
         if let Some(packet) = self.uncut.take()
-            && let Err(packet) = self.netif.send(packet)
+            && let Err(SendError::Full(packet)) = self.netif.send(packet)
         {
             self.uncut = Some(packet);
         }
@@ -135,7 +135,7 @@ impl<N: Netif> Transmit<N> {
         if self.coalescer.is_pending() {
             // There is room, unless somebody has sent past us; then it waits for the next time.
             if let Some(mut permit) = self.netif.reserve(self.coalescer.slots()) {
-                self.coalescer.flush(|packet| permit.send(packet));
+                self.coalescer.flush(|packet| send(&mut permit, packet));
             }
         }
         self.netif.flush();
@@ -250,13 +250,13 @@ impl<N: Netif> phy::TxToken for TxToken<'_, N> {
                     *self.uncut = Some(packet);
                 } else if self.coalescer.is_on() {
                     let permit = &mut self.permit;
-                    self.coalescer.push_single(buf, meta, |packet| permit.send(packet));
+                    self.coalescer.push_single(buf, meta, |packet| send(permit, packet));
                 } else if meta == Meta::default() {
-                    self.permit.send_single(buf);
+                    let _counted = self.permit.send_single(buf);
                 } else {
                     let mut packet = Packet::from(buf);
                     packet.meta = meta;
-                    self.permit.send(packet);
+                    send(&mut self.permit, packet);
                 }
                 return result;
             }
@@ -268,10 +268,16 @@ impl<N: Netif> phy::TxToken for TxToken<'_, N> {
         if let Some(mut packet) = self.linear.scatter(len, iter::from_fn(|| self.bufs.pop())) {
             packet.meta = meta;
             let permit = &mut self.permit;
-            self.coalescer.push(packet, |packet| permit.send(packet));
+            self.coalescer.push(packet, |packet| send(permit, packet));
         }
         result
     }
+}
+
+/// What a device can't send, it counts.
+#[inline]
+fn send<P: Permit>(permit: &mut P, packet: TxPacket<P::Block>) {
+    let _counted = permit.send(packet);
 }
 
 /// Whether a device takes large packets of TCP over IPv4.

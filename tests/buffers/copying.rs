@@ -5,11 +5,11 @@ use std::collections::VecDeque;
 
 use xen_netfront::buffer::{Checksum, Packet, TxBuf, View};
 use xen_netfront::copying::{Copying, RawIo};
-use xen_netfront::header::checksum::{Sum, Verdict, verify};
+use xen_netfront::header::checksum::{NotFilled, Sum, Verdict, verify};
 use xen_netfront::header::{
     self, At, EtherType, Ethernet, Ipv4, MacAddr, Network, Protocol, Transport, U16, Udp,
 };
-use xen_netfront::netif::{Netif, Stats, WriteError};
+use xen_netfront::netif::{Netif, SendError, Stats, Unsendable, WriteError};
 
 use crate::allocations::allocations;
 use crate::devices::{Mirror, frames, heap};
@@ -241,7 +241,7 @@ fn r9_a_full_wire_loses_nothing() {
     }
     assert_eq!(netif.write(60, frame(3)), Err(WriteError::Full));
     let packet = Packet::from(netif.alloc(0).unwrap());
-    let packet = netif.send(packet).expect_err("no room");
+    let packet = netif.send(packet).expect_err("no room").into_packet().unwrap();
     assert!(packet.is_empty());
     let mut heard = Vec::new();
     netif.receive(1, |packet| heard.push(packet.head()[0]));
@@ -279,16 +279,21 @@ fn r9_what_a_copying_device_cannot_do_it_counts() {
     // No frame: nothing, less than a header, more than the MTU in one piece or in two, a blank
     // checksum of something that has none.
     let too_long = TxBuf::with_range(xen_netfront::buffer::HeapBlock::new(1515), 0..1515).unwrap();
-    netif.send(Packet::new()).unwrap();
+    let refused = |netif: &mut Copying<Wire>, packet| match netif.send(packet) {
+        Err(SendError::Refused(why)) => why,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refused(&mut netif, Packet::new()), Unsendable::TooShort);
     let short = buf(&mut netif, 13);
-    netif.send(short.into()).unwrap();
-    netif.send(too_long.into()).unwrap();
+    assert_eq!(refused(&mut netif, short.into()), Unsendable::TooShort);
+    assert_eq!(refused(&mut netif, too_long.into()), Unsendable::TooLong);
     let mut packet = Packet::from(buf(&mut netif, 1500));
     packet.push(buf(&mut netif, 15)).unwrap();
-    netif.send(packet).unwrap();
+    assert_eq!(refused(&mut netif, packet), Unsendable::TooLong);
     let mut packet = Packet::from(buf(&mut netif, 60));
     packet.meta.checksum = Checksum::Blank;
-    netif.send(packet).unwrap();
+    let unknown = Unsendable::Checksum(NotFilled::Unknown);
+    assert_eq!(refused(&mut netif, packet), unknown);
     assert_eq!(netif.stats().tx_dropped, 5);
     assert_eq!(netif.receive(9, |_| ()), 0);
 

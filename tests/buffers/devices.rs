@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use xen_grant::{Frame, FramePool, Gfn, GrantStatus, Memory, Page, Words};
 use xen_netfront::buffer::{Block, HeapBlock, TxBuf, TxPacket};
 use xen_netfront::header::MacAddr;
-use xen_netfront::netif::{Capabilities, Linear, Netif, Permit, RxOf, Stats, slots};
+use xen_netfront::netif::{Capabilities, Linear, Netif, Permit, RxOf, Stats, Unsendable, slots};
 
 /// A machine that has memory and no grants.
 #[derive(Clone)]
@@ -137,12 +137,13 @@ pub struct MirrorPermit<'a, F>(&'a mut Mirror<F>);
 impl<B: Block, F: FnMut() -> Option<B>> Permit for MirrorPermit<'_, F> {
     type Block = B;
 
-    fn send(&mut self, packet: TxPacket<B>) {
+    fn send(&mut self, packet: TxPacket<B>) -> Result<(), Unsendable> {
         self.0.room -= slots(&packet);
         self.0.stats.tx_packets += 1;
         self.0.stats.tx_bytes += packet.len() as u64;
         let mut frame = vec![0; packet.len()];
         packet.copy_to_slice(&mut frame).unwrap();
         self.0.on_the_way.push_back(frame);
+        Ok(())
     }
 }

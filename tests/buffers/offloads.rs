@@ -8,8 +8,8 @@ use xen_netfront::buffer::{Checksum, HeapBlock, Meta, Packet, TxBuf, TxPacket, V
 use xen_netfront::copying::Copying;
 use xen_netfront::features::Features;
 use xen_netfront::header::MacAddr;
-use xen_netfront::netif::{Netif, Permit};
-use xen_netfront::offload::make_blank;
+use xen_netfront::netif::{Netif, Permit, SendError, Unsendable};
+use xen_netfront::offload::{Refusal, make_blank};
 use xen_netfront::wire::{Gso, GsoKind};
 
 use crate::pipe::{Pipe, pipe};
@@ -102,11 +102,12 @@ fn r9_large_packets_are_cut_in_software() {
     let (mut packet, _) = large(true, 4500, 65_535);
     packet.meta.gso =
         packet.meta.gso.map(|gso| Gso { size: NonZeroU16::new(1500).unwrap(), ..gso });
-    netif.send(packet).unwrap();
+    assert!(matches!(netif.send(packet), Err(SendError::Refused(Unsendable::TooLong))));
     let (mut packet, _) = large(true, 4500, 65_535);
     packet.meta.gso = packet.meta.gso.map(|gso| Gso { kind: GsoKind::TcpV6, ..gso });
-    netif.send(packet).unwrap();
-    assert_eq!((taken(&far).len(), netif.stats().tx_dropped), (0, 4));
+    let not_tcp = Unsendable::Gso(Refusal::NotTcp);
+    assert!(matches!(netif.send(packet), Err(SendError::Refused(why)) if why == not_tcp));
+    assert_eq!((taken(&far).len(), netif.stats().tx_dropped), (0, 2));
 }
 
 /// What there is no room for waits, in order, and is not lost.
@@ -190,16 +191,16 @@ fn r9_a_permit_sends_what_was_reserved() {
         buf
     };
     let mut permit = netif.reserve(5).unwrap();
-    permit.send_single(frame(0));
+    permit.send_single(frame(0)).unwrap();
     let mut two = Packet::from(frame(1));
     two.push(frame(2)).unwrap();
-    permit.send(two);
-    permit.send_single(frame(3));
+    permit.send(two).unwrap();
+    permit.send_single(frame(3)).unwrap();
     let mut two = Packet::from(frame(4));
     two.push(frame(5)).unwrap();
-    permit.send(two); // one too many
-    permit.send_single(frame(6));
-    permit.send(Packet::new()); // nothing is left
+    assert_eq!(permit.send(two), Err(Unsendable::TooManyFragments), "one too many");
+    permit.send_single(frame(6)).unwrap();
+    assert_eq!(permit.send_single(frame(7)), Err(Unsendable::TooManyFragments), "nothing is left");
     assert_eq!(netif.stats().tx_dropped, 2);
     assert!(netif.reserve(1).is_none());
     let mut sent = taken(&far);

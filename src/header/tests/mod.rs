@@ -1,6 +1,7 @@
 //! Headers and sums against other implementations: etherparse builds and reads the packets.
 
 mod ipv6;
+mod layout;
 mod parse;
 mod sums;
 

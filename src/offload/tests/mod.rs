@@ -3,6 +3,7 @@
 mod blank;
 mod coalesce;
 mod flows;
+mod headers;
 mod hostile;
 mod rules;
 mod segment;

@@ -20,7 +20,7 @@ use crate::buffer::{TxBuf, TxPacket};
 use crate::features::Features;
 use crate::header::MacAddr;
 use crate::header::checksum::fill_blank;
-use crate::netif::{Capabilities, Linear, Permit, RxOf, slots};
+use crate::netif::{Capabilities, Linear, Permit, RxOf, SendError, Unsendable, slots};
 use crate::offload::{Segments, Sums};
 
 /// A device that has `room` slots and `blocks` blocks, full of old bytes.
@@ -45,17 +45,18 @@ struct MockPermit<'a>(&'a mut Mock, usize);
 impl Permit for MockPermit<'_> {
     type Block = HeapBlock;
 
-    fn send(&mut self, mut packet: TxPacket<HeapBlock>) {
+    fn send(&mut self, mut packet: TxPacket<HeapBlock>) -> Result<(), Unsendable> {
         self.1 = self.1.checked_sub(slots(&packet)).expect("no more slots than reserved");
         self.0.room -= slots(&packet);
         if let Some(gso) = packet.meta.gso {
             assert!(self.0.peer.takes_gso(gso.kind), "a permit cuts nothing");
             assert_eq!(packet.meta.checksum, Checksum::Blank);
         }
-        if !self.0.peer.takes(packet.meta, packet.head()) {
+        if !self.0.peer.takes_packet(&packet) {
             fill_blank(&mut packet).expect("blank, and can be filled in");
         }
         self.0.sent.push(packet);
+        Ok(())
     }
 }
 
@@ -115,14 +116,14 @@ impl Netif for Mock {
         self.recycled += 1;
     }
 
-    fn send(&mut self, packet: TxPacket<HeapBlock>) -> Result<(), TxPacket<HeapBlock>> {
+    fn send(&mut self, packet: TxPacket<HeapBlock>) -> Result<(), SendError<TxPacket<HeapBlock>>> {
         let Some(gso) = packet.meta.gso.filter(|gso| !self.peer.takes_gso(gso.kind)) else {
             let mut permit = self.reserve(slots(&packet)).unwrap();
-            permit.send(packet);
+            permit.send(packet).unwrap();
             return Ok(());
         };
         if self.room < packet.len() / usize::from(gso.size.get()) + 1 {
-            return Err(packet);
+            return Err(SendError::Full(packet));
         }
         let mut segments = Segments::new(packet, Sums::Fill).map_err(|(why, _)| why).unwrap();
         while let Some(segment) = segments.cut(|| Some(TxBuf::new(HeapBlock::new(2048), 0))) {

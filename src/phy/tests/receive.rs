@@ -122,19 +122,30 @@ fn unknown_checksums_are_verified_and_no_others() {
 
 #[test]
 fn what_has_no_checksum_is_the_stacks() {
-    let mut vlan = frame(true, Kind::Udp, b"data");
-    vlan.splice(12..12, [0x81, 0, 0, 5]);
-    vlan[44] ^= 1;
     let mut none = frame(true, Kind::Udp, b"data");
     none[40..42].fill(0);
     // A later fragment of a datagram.
     let mut fragment = frame(true, Kind::Udp, b"data");
     fragment[21] = 5;
     let arp = [&[0xff; 6][..], &[2, 0, 0, 0, 0, 2, 8, 6], &[1; 28]].concat();
-    for bytes in [vlan, none, fragment, arp] {
+    for bytes in [none, fragment, arp] {
         let mut device = Device::new(mock());
         device.netif_mut().incoming.push_back(packet(&[&bytes]));
         assert_eq!(receive(&mut device).map(|(bytes, _)| bytes), Some(bytes));
+    }
+}
+
+/// Behind a tag a checksum is a checksum.
+#[test]
+fn tagged_packets_are_verified() {
+    let mut right = frame(true, Kind::Udp, b"data");
+    right.splice(12..12, [0x81, 0, 0, 5]);
+    let mut wrong = right.clone();
+    wrong[44] ^= 1;
+    for (bytes, expected) in [(right.clone(), Some(right)), (wrong, None)] {
+        let mut device = Device::new(mock());
+        device.netif_mut().incoming.push_back(packet(&[&bytes]));
+        assert_eq!(receive(&mut device).map(|(bytes, _)| bytes), expected);
     }
 }
 

@@ -49,7 +49,7 @@ fn fe_single(net: &mut Net, count: usize) -> usize {
             break;
         }
         let Some(mut permit) = net.reserve(1) else { break };
-        permit.send_single(buf);
+        let _sent = permit.send_single(buf);
         sent += 1;
     }
     net.flush();

@@ -142,7 +142,7 @@ fn f7_each_slot_of_an_untrusted_backends_packet_is_clean_around_its_own_bytes() 
             buf.append(len).unwrap().fill(0xee);
             packet.push(buf).unwrap();
         }
-        firewall.left.reserve(3).unwrap().send(packet);
+        firewall.left.reserve(3).unwrap().send(packet).unwrap();
         drop(firewall);
         network.run(Duration::from_micros(500), |_| ());
     }

@@ -83,10 +83,10 @@ impl Firewall {
     }
 }
 
-/// False if there is no room.
+/// False if there is no room, or it can't be sent.
 fn transmit(net: &mut Netfront<Domain, Domain>, packet: TxPacket) -> bool {
     let permit = net.reserve(packet.fragments().len());
-    permit.map(|mut permit| permit.send(packet)).is_some()
+    permit.is_some_and(|mut permit| permit.send(packet).is_ok())
 }
 
 /// The number of the page in which a fragment lies.

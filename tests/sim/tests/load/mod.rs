@@ -152,11 +152,11 @@ impl<'a> Load<'a> {
                 }
                 let mut permit = net.reserve(slots).unwrap();
                 if large.is_some() {
-                    permit.send(packet);
+                    permit.send(packet).unwrap();
                 } else {
                     match packet.into_single() {
-                        Ok(only) => permit.send_single(only),
-                        Err(packet) => permit.send(packet),
+                        Ok(only) => permit.send_single(only).unwrap(),
+                        Err(packet) => permit.send(packet).unwrap(),
                     }
                 }
                 sent += 1;

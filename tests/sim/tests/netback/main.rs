@@ -15,6 +15,7 @@ mod queues;
 mod raw_client;
 mod requests;
 mod sessions;
+mod shapes;
 mod software;
 mod to_client;
 mod waking;

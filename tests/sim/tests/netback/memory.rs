@@ -100,17 +100,19 @@ fn b4_every_byte_published_is_initialised() {
         for at in SLOTS + 6..1024 {
             client.rx_page.words()[at].store(filler, Ordering::Relaxed);
         }
-        let mut packet = bench.plain(&pattern(1, 5000));
-        packet.meta.gso = extra.gso();
+        let large = frames::blank(frames::frame(false, true, 7, &pattern(1, 5000 - 54)));
+        let mut packet = bench.plain(&large);
+        packet.meta = Meta { checksum: Checksum::Blank, gso: extra.gso() };
         bench.netback.deliver(packet).unwrap();
         bench.netback.flush();
         let words: Vec<u32> = (SLOTS..SLOTS + 6).map(|at| word(&client.rx_page, at)).collect();
         let (more, with_extra) = (rx_flags::MORE_DATA, rx_flags::EXTRA_INFO);
+        let blank = rx_flags::CSUM_BLANK | rx_flags::DATA_VALIDATED;
         let slot = |id, flags, status| {
             xen_ring::Wire::to_words(RxResponse { id, offset: 0, flags, status })
         };
         let expected = [
-            slot(0, more | with_extra, 4096),
+            slot(0, more | with_extra | blank, 4096),
             // type 1, flags 0, size 0x500, kind 1, and zeros where netif.h pads.
             [0x0500_0001, 0x0000_0001],
             slot(2, 0, 904),

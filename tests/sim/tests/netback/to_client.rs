@@ -21,10 +21,15 @@ fn any_fragments_arrive_whole_each_page_filled_from_its_start() {
             cuts.push(at);
         }
         cuts.pop();
-        let sent = pattern(round, len);
+        let large = len > 54 && rng.bool();
+        let sent = match large {
+            true => frames::blank(frames::frame(false, true, 7, &pattern(round, len - 54))),
+            false => pattern(round, len),
+        };
         let mut packet = bench.packet(&sent, &cuts);
-        let large = rng.bool();
-        packet.meta.gso = large.then(|| gso(1400));
+        if large {
+            packet.meta = Meta { checksum: Checksum::Blank, gso: Some(gso(1400)) };
+        }
         let slots = len.div_ceil(PAGE_SIZE) + usize::from(large);
         // One page too few: it waits.
         client.post(slots - 1);
@@ -48,8 +53,7 @@ fn any_fragments_arrive_whole_each_page_filled_from_its_start() {
 fn the_flags_of_the_receive_ring_are_its_own() {
     let (mut bench, mut client) = Bench::with_client(Config::default(), 64);
     client.post(3);
-    let mut ipv4 = pattern(4, 60);
-    ipv4[12..14].copy_from_slice(&[0x08, 0x00]);
+    let ipv4 = frames::frame(false, false, 7, &pattern(4, 60));
     for checksum in [Checksum::Unknown, Checksum::Complete, Checksum::Blank] {
         let mut packet = bench.plain(&ipv4);
         packet.meta.checksum = checksum;

@@ -2,7 +2,7 @@
 
 use xen_netfront::buffer::Meta;
 use xen_netfront::features::Features;
-use xen_netfront::netif::Netif;
+use xen_netfront::netif::{Netif, SendError, Unsendable};
 
 use super::packets::Flow;
 use super::*;
@@ -156,8 +156,10 @@ fn a_backend_that_takes_large_packets_may_be_sent_longer_ones_than_the_mtu() {
     let flow = Flow::tcp(false, 1);
     let long = flow.blank(0, &pattern(1, 3000));
     assert!(bench.send_whole(&long, flow.meta(1448)));
-    assert!(bench.send_whole(&long, flow.meta(0)), "dropped, not given back");
-    let cuts = bench.packet(&long, &[], flow.meta(0));
-    assert!(Netif::send(&mut bench.front, cuts).is_ok());
+    for cuts in [&[][..], &[1000]] {
+        let long = bench.packet(&long, cuts, flow.meta(0));
+        let refused = Netif::send(&mut bench.front, long).unwrap_err();
+        assert!(matches!(refused, SendError::Refused(Unsendable::TooLong)));
+    }
     assert_eq!((bench.sent().len(), bench.front.stats().tx_drops.bad_length), (1, 2));
 }

@@ -8,8 +8,8 @@ mod offload_tx;
 #[path = "software.rs"]
 mod software;
 
-fn send(mut net: &mut Front, packet: TxPacket) -> Result<(), TxPacket> {
-    fn to_any<N: Netif>(net: &mut N, packet: TxOf<N>) -> Result<(), TxOf<N>> {
+fn send(mut net: &mut Front, packet: TxPacket) -> Result<(), SendError<TxPacket>> {
+    fn to_any<N: Netif>(net: &mut N, packet: TxOf<N>) -> Result<(), SendError<TxOf<N>>> {
         net.send(packet)
     }
     to_any(&mut net, packet)

@@ -152,7 +152,7 @@ fn both_rings_share_an_event() {
         let events = bench.front.stats().events_sent;
         assert!(!bench.received().is_empty());
         let buf = bench.packet(&pattern(1, 60), &[], Default::default()).into_single().unwrap();
-        bench.front.reserve(1).unwrap().send_single(buf);
+        bench.front.reserve(1).unwrap().send_single(buf).unwrap();
         assert_eq!(bench.back.take_pending(), []);
         for _ in 0..2 {
             bench.front.flush();

@@ -17,6 +17,7 @@ mod queues;
 #[path = "../raw_backend/mod.rs"]
 mod raw_backend;
 mod receive;
+mod shapes;
 mod silence;
 mod software;
 mod starvation;
@@ -29,12 +30,12 @@ use raw_backend::{BACK, Bench, FRONT, Front, Rings, pattern};
 use xen_grant::DomId;
 use xen_netfront::buffer::{RxPacket, TxPacket};
 use xen_netfront::netfront::{Config, Link, RxDrops};
-use xen_netfront::netif::{Netif, TxOf};
+use xen_netfront::netif::{Netif, SendError, TxOf};
 use xen_netfront::wire::{Extra, RxResponse, TxRequest, rx_flags};
 use xen_sim::{Host, Vif};
 
 /// The device's own way to send a packet.
-fn send(net: &mut Front, packet: TxPacket) -> Result<(), TxPacket> {
+fn send(net: &mut Front, packet: TxPacket) -> Result<(), SendError<TxPacket>> {
     Netif::send(net, packet)
 }
 

@@ -3,6 +3,7 @@
 use fastrand::Rng;
 use xen_netfront::buffer::{Checksum, Meta};
 use xen_netfront::features::Features;
+use xen_netfront::netif::Unsendable;
 use xen_netfront::wire::{Status, TxResponse};
 
 use super::packets::{Flow, MOST_DATA, check};
@@ -95,10 +96,11 @@ fn the_largest_packet_of_18_fragments_takes_19_slots() {
         assert!(bytes.len() >= 65_515);
         let cuts: Vec<usize> = (1..18).map(|nth| nth * bytes.len() / 18).collect();
         let packet = bench.packet(&bytes, &cuts, flow.meta(1448));
-        bench.front.reserve(19).unwrap().send(packet);
+        bench.front.reserve(19).unwrap().send(packet).unwrap();
         // One slot less than it takes.
         let packet = bench.packet(&bytes, &cuts, flow.meta(1448));
-        bench.front.reserve(18).unwrap().send(packet);
+        let refused = bench.front.reserve(18).unwrap().send(packet);
+        assert_eq!(refused, Err(Unsendable::TooManyFragments));
         bench.front.flush();
         let sent = bench.sent();
         assert_eq!((sent.len(), sent[0].requests.len(), sent[0].slots()), (1, 18, 19));
@@ -188,7 +190,7 @@ fn gso_with_a_complete_checksum_leaves_blank() {
     let mut bytes = Flow::tcp(false, 1).packet(5, &[1; 3000]);
     bytes[23] = 17;
     let meta = Meta { checksum: Checksum::Unknown, ..Flow::tcp(false, 1).meta(1000) };
-    assert!(bench.send_whole(&bytes, meta));
+    assert!(!bench.send_whole(&bytes, meta), "refused");
     assert_eq!((bench.sent().len(), bench.front.stats().tx_drops.no_gso), (0, 1));
     bench.assert_sound();
 }
@@ -205,12 +207,9 @@ fn a_permit_is_for_as_many_packets_as_its_slots_hold() {
     let small: Vec<TxPacket> =
         (0..3).map(|_| bench.packet(&flow.packet(1, &[2; 100]), &[54], Meta::default())).collect();
     let mut permit = bench.front.reserve(29).unwrap();
-    for packet in packets {
-        permit.send(packet);
-    }
-    for packet in small {
-        permit.send(packet);
-    }
+    let sent: Vec<bool> =
+        packets.into_iter().chain(small).map(|packet| permit.send(packet).is_ok()).collect();
+    assert_eq!(sent, [true, true, true, false, true, false, false]);
     bench.front.flush();
     let sent = bench.sent();
     assert_eq!(sent.iter().map(raw_backend::Sent::slots).collect::<Vec<_>>(), [9, 9, 9, 2]);
@@ -237,7 +236,7 @@ fn a_packet_that_finds_no_room_comes_back_whole() {
     assert_eq!((sent.len(), bench.front.room()), (18, 256 - 18 * 14));
     let cuts: Vec<usize> = (4096..bytes.len()).step_by(4096).collect();
     let packet = bench.packet(&bytes, &cuts, flow.meta(1448));
-    let back = send(&mut bench.front, packet).unwrap_err();
+    let back = send(&mut bench.front, packet).unwrap_err().into_packet().unwrap();
     assert_eq!((back.len(), back.meta), (bytes.len(), flow.meta(1448)));
     bench.answer_sent(&sent[0], 0);
     assert!(send(&mut bench.front, back).is_ok(), "it takes back what is done by itself");

@@ -60,7 +60,7 @@ fn a_flow_keeps_its_queue_and_its_order_and_all_queues_are_used() {
         match rng.u8(..3) {
             0 => {
                 let slots = xen_netfront::netif::slots(&packet);
-                bench.front.reserve(slots).unwrap().send(packet);
+                bench.front.reserve(slots).unwrap().send(packet).unwrap();
             }
             _ => assert!(Netif::send(&mut bench.front, packet).is_ok()),
         }
@@ -106,7 +106,7 @@ fn a_batch_spreads_its_packets_too_with_an_event_a_queue() {
     let batched = take_all(&mut bench);
     for (_, bytes) in &packets {
         let buf = bench.packet(bytes, &[], Meta::default()).into_single().unwrap();
-        bench.front.reserve(1).unwrap().send_single(buf);
+        bench.front.reserve(1).unwrap().send_single(buf).unwrap();
     }
     bench.front.flush();
     let single = take_all(&mut bench);

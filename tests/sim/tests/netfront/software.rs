@@ -4,7 +4,10 @@
 use fastrand::Rng;
 use xen_netfront::buffer::{Checksum, Meta};
 use xen_netfront::features::Features;
+use xen_netfront::header::checksum::NotFilled;
 use xen_netfront::netfront::Stats;
+use xen_netfront::netif::{SendError, Unsendable};
+use xen_netfront::offload::Refusal;
 
 use super::packets::{Flow, HEADERS, check, join};
 use super::*;
@@ -62,19 +65,20 @@ fn blank_checksums_are_filled_in_where_the_backend_takes_none() {
     }
 }
 
-/// The headers, and with them the field, lie in the first fragment.
+/// The headers, and the field too, may be cut anywhere.
 #[test]
-fn a_blank_checksum_behind_cut_headers_costs_its_packet() {
+fn a_blank_checksum_is_filled_in_behind_cut_headers() {
     let mut bench = backend(SG);
     for flow in Flow::each_kind(1) {
-        for cut in [1, 14, 33, 40] {
-            let packet = bench.packet(&flow.blank(0, &[1; 500]), &[cut], flow.meta(0));
-            assert!(send(&mut bench.front, packet).is_ok(), "dropped, not given back");
+        for cut in 1..90 {
+            let packet = bench.packet(&flow.blank(0, &[1; 500]), &[cut, cut + 1], flow.meta(0));
+            send(&mut bench.front, packet).unwrap();
+            let sent = take_all(&mut bench);
+            assert_eq!((sent.len(), sent[0].1.checksum), (1, Checksum::Complete));
+            assert_eq!(check(&sent[0].0, sent[0].1).data, [1; 500], "{flow:?} {cut}");
         }
     }
-    assert_eq!(take_all(&mut bench).len(), 0);
-    let drops = bench.front.stats().tx_drops;
-    assert_eq!((drops.bad_checksum, drops.total()), (16, 16));
+    assert_eq!(bench.front.stats().tx_drops.total(), 0);
     bench.assert_sound();
     bench.assert_no_leak();
 }
@@ -103,12 +107,22 @@ fn fragments_are_gathered_where_the_backend_takes_one() {
         // One byte more than a page.
         let bytes = flow.packet(0, &pattern(1, 4043));
         let packet = bench.packet(&bytes, &[54], Meta::default());
-        assert!(send(&mut bench.front, packet).is_ok(), "dropped, not given back");
+        assert_eq!(refusal(&mut bench, packet), Unsendable::TooManyFragments);
         assert_eq!(take_all(&mut bench).len(), 0);
         let drops = bench.front.stats().tx_drops;
         assert_eq!((drops.too_many_slots, drops.total()), (1, 1));
         bench.assert_sound();
         bench.assert_no_leak();
+    }
+}
+
+/// Why a packet is refused.
+#[track_caller]
+fn refusal(bench: &mut Bench, packet: TxPacket) -> Unsendable {
+    match send(&mut bench.front, packet) {
+        Err(SendError::Refused(why)) => why,
+        Err(SendError::Full(_)) => panic!("no room"),
+        Ok(()) => panic!("it was sent"),
     }
 }
 
@@ -183,7 +197,7 @@ fn a_large_packet_without_room_for_all_segments_comes_back_whole() {
     assert_eq!(bench.front.stats().tx_cut, sent.len() as u64 / 42);
     let cuts: Vec<usize> = (4096..bytes.len()).step_by(4096).collect();
     let packet = bench.packet(&bytes, &cuts, flow.meta(1448));
-    let back = send(&mut bench.front, packet).unwrap_err();
+    let back = send(&mut bench.front, packet).unwrap_err().into_packet().unwrap();
     assert_eq!((back.len(), back.meta), (bytes.len(), flow.meta(1448)));
     for packet in &sent[..42] {
         bench.answer_sent(packet, 0);
@@ -210,7 +224,7 @@ fn without_frames_the_rest_of_a_large_packet_is_dropped_and_counted() {
     let left = 7;
     let mut hogged: Vec<_> = std::iter::from_fn(|| bench.front.frame()).collect();
     hogged.truncate(hogged.len() - left);
-    assert!(send(&mut bench.front, packet).is_ok());
+    assert_eq!(refusal(&mut bench, packet), Unsendable::NoMemory);
     bench.front.flush();
     let sent = bench.sent();
     let lost = bench.front.stats().tx_drops.no_frame;
@@ -237,39 +251,50 @@ fn large_packets_that_can_neither_go_nor_be_cut_are_dropped() {
     syn[47] |= 2;
     let meta = flow.meta(1448);
     // The last would take more segments than a ring has slots.
-    for (bytes, meta) in [
-        (udp, meta),
-        (syn, meta),
-        (pattern(1, 9000), meta),
-        (good.clone(), Flow::tcp(true, 1).meta(1448)),
-        (good.clone(), flow.meta(1)),
+    for (bytes, meta, why) in [
+        (udp, meta, Refusal::NotTcp),
+        (syn, meta, Refusal::Flags),
+        (pattern(1, 9000), meta, Refusal::NotTcp),
+        (good.clone(), Flow::tcp(true, 1).meta(1448), Refusal::NotTcp),
+        (good.clone(), flow.meta(20), Refusal::TooMany),
+        (good.clone(), flow.meta(1), Refusal::TooMany),
     ] {
         let before = *bench.front.stats();
-        assert!(bench.send_whole(&bytes, meta), "dropped, not given back");
+        let cuts: Vec<usize> = (4096..bytes.len()).step_by(4096).collect();
+        let packet = bench.packet(&bytes, &cuts, meta);
+        assert_eq!(refusal(&mut bench, packet), Unsendable::Gso(why));
         assert_eq!(done(&before, bench.front.stats()), (0, 0, 1));
     }
     // A permit has room for the packet, not for its segments.
     let cuts = [4096, 8192];
     let packet = bench.packet(&good, &cuts, meta);
-    bench.front.reserve(4).unwrap().send(packet);
-    assert_eq!(bench.front.stats().tx_drops.no_gso, 6);
+    assert_eq!(bench.front.reserve(4).unwrap().send(packet), Err(Unsendable::NoGso));
+    assert_eq!(bench.front.stats().tx_drops.no_gso, 7);
     assert_eq!(take_all(&mut bench).len(), 0);
     bench.assert_sound();
     bench.assert_no_leak();
 }
 
-/// 18 full pages are more than 65,535 bytes.
+/// The longest IP packet and an Ethernet header are more than the 65,535 bytes of a chain: cut,
+/// whoever takes large packets. A segment as long is refused.
 #[test]
-fn packets_longer_than_there_can_be_are_dropped() {
+fn what_is_longer_than_a_chain_is_cut() {
     for features in [SG, Features::ALL] {
         let mut bench = backend(features);
-        let flow = Flow::tcp(false, 1);
-        // The longest IP packet, and an Ethernet header.
-        let bytes = flow.blank(0, &pattern(1, 65_535 - 40));
-        assert_eq!(bytes.len(), 65_549);
-        for size in [1448, 65_495] {
-            assert!(bench.send_whole(&bytes, flow.meta(size)), "dropped, not given back");
-            assert_eq!(take_all(&mut bench).len(), 0, "{features:?} {size}");
+        for v6 in [false, true] {
+            let flow = Flow::tcp(v6, 1);
+            let len = if v6 { 65_535 - 20 } else { 65_535 - 40 };
+            let data = pattern(1, len);
+            let bytes = flow.blank(7, &data);
+            assert_eq!(bytes.len(), if v6 { 65_589 } else { 65_549 });
+            let cuts: Vec<usize> = (4096..bytes.len()).step_by(4096).collect();
+            let packet = bench.packet(&bytes, &cuts, flow.meta(1448));
+            send(&mut bench.front, packet).unwrap();
+            let sent = take_all(&mut bench);
+            assert_eq!(sent.len(), len.div_ceil(1448));
+            assert!(join(flow, 7, 1448, &sent) == data);
+            let packet = bench.packet(&bytes, &cuts, flow.meta(65_480));
+            assert_eq!(refusal(&mut bench, packet), Unsendable::TooLong);
         }
         let drops = bench.front.stats().tx_drops;
         assert_eq!((drops.bad_length, drops.total()), (2, 2));
@@ -292,7 +317,7 @@ fn a_blank_checksum_is_filled_in_for_a_backend_without_offload() {
     buf.append(frame.len()).unwrap().copy_from_slice(&frame);
     let mut packet = TxPacket::from(buf);
     packet.meta.checksum = Checksum::Blank;
-    bench.front.reserve(1).unwrap().send(packet);
+    bench.front.reserve(1).unwrap().send(packet).unwrap();
     bench.front.flush();
     let request = bench.tx_requests()[0];
     assert_eq!(request.flags & 1, 0, "not blank any more");
@@ -308,7 +333,8 @@ fn a_blank_checksum_is_filled_in_for_a_backend_without_offload() {
     buf.append(60).unwrap().fill(0xff);
     let mut packet = TxPacket::from(buf);
     packet.meta.checksum = Checksum::Blank;
-    bench.front.reserve(1).unwrap().send(packet);
+    let refused = bench.front.reserve(1).unwrap().send(packet);
+    assert_eq!(refused, Err(Unsendable::Checksum(NotFilled::Unknown)));
     assert_eq!(bench.front.stats().tx_drops.bad_checksum, 1);
     bench.assert_sound();
 }

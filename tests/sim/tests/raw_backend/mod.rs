@@ -312,7 +312,8 @@ impl Bench {
             packet.push(buf).unwrap();
         }
         let Some(mut permit) = self.front.reserve(parts.len()) else { return false };
-        permit.send(packet);
+        // What can't be sent is gone, and counted.
+        let _refused = permit.send(packet);
         self.front.flush();
         true
     }

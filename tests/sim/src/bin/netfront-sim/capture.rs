@@ -11,7 +11,7 @@ use pcap_file::pcap::{PcapHeader, PcapPacket, PcapWriter};
 use pcap_file::{DataLink, PcapError, TsResolution};
 use xen_netfront::buffer::{Packet, TxBuf, TxPacket, View};
 use xen_netfront::header::MacAddr;
-use xen_netfront::netif::{Capabilities, Linear, Netif, Permit, RxOf, Stats};
+use xen_netfront::netif::{Capabilities, Linear, Netif, Permit, RxOf, Stats, Unsendable};
 use xen_netfront::platform::{Instant, Platform};
 use xen_sim::Domain;
 
@@ -164,10 +164,10 @@ pub struct CapturedPermit<'a, P> {
 impl<P: Permit> Permit for CapturedPermit<'_, P> {
     type Block = P::Block;
 
-    fn send(&mut self, packet: TxPacket<P::Block>) {
+    fn send(&mut self, packet: TxPacket<P::Block>) -> Result<(), Unsendable> {
         if let Some(pcap) = self.pcap {
             pcap.write(&packet);
         }
-        self.permit.send(packet);
+        self.permit.send(packet)
     }
 }

@@ -9,7 +9,7 @@ use xen_netfront::buffer::{RxPacket, TxBuf, TxPacket};
 use xen_netfront::features::Features;
 use xen_netfront::header::MacAddr;
 use xen_netfront::netback::{Netback, Stats};
-use xen_netfront::netif::{self, Capabilities, Linear, Netif, Permit, RxOf};
+use xen_netfront::netif::{self, Capabilities, Linear, Netif, Permit, RxOf, Unsendable};
 use xen_netfront::wire::MAX_SLOTS;
 use xen_sim::{Domain, StoreClient};
 
@@ -170,8 +170,9 @@ pub struct Delivery<'a>(&'a mut Back);
 impl Permit for Delivery<'_> {
     type Block = Frame;
 
-    fn send(&mut self, packet: TxPacket) {
-        // Refused means dropped, and counted there.
+    fn send(&mut self, packet: TxPacket) -> Result<(), Unsendable> {
+        // What the client has no room for is lost on the way, and counted there.
         let _ = self.0.deliver(packet.freeze());
+        Ok(())
     }
 }

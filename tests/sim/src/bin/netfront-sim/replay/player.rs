@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crc32fast::Hasher;
 use xen_netfront::buffer::{Packet, View};
-use xen_netfront::netif::{Netif, RxOf, TxOf};
+use xen_netfront::netif::{Netif, RxOf, SendError, TxOf};
 
 use super::recording::Recording;
 use crate::stream::Digest;
@@ -91,7 +91,8 @@ impl<N: Netif> Player<N> {
         while let Some(bytes) = self.recording.get(self.sent.packets) {
             let packet = self.waiting.take().or_else(|| build(&mut self.netif, bytes));
             let Some(packet) = packet else { break };
-            if let Err(packet) = self.netif.send(packet) {
+            // One that is refused is missed at the other end.
+            if let Err(SendError::Full(packet)) = self.netif.send(packet) {
                 self.waiting = Some(packet);
                 break;
             }
