@@ -23,7 +23,7 @@ use crate::header::checksum::settle_blank;
 use crate::header::{ETHERNET_HEADER, MacAddr};
 use crate::netif::{Capabilities, Linear, Netif, Permit, RxOf, Stats, Unsendable, slots};
 use crate::offload::{Segments, Sums, make_blank};
-use crate::wire::{MAX_PACKET, MAX_SLOTS};
+use crate::wire::{MAX_FRAME, MAX_PACKET, MAX_SLOTS};
 
 /// What a copying device does: two methods, three more if its frames carry a [`Meta`].
 pub trait RawIo {
@@ -140,7 +140,7 @@ impl<Io: RawIo> Copying<Io> {
     fn large_size(&self) -> usize {
         let features = self.features();
         if features.gso_v4 || features.gso_v6 {
-            MAX_PACKET.saturating_add(HEADROOM)
+            MAX_FRAME.saturating_add(HEADROOM)
         } else {
             self.block_size()
         }

@@ -52,8 +52,12 @@ pub mod rx_flags {
 /// `XEN_NETIF_NR_SLOTS_MIN`: slots that every peer takes for one packet, extras not counted.
 pub const MAX_SLOTS: usize = 18;
 
-/// `XEN_NETIF_MAX_TX_SIZE`: the largest packet.
+/// `XEN_NETIF_MAX_TX_SIZE`: the largest packet that a transmit request can name.
 pub const MAX_PACKET: usize = 0xffff;
+
+/// The largest frame that is received: an IP packet of 65,535 bytes (RFC 791), as Linux's GRO makes
+/// them, in Ethernet with two tags. Passed on, one that is larger than [`MAX_PACKET`] is cut.
+pub const MAX_FRAME: usize = 0xffff + 14 + 2 * 4;
 
 /// The outcome of a transmit request (`NETIF_RSP_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,8 +18,8 @@ pub struct Config {
     /// are, shared out among its queues. A frame that two fragments share counts twice. Each queue
     /// may have 18 in any case, or the largest packet would never fit.
     pub queue_frames: usize,
-    /// How long the next packet of a queue may wait for the client to post pages. Then the queue
-    /// is dropped, and packets are refused until there are some.
+    /// How long the next packet of a queue may wait for the client to post another page. Then what it
+    /// has no pages for is dropped, and refused until it posts one.
     pub patience: Duration,
     /// What to take from the client. What to give it, it says itself.
     ///

@@ -96,9 +96,10 @@ pub(super) struct ToClient<P: BackendPlatform> {
     staged: Vec<Staged>,
     copy: CopyOut,
     patience: Duration,
-    /// Since when the packet at the front has not fitted.
+    /// Since when the packet at the front has not fitted, and no page has been posted.
     stuck: Option<Instant>,
-    /// After a stall: so many slots must be there before packets are queued again. 0 otherwise.
+    /// After a stall: so many slots must be there, one more than there were, before packets are queued
+    /// again that don't fit into what is there. 0 otherwise.
     wanted: usize,
     /// Requests were taken off the ring since this was last said.
     pub(super) progress: bool,
@@ -167,7 +168,7 @@ impl<P: BackendPlatform> ToClient<P> {
         stats: &mut Stats,
     ) -> Result<(), Refused> {
         // No work for nothing.
-        self.has_room(1)?;
+        self.has_room(1, 1)?;
         let takes = self.takes.features;
         let mut ready = if packet.meta.gso.is_none() {
             software::fill(packet, pool, stats)?
@@ -182,8 +183,8 @@ impl<P: BackendPlatform> ToClient<P> {
     }
 
     #[inline]
-    fn has_room(&self, fragments: usize) -> Result<(), Refused> {
-        if self.wanted > 0 {
+    fn has_room(&self, fragments: usize, slots: usize) -> Result<(), Refused> {
+        if self.wanted > 0 && slots > self.posted.len() {
             return Err(Refused::Stalled);
         }
         if self.packets.len() >= self.bounds.packets
@@ -206,7 +207,8 @@ impl<P: BackendPlatform> ToClient<P> {
         if len < SHORTEST || len > longest {
             return Err(Refused::BadLength);
         }
-        self.has_room(fragments)?;
+        let slots = len.div_ceil(PAGE_SIZE) + usize::from(meta.gso.is_some());
+        self.has_room(fragments, slots)?;
         let flags = match meta.checksum {
             Checksum::Unknown => 0,
             Checksum::Complete => rx_flags::DATA_VALIDATED,
@@ -214,7 +216,6 @@ impl<P: BackendPlatform> ToClient<P> {
         };
         let filled = packet.take_fragments().filter(|fragment| !fragment.is_empty());
         self.fragments.extend(filled);
-        let slots = len.div_ceil(PAGE_SIZE) + usize::from(meta.gso.is_some());
         // At most 18 fragments, 17 slots, 65535 bytes: all fit.
         self.packets.push_back(Waiting {
             fragments: fragments as u8,
@@ -250,10 +251,12 @@ impl<P: BackendPlatform> ToClient<P> {
                 break false;
             }
         };
+        // A page is progress, too: it is not asked how fast they come.
+        let progress = progress || self.posted.len() > held;
         if progress {
             self.stuck = None;
         }
-        self.progress |= progress || self.posted.len() > held;
+        self.progress |= progress;
         if full {
             self.watch(platform.now(), stats);
         }
@@ -356,20 +359,33 @@ impl<P: BackendPlatform> ToClient<P> {
     }
 
     /// The next packet does not fit: if that goes on for too long, the client is stalled, and
-    /// holds no frames of ours any more.
+    /// holds no frames of ours any more but for packets that it has posted pages enough for. Such are
+    /// all that it gets until it posts one more: it may have no more than these.
     #[cold]
     fn watch(&mut self, now: Instant, stats: &mut Stats) {
-        let Some(next) = self.packets.front() else { return };
+        if self.packets.is_empty() {
+            return;
+        }
         let since = *self.stuck.get_or_insert(now);
-        if now.since(since) >= self.patience {
-            self.stuck = None;
-            if self.takes.notify {
-                self.wanted = usize::from(next.slots);
-                stats.stalls += 1;
+        if now.since(since) < self.patience {
+            return;
+        }
+        self.stuck = None;
+        if self.takes.notify {
+            self.wanted = self.posted.len() + 1;
+            stats.stalls += 1;
+        }
+        // Round once: what fits goes to the back again, in its order.
+        for _ in 0..self.packets.len() {
+            let Some(packet) = self.packets.pop_front() else { break };
+            let fragments = usize::from(packet.fragments).min(self.fragments.len());
+            if usize::from(packet.slots) <= self.posted.len() {
+                self.fragments.rotate_left(fragments);
+                self.packets.push_back(packet);
+            } else {
+                self.fragments.drain(..fragments);
+                stats.to_drops.stalled += 1;
             }
-            stats.to_drops.stalled += self.packets.len() as u64;
-            self.packets.clear();
-            self.fragments.clear();
         }
     }
 

@@ -13,7 +13,7 @@ pub struct Config {
     /// What to take from the backend, and what to give it if it takes as much.
     ///
     /// With checksums, received packets may come with a blank one
-    /// ([`Checksum::Blank`](crate::buffer::Checksum::Blank)); with GSO, up to 65,535 bytes long
+    /// ([`Checksum::Blank`](crate::buffer::Checksum::Blank)); with GSO, up to [`MAX_FRAME`](crate::wire::MAX_FRAME) bytes
     /// ([`Meta::gso`](crate::buffer::Meta)). `phy` knows what to do with either.
     pub features: Features,
     /// Queues: pairs of rings that a backend can serve side by side, at most

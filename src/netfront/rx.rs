@@ -18,7 +18,7 @@ use crate::buffer::{Checksum, RxBuf, RxPacket};
 use crate::features::Features;
 use crate::offload::make_blank;
 use crate::ring_page::Shared;
-use crate::wire::{Extra, Gso, RING_SIZE, RxRequest, RxResponse, RxRing, rx_flags};
+use crate::wire::{Extra, Gso, MAX_FRAME, RING_SIZE, RxRequest, RxResponse, RxRing, rx_flags};
 
 /// An Ethernet header.
 const SHORTEST: usize = 14;
@@ -288,6 +288,7 @@ impl RxQueue {
         match wrong {
             Some(why) => Err(bad(why)),
             None if bytes < SHORTEST => Err(bad(|drops| &mut drops.runt)),
+            None if bytes > MAX_FRAME => Err(bad(|drops| &mut drops.too_long)),
             None => {
                 packet.meta.checksum = checksum(flags);
                 Ok((self.large(packet, stats)?, bytes))

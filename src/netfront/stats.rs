@@ -17,6 +17,8 @@ pub struct RxDrops {
     pub bad_extra: u64,
     /// Shorter than an Ethernet header.
     pub runt: u64,
+    /// Longer than [`MAX_FRAME`](crate::wire::MAX_FRAME).
+    pub too_long: u64,
     /// The backend still used a page that it had announced as filled.
     pub still_in_use: u64,
     /// Filled and not looked at when the device was disconnected (slots).
@@ -33,10 +35,11 @@ impl RxDrops {
             truncated,
             bad_extra,
             runt,
+            too_long,
             still_in_use,
             disconnected,
         } = *self;
-        let malformed = bad_extent + too_many_slots + truncated + bad_extra + runt;
+        let malformed = bad_extent + too_many_slots + truncated + bad_extra + runt + too_long;
         backend_error + malformed + still_in_use + disconnected
     }
 }

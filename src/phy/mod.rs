@@ -33,7 +33,7 @@
 //!
 //! # Large packets
 //!
-//! A received GSO packet goes up as it is, up to 65,535 bytes in one slice. Of what smoltcp sends,
+//! A received GSO packet goes up as it is, up to 65,535 bytes of IP in one slice. Of what smoltcp sends,
 //! consecutive pieces of a TCP connection leave as one packet where the device's peer takes GSO
 //! ([`Coalescer`]), without a copy. They wait until the end of the round, in which
 //! [`flush`](Device::flush) is called; with a peer that takes none, nothing ever waits. A piece is a

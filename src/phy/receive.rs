@@ -12,7 +12,7 @@ use super::{BURST, Stats};
 use crate::buffer::{Checksum, Packet};
 use crate::header::checksum::{Verdict, verify};
 use crate::netif::{Linear, Netif, RxOf};
-use crate::wire::MAX_PACKET;
+use crate::wire::MAX_FRAME;
 
 pub(super) struct Receive<N: Netif> {
     /// Held, if it has one slot.
@@ -36,7 +36,7 @@ impl<N: Netif> Receive<N> {
             packet: None,
             is_gathered: false,
             is_done: false,
-            linear: Linear::with_capacity(MAX_PACKET),
+            linear: Linear::with_capacity(MAX_FRAME),
             burst: 0,
             owes_flush: false,
             wrong: 0,

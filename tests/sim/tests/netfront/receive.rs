@@ -118,3 +118,37 @@ fn f12_what_was_validated_is_what_is_used() {
     assert_eq!(received, [packet.clone(), packet]);
     assert_eq!(bench.front.stats().faults, 0);
 }
+
+/// The bound of what is received is one, with GSO and without: an IP packet of 65,535 bytes, as Linux's
+/// GRO makes it, in Ethernet with two tags.
+#[test]
+fn one_bound_for_the_length_of_what_is_received() {
+    use xen_netfront::wire::{Gso, GsoKind, MAX_FRAME};
+    let size = std::num::NonZeroU16::new(1448).unwrap();
+    let gso = Extra::from_gso(Gso { size, kind: GsoKind::TcpV4 });
+    let all = pattern(1, 18 * 4096);
+    for (len, taken) in [
+        (65_535, true),
+        (65_549, true),
+        (MAX_FRAME, true),
+        (MAX_FRAME + 1, false),
+        (18 * 4096, false),
+    ] {
+        for with_gso in [false, true] {
+            let mut bench = Bench::new();
+            let parts: Vec<&[u8]> = all[..len].chunks(4096).collect();
+            if with_gso {
+                let flags = rx_flags::CSUM_BLANK | rx_flags::DATA_VALIDATED;
+                bench.deliver_with(&parts, flags, &[gso]);
+            } else {
+                bench.deliver(&parts);
+            }
+            let lengths: Vec<usize> = bench.received().iter().map(Vec::len).collect();
+            assert_eq!(lengths, if taken { vec![len] } else { vec![] });
+            let drops = bench.front.stats().rx_drops;
+            assert_eq!((drops.too_long, drops.total()), (u64::from(!taken), u64::from(!taken)));
+            bench.assert_receives();
+            bench.assert_sound();
+        }
+    }
+}
