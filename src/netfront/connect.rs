@@ -51,11 +51,8 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     /// Makes the connection; returns what is to be published of it. `None` if pages, references or
     /// event channels are short.
     fn make_queues(&mut self, now: Instant) -> Option<Vec<Node>> {
-        // References in quarantine are replaced, as far as the table has more.
-        while self.references.len() < self.config.quota()
-            && let Ok(reference) = self.table.claim()
-        {
-            self.references.push(reference);
+        if !self.claim_references() {
+            return None;
         }
         let offer = self.bus.offer().clone();
         let features = self.config.features_to(&offer);
@@ -67,7 +64,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             nodes.push(node("multi-queue-num-queues", count));
         }
         // More are for backends with more queues.
-        let most = self.config.quota() / self.config.most_queues() as usize;
+        let most = self.config.references() / self.config.most_queues() as usize;
         for number in 0..count {
             // One queue keeps its nodes at the top, where frontends have always had them.
             let dir = if count > 1 { format!("queue-{number}/") } else { String::new() };
@@ -83,6 +80,28 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             }
         }
         Some(nodes)
+    }
+
+    /// Replaces references in quarantine, as far as the table has more, and claims anew what the
+    /// device gave back while its vif was away. Whether there are enough: others may have them, or
+    /// those in quarantine, so that it does without a quarter.
+    fn claim_references(&mut self) -> bool {
+        let wanted = self.config.references();
+        while self.references.len() < wanted
+            && let Ok(reference) = self.table.claim()
+        {
+            self.references.push(reference);
+        }
+        let enough = self.references.len() >= wanted - wanted / 4;
+        if !enough {
+            let free = self.references.len();
+            if !self.wants_references {
+                log::warn!("vif: {wanted} grant references are needed and {free} free: waiting");
+            }
+            self.references.clear();
+        }
+        self.wants_references = !enough;
+        enough
     }
 
     /// Makes a queue that grants with `references`, and adds to `nodes` what is to be published.

@@ -109,6 +109,8 @@ pub struct Netfront<P: Platform, S: Store> {
     config: Config,
     connection: Option<Connection>,
     references: Vec<Reference>,
+    /// It has been told that the grant table has too few.
+    wants_references: bool,
     quarantine: Quarantine,
     stats: Stats,
     /// For layers above that want a large packet in one slice.
@@ -118,7 +120,8 @@ pub struct Netfront<P: Platform, S: Store> {
 impl<P: Platform, S: Store> Netfront<P, S> {
     /// Opens vif number `vif` of this domain. [`service`](Netfront::service) then connects it.
     ///
-    /// It claims all the grant references that it will use. Pages come from `pool`: for receiving
+    /// It claims all the grant references that it will use, and has them until it is dropped or the
+    /// vif is taken away; a vif that comes back waits until they are free again. Pages come from `pool`: for receiving
     /// on each queue between [`rx_floor`](Config::rx_floor) and
     /// [`rx_ceiling`](Config::rx_ceiling), and as many as there are packets in flight.
     pub fn open(
@@ -130,7 +133,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         config: Config,
     ) -> Result<Netfront<P, S>, OpenError> {
         let bus = FrontBus::open(store, vif).map_err(OpenError::Store)?;
-        let references = table.claim_many(config.quota()).map_err(OpenError::Table)?;
+        let references = table.claim_many(config.references()).map_err(OpenError::Table)?;
         Ok(Netfront {
             platform,
             bus,
@@ -139,7 +142,8 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             config,
             connection: None,
             references,
-            quarantine: Quarantine::new(config.quota()),
+            wants_references: false,
+            quarantine: Quarantine::new(config.references()),
             stats: Stats::default(),
             linear: Linear::default(),
         })
@@ -171,7 +175,11 @@ impl<P: Platform, S: Store> Netfront<P, S> {
                 self.dismantle();
                 self.bus.released(now);
             }
-            FrontStep::Gone => self.dismantle(),
+            FrontStep::Gone => {
+                self.dismantle();
+                // Others may need them meanwhile.
+                self.references.clear();
+            }
         }
         if self.queues().any(Queue::is_starved)
             && let Some(connection) = &mut self.connection
