@@ -126,7 +126,7 @@ fn wake_up() -> Result<(), Errno> {
     clock::start()?;
     events::resume()?;
     console::init()?;
-    xenstore::resume()
+    xenstore::init()
 }
 
 /// Stops the domain in good order (`SHUTDOWN_poweroff`, xen/sched.h).
