@@ -7,13 +7,23 @@
 use std::path::Path;
 use std::{env, fs, io};
 
+/// Bytes of the stack. Large values are made there and moved by copying: a network stack with a buffer
+/// for 64 KB of fragments is there twice on its way to the heap, unless all is optimised as one, and
+/// unoptimised more often than that.
+const STACK: u32 = 256 << 10;
+const UNOPTIMISED_STACK: u32 = 1 << 20;
+
 fn main() -> io::Result<()> {
     println!("cargo::rerun-if-changed=src/boot/guest.ld");
     if env::var_os("CARGO_CFG_TARGET_OS").is_none_or(|os| os != "none") {
         return Ok(());
     }
     let out = env::var_os("OUT_DIR").ok_or_else(|| io::Error::other("OUT_DIR is not set"))?;
-    fs::copy("src/boot/guest.ld", Path::new(&out).join("xen-guest.ld"))?;
+    let optimised = env::var_os("OPT_LEVEL").is_none_or(|level| level != "0");
+    let stack = if optimised { STACK } else { UNOPTIMISED_STACK };
+    let script = fs::read_to_string("src/boot/guest.ld")?;
+    let script = format!("__stack_size = {stack};\n{script}");
+    fs::write(Path::new(&out).join("xen-guest.ld"), script)?;
     println!("cargo::rustc-link-search={}", Path::new(&out).display());
     for kind in ["bins", "examples"] {
         println!("cargo::rustc-link-arg-{kind}=-Txen-guest.ld");

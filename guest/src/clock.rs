@@ -7,6 +7,11 @@
 //!                 24 tsc_to_system_mul u32                28 tsc_shift i8, pad
 //! ```
 
+use core::mem::offset_of;
+use core::sync::atomic::{AtomicU32, Ordering, fence};
+
+use xen_sys::{shared_info, vcpu_info, vcpu_time_info};
+
 /// Xen's scale from counter ticks to nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scale {
@@ -36,31 +41,52 @@ impl Scale {
     }
 }
 
+/// Where vCPU 0's time is in the shared page, in words.
+const TIME: usize = (offset_of!(shared_info, vcpu_info) + offset_of!(vcpu_info, time)) / 4;
+
+const _: () = {
+    assert!(offset_of!(vcpu_time_info, tsc_timestamp) == 8);
+    assert!(offset_of!(vcpu_time_info, system_time) == 16);
+    assert!(offset_of!(vcpu_time_info, tsc_to_system_mul) == 24);
+    assert!(offset_of!(vcpu_time_info, tsc_shift) == 28);
+};
+
+/// How often the scale is read while Xen changes it. One that changes more often is none: what reads
+/// as all ones where Xen has put no page, say, looks as if it were being written for ever.
+const TRIES: u32 = 1000;
+
+/// Reads scale and counter, again while Xen changes the scale. `None` if it never stands still.
+pub fn read(page: &[AtomicU32], counter: impl Fn() -> u64) -> Option<(Scale, u64)> {
+    (0..TRIES).find_map(|_| {
+        let version = page[TIME].load(Ordering::Acquire);
+        let word = |index: usize| page[TIME + index].load(Ordering::Relaxed);
+        let long = |index| u64::from(word(index)) | u64::from(word(index + 1)) << 32;
+        let scale = Scale {
+            tsc_timestamp: long(2),
+            system_time: long(4),
+            tsc_to_system_mul: word(6),
+            tsc_shift: word(7) as i8,
+        };
+        let tsc = counter();
+        fence(Ordering::Acquire);
+        let still = version & 1 == 0 && version == page[TIME].load(Ordering::Relaxed);
+        still.then_some((scale, tsc))
+    })
+}
+
 #[cfg(target_os = "none")]
 pub(crate) use machine::*;
 
 #[cfg(target_os = "none")]
 mod machine {
     use core::arch::{asm, x86_64::_rdtsc};
-    use core::mem::offset_of;
-    use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+    use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-    use xen_grant::Words;
     use xen_netfront::platform::Instant;
-    use xen_sys::{shared_info, vcpu_info, vcpu_time_info};
 
-    use super::Scale;
+    use super::read;
     use crate::events::shared_info_page;
-
-    /// Where vCPU 0's time is in the shared page, in words.
-    const TIME: usize = (offset_of!(shared_info, vcpu_info) + offset_of!(vcpu_info, time)) / 4;
-
-    const _: () = {
-        assert!(offset_of!(vcpu_time_info, tsc_timestamp) == 8);
-        assert!(offset_of!(vcpu_time_info, system_time) == 16);
-        assert!(offset_of!(vcpu_time_info, tsc_to_system_mul) == 24);
-        assert!(offset_of!(vcpu_time_info, tsc_shift) == 28);
-    };
+    use crate::hypercall::Errno;
 
     /// The latest time given out. It keeps the clock from going back by the nanoseconds that two
     /// scales may differ.
@@ -72,18 +98,22 @@ mod machine {
 
     /// Starts the clock, or has it go on from where it stopped: the domain has been resumed, with
     /// the time of another machine or another boot. How long it was away cannot be known.
-    pub fn start() {
+    pub fn start() -> Result<(), Errno> {
+        const ETIME: Errno = Errno(62);
         let stopped = LATEST.load(Ordering::Relaxed);
-        START.store(system_time().wrapping_sub(stopped), Ordering::Relaxed);
+        let time = system_time().ok_or(ETIME)?;
+        START.store(time.wrapping_sub(stopped), Ordering::Relaxed);
         STARTED.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
-    /// The time since start. 0 before [`start`].
+    /// The time since start: 0 before [`start`], and the latest one while Xen's cannot be read.
     pub fn now() -> Instant {
-        if !STARTED.load(Ordering::Relaxed) {
-            return Instant(0);
-        }
-        let time = system_time().wrapping_sub(START.load(Ordering::Relaxed));
+        let started = STARTED.load(Ordering::Relaxed);
+        let Some(time) = started.then(system_time).flatten() else {
+            return Instant(LATEST.load(Ordering::Relaxed));
+        };
+        let time = time.wrapping_sub(START.load(Ordering::Relaxed));
         // A nanosecond before the start, as another scale may have it, is no time far away.
         let time = time.cast_signed().max(0).cast_unsigned();
         Instant(LATEST.fetch_max(time, Ordering::Relaxed).max(time))
@@ -96,30 +126,9 @@ mod machine {
         at.0.saturating_add_signed(start).min(i64::MAX as u64)
     }
 
-    fn system_time() -> u64 {
-        let Some(page) = shared_info_page() else { return 0 };
-        let (scale, tsc) = read(page);
-        scale.nanoseconds(tsc)
-    }
-
-    /// Reads scale and counter, again until Xen has not changed the scale meanwhile.
-    fn read(page: &Words) -> (Scale, u64) {
-        loop {
-            let version = page[TIME].load(Ordering::Acquire);
-            let word = |index: usize| page[TIME + index].load(Ordering::Relaxed);
-            let long = |index| u64::from(word(index)) | u64::from(word(index + 1)) << 32;
-            let scale = Scale {
-                tsc_timestamp: long(2),
-                system_time: long(4),
-                tsc_to_system_mul: word(6),
-                tsc_shift: word(7) as i8,
-            };
-            let tsc = counter();
-            fence(Ordering::Acquire);
-            if version & 1 == 0 && version == page[TIME].load(Ordering::Relaxed) {
-                return (scale, tsc);
-            }
-        }
+    fn system_time() -> Option<u64> {
+        let (scale, tsc) = read(shared_info_page()?, counter)?;
+        Some(scale.nanoseconds(tsc))
     }
 
     /// The processor's counter.
@@ -159,6 +168,59 @@ mod tests {
             tsc_shift: -1,
         };
         assert_eq!(scale.nanoseconds(733_405_478), 7_721_683_466);
+    }
+
+    /// The shared page with Xen's time in it, in this version.
+    fn page(version: u32) -> Vec<AtomicU32> {
+        let page: Vec<_> = (0..1024).map(|_| AtomicU32::new(0)).collect();
+        for (index, word) in [version, 0, 1000, 0, 5_000, 1, 1 << 31, 0xff].into_iter().enumerate()
+        {
+            page[TIME + index].store(word, Ordering::Relaxed);
+        }
+        page
+    }
+
+    #[test]
+    fn scale_and_counter_are_read_together() {
+        let scale = Scale {
+            tsc_timestamp: 1000,
+            system_time: (1 << 32) + 5_000,
+            tsc_to_system_mul: 1 << 31,
+            tsc_shift: -1,
+        };
+        assert_eq!(read(&page(2), || 7), Some((scale, 7)));
+    }
+
+    #[test]
+    fn a_scale_that_changes_is_read_again() {
+        let page = page(2);
+        let reads = std::cell::Cell::new(0);
+        let counter = || {
+            reads.set(reads.get() + 1);
+            match reads.get() {
+                // Xen begins to write, is at it, and is done.
+                1 => page[TIME].store(3, Ordering::Relaxed),
+                2 => {
+                    page[TIME + 2].store(2000, Ordering::Relaxed);
+                    page[TIME].store(4, Ordering::Relaxed);
+                }
+                _ => {}
+            }
+            reads.get()
+        };
+        let (scale, tsc) = read(&page, counter).unwrap();
+        assert_eq!((scale.tsc_timestamp, tsc), (2000, 3));
+    }
+
+    #[test]
+    fn a_clock_that_never_stands_still_is_given_up() {
+        // What a frame without a page reads as.
+        let hole: Vec<_> = (0..1024).map(|_| AtomicU32::new(u32::MAX)).collect();
+        assert_eq!(read(&hole, || 0), None);
+        let running = page(2);
+        let count = || u64::from(running[TIME].fetch_add(2, Ordering::Relaxed));
+        assert_eq!(read(&running, count), None);
+        assert_eq!(running[TIME].load(Ordering::Relaxed), 2 + 2 * TRIES);
     }
 
     #[test]

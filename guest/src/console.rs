@@ -97,11 +97,10 @@ mod machine {
     use core::sync::atomic::{AtomicBool, Ordering};
 
     use spin::Mutex;
-    use xen_grant::Gfn;
     use xen_netfront::platform::Port;
 
     use super::{Console, Reader};
-    use crate::hypercall::{self, Errno, abi};
+    use crate::hypercall::{self, Errno, rings::Ring};
     use crate::{events, memory};
 
     /// xenconsoled, at the other end of this port.
@@ -121,19 +120,19 @@ mod machine {
     /// Somebody reads. If not, the port stays masked: nobody waits for it.
     static LISTENING: AtomicBool = AtomicBool::new(false);
 
-    /// Finds the console, at the start and in a domain that has been resumed.
+    /// Finds the console, at the start and in a domain that has been resumed. Where there is none,
+    /// nothing is typed, and the log goes to port 0xe9.
     pub fn init() -> Result<(), Errno> {
-        let gfn = Gfn(hypercall::get_param(abi::HVM_PARAM_CONSOLE_PFN)?);
-        let port = hypercall::get_param(abi::HVM_PARAM_CONSOLE_EVTCHN)?;
-        let Some(port) = u32::try_from(port).ok().and_then(Port::new) else {
-            return Ok(());
-        };
-        // SAFETY: Xen says that the console's page is there.
-        if let Some(page) = unsafe { memory::map_special(gfn) } {
-            *CONSOLE.lock() = Some(Console::new(page, Daemon(port)));
-        }
-        if LISTENING.load(Ordering::Relaxed) {
-            events::opened(port.get())?;
+        let mut console = CONSOLE.lock();
+        *console = Ring::Console.find(hypercall::get_param).and_then(|(gfn, port)| {
+            // SAFETY: Xen says that the console's page is there.
+            let page = unsafe { memory::map_special(gfn) }?;
+            Some(Console::new(page, Daemon(port)))
+        });
+        if let Some(console) = &*console
+            && LISTENING.load(Ordering::Relaxed)
+        {
+            events::opened(console.reader.0.get())?;
         }
         Ok(())
     }

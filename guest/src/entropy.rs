@@ -10,8 +10,8 @@
 //! Without RDRAND, or with one that repeats itself, there is only the counter, which whoever sees
 //! us run can guess in part. The log says so.
 
-use chacha20::ChaCha20Rng;
-use chacha20::rand_core::{Rng, SeedableRng};
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
 
 /// Words in a seed.
 const WORDS: usize = 4;

@@ -24,7 +24,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `boot` | PVH entry, start info, the order of setting up |
-//! | `cpu` | segments, exceptions, the upcall |
+//! | `cpu` | segments, exceptions, the upcall, no other interrupts |
 //! | `memory` | free pages, page tables, heap, the window for pages that are not ours |
 //! | `hypercall` | stubs and calls |
 //! | `events` | event channels, sleeping, the timer |
@@ -45,6 +45,7 @@ pub mod boot;
 pub mod byte_ring;
 pub mod clock;
 pub mod console;
+pub mod cpu;
 pub mod entropy;
 pub mod events;
 pub mod hypercall;
@@ -53,8 +54,6 @@ pub mod options;
 pub mod shutdown;
 pub mod xenstore;
 
-#[cfg(target_os = "none")]
-mod cpu;
 #[cfg(target_os = "none")]
 mod logger;
 #[cfg(target_os = "none")]

@@ -92,23 +92,27 @@ pub fn obey(request: Request) -> Suspended {
 /// Sleeps until the toolstack has us go on.
 fn suspend() -> Suspended {
     log::info!("going to sleep");
-    let resumed = match hypercall::suspend() {
-        Ok(0) => true,
-        Ok(_) => false,
-        Err(errno) => {
-            log::error!("Xen does not let us sleep: {errno}");
-            false
-        }
-    };
-    // There may be two of us now, or one who was here before.
-    entropy::stir();
-    if !resumed {
-        log::info!("awake, and where we were");
-        return Suspended::Cancelled;
-    }
-    if let Err(errno) = wake_up() {
+    let slept = hypercall::suspend();
+    // In a new domain, what is shared with Xen is not there before we have woken up: nobody may
+    // ask for the time until then, nor log.
+    if slept == Ok(0)
+        && let Err(errno) = wake_up()
+    {
         logger::emergency(format_args!("cannot go on in the new domain: {errno}\n"));
         crash();
+    }
+    // There may be two of us now, or one who was here before.
+    entropy::stir();
+    match slept {
+        Ok(0) => {}
+        Ok(_) => {
+            log::info!("awake, and where we were");
+            return Suspended::Cancelled;
+        }
+        Err(errno) => {
+            log::error!("Xen does not let us sleep: {errno}");
+            return Suspended::Cancelled;
+        }
     }
     UNANNOUNCED.store(true, Ordering::Relaxed);
     log::info!("awake in domain {:?}", hypercall::own_domain());
@@ -119,10 +123,10 @@ fn suspend() -> Suspended {
 /// grant table are empty, and so are Xen's notes on vector and ports.
 fn wake_up() -> Result<(), Errno> {
     memory::remap_xen_pages()?;
-    clock::start();
+    clock::start()?;
     events::resume()?;
     console::init()?;
-    xenstore::resume()
+    xenstore::init()
 }
 
 /// Stops the domain in good order (`SHUTDOWN_poweroff`, xen/sched.h).

@@ -35,10 +35,14 @@ def check(context):
         # The versions that everything else is tested with.
         shutil.copy(ROOT / "Cargo.lock", folder)
         env = {"CARGO_TARGET_DIR": str(tools.target_dir() / "outside")}
-        # It is the folder one is in whose .cargo/config.toml counts.
-        if not context.command("env", "-C", str(folder), "cargo", "build", "--release", env=env):
-            return
-    elf = tools.target_dir() / "outside" / BARE_METAL / "release/my-kernel"
+        for profile, *options in (["debug"], ["release", "--release"]):
+            # It is the folder one is in whose .cargo/config.toml counts.
+            build = ("env", "-C", str(folder), "cargo", "build", *options)
+            if context.command(*build, env=env):
+                look_at(context, tools.target_dir() / "outside" / BARE_METAL / profile / "my-kernel")
+
+
+def look_at(context, elf):
     context.check("the kernel is built for bare metal", elf.exists(), str(elf))
     headers = context.output_of("readelf", "-hnW", str(elf))
     context.check("it is linked where it runs", re.search(r"Type: +EXEC", headers), headers)

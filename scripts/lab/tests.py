@@ -4,7 +4,8 @@ A test is a file in tests/: a bash fragment that runs in dom0 with the functions
 of dom0/lib. Its head says what the host has to know, in comments:
 
     # One or more lines that say what is tested.
-    # images: echo linux   the guest images it starts (see scripts/image)
+    # images: echo linux   the guest images it starts (see scripts/image; "echo-debug"
+    #                      is scripts/image --debug echo)
     # timeout: 90          seconds after which it is ended, and failed
     # dom0-vcpus: 2        default 1; netback offers a queue for each
     # long: yes            only run by name or with --long
@@ -78,12 +79,15 @@ def build_image(name):
     """The path of a guest image's ELF; None for the lab's own Linux."""
     if name == "linux":
         return None
-    say(f"scripts/image {name}")
-    result = subprocess.run([HERE.parent / "image", name], stdout=subprocess.PIPE, text=True)
+    words = [name]
+    if name.endswith("-debug"):
+        words = ["--debug", name.removesuffix("-debug")]
+    say(f"scripts/image {' '.join(words)}")
+    result = subprocess.run([HERE.parent / "image", *words], stdout=subprocess.PIPE, text=True)
     if result.returncode == 2:
         sys.exit(2)  # no such image: it has said so
     if result.returncode:
-        raise LabError(f"scripts/image {name} failed")
+        raise LabError(f"scripts/image {' '.join(words)} failed")
     return result.stdout.splitlines()[-1]
 
 

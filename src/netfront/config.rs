@@ -61,8 +61,8 @@ impl Config {
         self.queues.clamp(1, MAX_QUEUES)
     }
 
-    /// Grants that the device ever has at once.
-    pub(super) fn quota(&self) -> usize {
+    /// Grant references that the device claims: as many grants as it ever has at once.
+    pub fn references(&self) -> usize {
         self.most_queues() as usize * GRANTS
     }
 

@@ -4,12 +4,12 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use xen_grant::{DomId, GrantStatus, GrantedPage, Grantee, Quarantine, Reference, TableFull};
+use xen_grant::{DomId, GrantedPage, Grantee, Quarantine, Reference};
 
 use super::connection::{Connection, Queue, Queues, State};
 use super::patience::Patience;
 use super::rx::RxQueue;
-use super::target::{LARGEST, Target};
+use super::target::Target;
 use super::tx::TxQueue;
 use super::{Netfront, Obstacle, Stats};
 use crate::platform::{EventError, Instant, Platform, Port};
@@ -59,17 +59,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         if self.quarantine.too_full() {
             return Err(Obstacle::Quarantine { pages: self.quarantine.len() });
         }
-        // References in quarantine are replaced, as far as the table has more.
-        let mut full = TableFull(GrantStatus::NO_SPACE);
-        while self.references.len() < self.config.quota() {
-            match self.table.claim() {
-                Ok(reference) => self.references.push(reference),
-                Err(error) => {
-                    full = error;
-                    break;
-                }
-            }
-        }
+        self.claim_references()?;
         let offer = self.bus.offer().clone();
         let features = self.config.features_to(&offer);
         let count = self.config.queues_with(&offer);
@@ -83,15 +73,12 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         // Pages in quarantine are the backend's for now, and this device's trouble.
         let kept = self.budget.settle(self.quarantine.len()).div_ceil(count);
         // More are for backends with more queues.
-        let most = self.config.quota() / self.config.most_queues() as usize;
+        let most = self.config.references() / self.config.most_queues() as usize;
         for number in 0..count {
             // One queue keeps its nodes at the top, where frontends have always had them.
             let dir = if count > 1 { format!("queue-{number}/") } else { String::new() };
             let share = (self.references.len() / (count - number) as usize).min(most);
             let mine = self.references.split_off(self.references.len() - share);
-            if mine.len() < 2 + 2 * LARGEST as usize {
-                return Err(Obstacle::NoReferences(full));
-            }
             let queue = self.make_queue(now, &offer, (mine, kept), &dir, &mut nodes)?;
             match &mut self.connection {
                 Some(connection) => connection.queues.others.push(queue),
@@ -108,6 +95,24 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             }
         }
         Ok(nodes)
+    }
+
+    /// Replaces references in quarantine, as far as the table has more, and claims anew what the
+    /// device gave back while its vif was away. Others may have them, or those in quarantine, so that it
+    /// does without a quarter.
+    fn claim_references(&mut self) -> Result<(), Obstacle> {
+        let wanted = self.config.references();
+        while self.references.len() < wanted
+            && let Ok(reference) = self.table.claim()
+        {
+            self.references.push(reference);
+        }
+        if self.references.len() >= wanted - wanted / 4 {
+            return Ok(());
+        }
+        let free = self.references.len();
+        self.references.clear();
+        Err(Obstacle::NoReferences { wanted, free })
     }
 
     /// Makes a queue that grants with `references`, `kept` pages of whose share are in quarantine, and

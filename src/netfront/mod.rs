@@ -136,10 +136,11 @@ pub struct Netfront<P: Platform, S: Store> {
 impl<P: Platform, S: Store> Netfront<P, S> {
     /// Opens vif number `vif` of this domain. [`service`](Netfront::service) then connects it.
     ///
-    /// It claims all the grant references that it will use. Pages come from `pool`, of which it has
-    /// [`Config::least_pages`] promised: several devices may share one. Of what is promised to nobody
-    /// it takes more while much arrives, up to [`rx_ceiling`](Config::rx_ceiling) on each queue, or
-    /// much is sent.
+    /// It claims all the grant references that it will use, and has them until it is dropped or the
+    /// vif is taken away; a vif that comes back waits until they are free again. Pages come from `pool`,
+    /// of which it has [`Config::least_pages`] promised: several devices may share one. Of what is
+    /// promised to nobody it takes more while much arrives, up to [`rx_ceiling`](Config::rx_ceiling) on
+    /// each queue, or much is sent.
     pub fn open(
         platform: P,
         store: S,
@@ -149,7 +150,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         config: Config,
     ) -> Result<Netfront<P, S>, OpenError> {
         let bus = FrontBus::open(store, vif).map_err(OpenError::Store)?;
-        let references = table.claim_many(config.quota()).map_err(OpenError::Table)?;
+        let references = table.claim_many(config.references()).map_err(OpenError::Table)?;
         let budget = Budget::new(pool, &config).map_err(OpenError::Pool)?;
         Ok(Netfront {
             platform,
@@ -159,7 +160,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             config,
             connection: None,
             references,
-            quarantine: Quarantine::new(config.quota()),
+            quarantine: Quarantine::new(config.references()),
             patience: Patience::new(),
             stats: Stats::default(),
             linear: Linear::default(),
@@ -197,7 +198,11 @@ impl<P: Platform, S: Store> Netfront<P, S> {
                 self.dismantle();
                 self.bus.released(now);
             }
-            FrontStep::Gone => self.dismantle(),
+            FrontStep::Gone => {
+                self.dismantle();
+                // Others may need them meanwhile.
+                self.references.clear();
+            }
         }
         if let Some(connection) = &mut self.connection {
             connection.queues.share_out(&mut self.budget);

@@ -1,7 +1,5 @@
 //! What keeps a device from connecting.
 
-use xen_grant::TableFull;
-
 use crate::platform::EventError;
 use crate::store::StoreError;
 
@@ -20,7 +18,12 @@ pub enum Obstacle {
     /// hold them, or backends that don't let go of them.
     NoPages,
     /// The grant table has too few references.
-    NoReferences(TableFull),
+    NoReferences {
+        /// So many are needed.
+        wanted: usize,
+        /// So many are there.
+        free: usize,
+    },
     /// The hypervisor gives no event channel.
     NoEventChannel(EventError),
     /// What was to be published could not be written.
@@ -35,7 +38,9 @@ impl core::fmt::Display for Obstacle {
                 write!(f, "the backend still uses {pages} pages of earlier connections")
             }
             Obstacle::NoPages => f.write_str("the frame pool has too few pages left"),
-            Obstacle::NoReferences(error) => error.fmt(f),
+            Obstacle::NoReferences { wanted, free } => {
+                write!(f, "{wanted} grant references are needed and {free} free")
+            }
             Obstacle::NoEventChannel(error) => error.fmt(f),
             Obstacle::Store(error) => error.fmt(f),
         }

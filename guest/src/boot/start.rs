@@ -78,7 +78,7 @@ unsafe fn set_up(start_info: u32) -> Result<(), &'static str> {
 
     let by_apic = options::vcpu_upcall(line).unwrap_or(false);
     events::init(by_apic).map_err(|errno| failed("event channels", errno))?;
-    clock::start();
+    clock::start().map_err(|errno| failed("clock", errno))?;
     console::init().map_err(|errno| failed("console", errno))?;
     xenstore::init().map_err(|errno| failed("xenstore", errno))?;
     if by_apic && !events::by_apic() {

@@ -1,9 +1,17 @@
 //! The processor: segments, interrupts, exceptions.
 
+pub mod pic;
+
+#[cfg(target_os = "none")]
 pub mod apic;
+#[cfg(target_os = "none")]
 pub mod idle;
+#[cfg(target_os = "none")]
 mod tables;
+#[cfg(target_os = "none")]
 mod traps;
 
-pub use tables::init;
-pub use traps::UPCALL_VECTOR;
+#[cfg(target_os = "none")]
+pub(crate) use tables::init;
+#[cfg(target_os = "none")]
+pub(crate) use traps::UPCALL_VECTOR;

@@ -11,7 +11,8 @@ use x86_64::structures::tss::TaskStateSegment;
 
 use crate::boot::trap_stack_top;
 
-use super::traps::{UPCALL_VECTOR, entry_points, upcall_entry};
+use super::pic;
+use super::traps::{UPCALL_VECTOR, entry_points, spurious_entry, upcall_entry};
 
 /// Which entry of the interrupt stack table is the exceptions' stack: they cannot trust the one in
 /// use.
@@ -24,7 +25,7 @@ struct Segments {
     task: SegmentSelector,
 }
 
-/// Loads the tables.
+/// Loads the tables, and sees to it that no interrupt reads as an exception.
 pub fn init() {
     static TASK: Once<TaskStateSegment> = Once::new();
     static SEGMENTS: Once<Segments> = Once::new();
@@ -54,6 +55,7 @@ pub fn init() {
     // SAFETY: the task state of that table, which lives for ever.
     unsafe { load_tss(segments.task) };
     VECTORS.call_once(vectors).load();
+    pic::silence();
 }
 
 /// Makes `$table.$name` enter at `$address`.
@@ -90,5 +92,10 @@ fn vectors() -> InterruptDescriptorTable {
     let upcall = VirtAddr::new(upcall_entry as *const () as u64);
     // SAFETY: the stub saves and restores what it uses and returns by iretq.
     unsafe { table[UPCALL_VECTOR].set_handler_addr(upcall) };
+    let spurious = VirtAddr::new(spurious_entry as *const () as u64);
+    for vector in pic::VECTORS {
+        // SAFETY: the stub returns by iretq and uses nothing.
+        unsafe { table[vector].set_handler_addr(spurious) };
+    }
     table
 }

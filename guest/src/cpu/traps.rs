@@ -94,6 +94,12 @@ upcall_entry:
     pop rcx
     pop rax
     iretq
+
+    # What nobody has raised: nothing is to be done, and nobody to be told.
+    .p2align 4
+    .global spurious_entry
+spurious_entry:
+    iretq
 "#,
     WITH_ERROR_CODE = const 0x6022_7d00u32,
     exception = sym exception,
@@ -104,6 +110,8 @@ unsafe extern "C" {
     static trap_stubs: u8;
     /// Where the upcall vector enters.
     pub safe fn upcall_entry();
+    /// Where spurious interrupts enter.
+    pub safe fn spurious_entry();
 }
 
 /// Gives each exception's entry point.

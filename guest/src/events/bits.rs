@@ -212,6 +212,11 @@ mod tests {
             }
         }
 
+        fn pending(&self, port: u32) -> bool {
+            let (word, bit) = place(port).unwrap();
+            self.page[PENDING + word].load(Ordering::SeqCst) & bit != 0
+        }
+
         fn masked(&self, port: u32) -> bool {
             let (word, bit) = place(port).unwrap();
             self.page[MASK + word].load(Ordering::SeqCst) & bit != 0
@@ -283,6 +288,74 @@ mod tests {
         xen.fire(70);
         bits.collect(&xen.page);
         assert!(bits.serve());
+    }
+
+    #[test]
+    fn p1_the_upcall_flag_is_cleared_and_nothing_beside_it() {
+        let (mut xen, bits) = set_up(70);
+        // The other bytes of its word are Xen's and the vCPU's.
+        xen.page[UPCALL_PENDING].store(0xaabb_cc00, Ordering::SeqCst);
+        for upcalls in 1..=3 {
+            xen.fire(70);
+            assert_eq!(xen.page[UPCALL_PENDING].load(Ordering::SeqCst), 0xaabb_cc01);
+            bits.collect(&xen.page);
+            assert_eq!(xen.page[UPCALL_PENDING].load(Ordering::SeqCst), 0xaabb_cc00);
+            assert!(bits.take(70));
+            bits.unmask(&xen.page, 70);
+            assert_eq!(xen.upcalls, upcalls);
+        }
+    }
+
+    #[test]
+    fn p1_unmasked_while_pending_it_is_as_if_it_fired_then() {
+        let (mut xen, bits) = set_up(70);
+        bits.mask(&xen.page, 70);
+        xen.fire(70);
+        bits.unmask(&xen.page, 70);
+        // Nobody raises an upcall for it, and nothing of it is left in Xen's words.
+        assert_eq!((xen.upcalls, xen.pending(70), xen.masked(70)), (0, false, true));
+        assert!(bits.serve() && bits.is_served(70));
+        bits.finish(&xen.page);
+        assert!(!xen.masked(70) && !bits.serve());
+        xen.fire(70);
+        assert_eq!(xen.upcalls, 1);
+        bits.collect(&xen.page);
+        assert!(bits.serve());
+    }
+
+    #[test]
+    fn p1_a_port_unmasked_for_nothing_is_quiet() {
+        let (xen, bits) = set_up(70);
+        // Its neighbour in the same word is pending, and masked.
+        let (word, bit) = place(71).unwrap();
+        xen.page[PENDING + word].fetch_or(bit, Ordering::SeqCst);
+        bits.unmask(&xen.page, 70);
+        assert!(!bits.serve() && !xen.masked(70) && xen.masked(71) && xen.pending(71));
+    }
+
+    #[test]
+    fn a_new_channel_knows_nothing_of_an_earlier_one() {
+        let (mut xen, bits) = set_up(9);
+        // Recorded, but not handed over.
+        xen.fire(9);
+        bits.collect(&xen.page);
+        bits.open(&xen.page, 9);
+        assert!(!bits.take(9) && !xen.masked(9));
+        // Handed over, but not handled.
+        xen.fire(9);
+        bits.collect(&xen.page);
+        bits.serve();
+        bits.open(&xen.page, 9);
+        assert!(!bits.is_served(9) && !bits.serve() && !xen.masked(9));
+    }
+
+    #[test]
+    fn an_event_that_comes_with_a_new_channel_counts() {
+        let (mut xen, bits) = set_up(9);
+        bits.mask(&xen.page, 9);
+        xen.fire(9);
+        bits.open(&xen.page, 9);
+        assert!(bits.serve() && bits.is_served(9));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 pub mod abi;
 mod calls;
+pub mod rings;
 mod stubs;
 
 #[cfg(target_os = "none")]

@@ -27,6 +27,10 @@ const INVALID: StoreError = StoreError::Other(22);
 const NONSENSE: StoreError = StoreError::Other(0);
 /// The most parts of a directory that are fetched, new beginnings included.
 const MAX_PARTS: u32 = 64;
+/// The most bytes that may come before a request's answer is done. Who sends more answers nothing.
+const PATIENCE: usize = 1 << 20;
+/// Bytes of the ring of answers.
+const RING: usize = 1024;
 /// The most watches we set; xenstored allows a domain 128.
 const MAX_WATCHES: usize = 128;
 
@@ -232,24 +236,33 @@ impl<'a, L: Line> Client<'a, L> {
             tx_id: within.map_or(0, |transaction| transaction.0.get()),
             len: len as u32,
         };
+        let mut patience = PATIENCE;
         for part in [&header.to_bytes()[..]].iter().chain(parts) {
-            self.send(part)?;
+            self.send(part, &mut patience)?;
         }
         self.line.notify();
         loop {
-            match self.receive()? {
+            match self.receive(&mut patience)? {
                 Some(answer) if answer.header.req_id == header.req_id => {
                     // The channel's event may have stood for what is behind the answer, too.
                     self.drain();
                     return judge(kind, answer);
                 }
                 Some(_) => {}
-                None => self.line.wait(),
+                None => self.wait(patience)?,
             }
         }
     }
 
-    fn send(&mut self, mut bytes: &[u8]) -> Result<(), StoreError> {
+    fn wait(&mut self, patience: usize) -> Result<(), StoreError> {
+        if patience == 0 {
+            return Err(self.give_up());
+        }
+        self.line.wait();
+        Ok(())
+    }
+
+    fn send(&mut self, mut bytes: &[u8], patience: &mut usize) -> Result<(), StoreError> {
         while !bytes.is_empty() {
             if self.broken {
                 return Err(NONSENSE);
@@ -259,27 +272,29 @@ impl<'a, L: Line> Client<'a, L> {
             if written == 0 {
                 self.line.notify();
                 // It may be waiting for us to make room in the other ring.
-                while self.receive()?.is_some() {}
-                self.line.wait();
+                while self.receive(patience)?.is_some() {}
+                self.wait(*patience)?;
             }
         }
         Ok(())
     }
 
-    /// The next message that is not a watch event, if one has arrived; watch events are noted.
-    fn receive(&mut self) -> Result<Option<Message>, StoreError> {
+    /// The next message that is not a watch event, if one has arrived within as many bytes as
+    /// `most`, from which those that came are taken; watch events are noted.
+    fn receive(&mut self, most: &mut usize) -> Result<Option<Message>, StoreError> {
         loop {
             if self.broken {
                 return Err(NONSENSE);
             }
             // No more than belongs to this message, so that the next one starts a new read.
             let mut buffer = [0; 64];
-            let room = self.inbox.wanted().min(buffer.len());
+            let room = self.inbox.wanted().min(buffer.len()).min(*most);
             let buffer = &mut buffer[..room];
             let (count, was_full) = self.answers.read(buffer).map_err(|_| self.give_up())?;
             if count == 0 {
                 return Ok(None);
             }
+            *most -= count;
             if was_full {
                 self.line.notify();
             }
@@ -291,9 +306,11 @@ impl<'a, L: Line> Client<'a, L> {
         }
     }
 
-    /// Takes all that has arrived; what is no watch event answers nobody's question.
+    /// Takes all that has arrived; what is no watch event answers nobody's question. What arrives
+    /// meanwhile has an event of its own.
     fn drain(&mut self) {
-        while let Ok(Some(_)) = self.receive() {}
+        let mut most = RING;
+        while let Ok(Some(_)) = self.receive(&mut most) {}
     }
 
     fn note(&mut self, payload: &[u8]) {

@@ -338,6 +338,77 @@ fn p3_names_and_values_are_hostile_bytes() {
     assert_eq!(client.begin(), Err(NONSENSE));
 }
 
+/// A xenstored that writes only when it is told that there is room, and what it does then.
+struct WhenTold<'a> {
+    answers: RefCell<Producer<'a>>,
+    unsent: RefCell<Vec<u8>>,
+    /// What to go on with when all is sent.
+    again: &'a [u8],
+    waits: Cell<u32>,
+}
+
+impl<'a> WhenTold<'a> {
+    fn new(page: &'a [AtomicU32], first: Vec<u8>, again: &'a [u8]) -> WhenTold<'a> {
+        let answers = RefCell::new(Producer::new(page, 256..512, 515, 514));
+        WhenTold { answers, unsent: RefCell::new(first), again, waits: Cell::default() }
+    }
+}
+
+impl Line for &WhenTold<'_> {
+    fn notify(&self) {
+        let (mut unsent, mut answers) = (self.unsent.borrow_mut(), self.answers.borrow_mut());
+        loop {
+            if unsent.is_empty() {
+                unsent.extend_from_slice(self.again);
+            }
+            let sent = answers.write(&unsent).unwrap();
+            unsent.drain(..sent);
+            if sent == 0 {
+                return;
+            }
+        }
+    }
+
+    fn wait(&self) {
+        self.waits.set(self.waits.get() + 1);
+        assert!(self.waits.get() < 10_000, "the client waits for ever");
+    }
+}
+
+#[test]
+fn a_xenstored_that_waits_for_room_is_told_of_it() {
+    let page = page();
+    // Three times as long as the ring.
+    let daemon = WhenTold::new(&page, answer(2, 1, &[7; 3000]), &[]);
+    assert_eq!(Client::new(&page, &daemon).read(None, "a"), Ok(vec![7; 3000]));
+    assert_eq!(daemon.waits.get(), 0);
+}
+
+#[test]
+fn p3_a_xenstored_that_never_stops_talking_is_not_listened_to_for_ever() {
+    let event = answer(15, 0, b"x\x009\0");
+    let stray = answer(2, 77, b"no");
+    for chatter in [event, stray] {
+        let page = page();
+        let daemon = WhenTold::new(&page, Vec::new(), &chatter);
+        let mut client = Client::new(&page, &daemon);
+        (&daemon).notify();
+        assert!(!client.fired(1), "what is there is looked through once");
+        assert_eq!(client.read(None, "a"), Err(NONSENSE));
+        assert_eq!(client.read(None, "a"), Err(NONSENSE));
+    }
+}
+
+#[test]
+fn p3_nor_one_that_talks_instead_of_reading() {
+    let page = page();
+    let noise = answer(2, 77, &[0; 80]);
+    let daemon = WhenTold::new(&page, Vec::new(), &noise);
+    let mut client = Client::new(&page, &daemon);
+    // More than the ring of requests holds.
+    assert_eq!(client.write(None, "a", &[0; 2000]), Err(NONSENSE));
+}
+
 proptest! {
     /// Whatever bytes come back, the client neither panics nor stops taking them.
     #[test]

@@ -9,12 +9,12 @@ pub(crate) use machine::*;
 #[cfg(target_os = "none")]
 mod machine {
     use spin::Mutex;
-    use xen_grant::{Gfn, Words};
+    use xen_grant::Words;
     use xen_netfront::platform::Port;
     use xen_netfront::store::StoreError;
 
     use super::client::{Client, Line};
-    use crate::hypercall::{self, Errno, abi};
+    use crate::hypercall::{self, Errno, rings::Ring};
     use crate::{events, memory};
 
     /// xenstored, at the other end of this port.
@@ -32,30 +32,26 @@ mod machine {
 
     static CLIENT: Mutex<Option<Client<'static, Daemon>>> = Mutex::new(None);
 
-    /// Finds xenstore.
+    /// Finds xenstore, at the start and in a domain that has been resumed. Where there is none,
+    /// every request fails.
     pub fn init() -> Result<(), Errno> {
-        let (page, line) = find()?;
-        *CLIENT.lock() = Some(Client::new(page, line));
-        Ok(())
-    }
-
-    /// Finds it again in a domain that has been resumed.
-    pub fn resume() -> Result<(), Errno> {
-        let (page, line) = find()?;
-        if let Some(client) = CLIENT.lock().as_mut() {
-            client.resume(page, line);
+        let found = find()?;
+        let mut client = CLIENT.lock();
+        match (&mut *client, found) {
+            (Some(client), Some((page, line))) => client.resume(page, line),
+            (client, found) => *client = found.map(|(page, line)| Client::new(page, line)),
+        }
+        if client.is_none() {
+            log::warn!("there is no xenstore, so there are no devices");
         }
         Ok(())
     }
 
-    fn find() -> Result<(&'static Words, Daemon), Errno> {
-        const ENODEV: Errno = Errno(19);
-        let gfn = Gfn(hypercall::get_param(abi::HVM_PARAM_STORE_PFN)?);
-        let port = hypercall::get_param(abi::HVM_PARAM_STORE_EVTCHN)?;
-        let port = events::opened(u32::try_from(port).map_err(|_| ENODEV)?)?;
+    fn find() -> Result<Option<(&'static Words, Daemon)>, Errno> {
+        let Some((gfn, port)) = Ring::Xenstore.find(hypercall::get_param) else { return Ok(None) };
         // SAFETY: Xen says that xenstore's page is there.
-        let page = unsafe { memory::map_special(gfn) }.ok_or(ENODEV)?;
-        Ok((page, Daemon(port)))
+        let Some(page) = (unsafe { memory::map_special(gfn) }) else { return Ok(None) };
+        Ok(Some((page, Daemon(events::opened(port.get())?))))
     }
 
     /// Talks to xenstore. Locks taken meanwhile: none but the heap's and the log's.

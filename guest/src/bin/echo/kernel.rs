@@ -6,7 +6,7 @@ use core::mem;
 
 use xen_grant::{FramePool, GrantTable};
 use xen_guest::{Suspended, Xen};
-use xen_netfront::netfront::{Link, Netfront};
+use xen_netfront::netfront::{self, Link, Netfront, OpenError};
 use xen_netfront::platform::Platform;
 
 use super::memory::Sizes;
@@ -14,12 +14,23 @@ use super::options::{Options, VifOptions};
 use super::status::{Pool, Status};
 use super::vif::{self, Vif};
 
+/// What all vifs draw on.
+struct Means {
+    xen: Xen,
+    pool: FramePool,
+    table: GrantTable,
+    driver: netfront::Config,
+    sizes: Sizes,
+}
+
 /// A vif on its way to being served.
 enum Stage {
+    /// The grant table has too few references for it: so many were claimed when we last looked.
+    Waiting(u32, VifOptions, usize),
     /// Not connected yet, so its address and MTU are not known.
     Opening(u32, Box<Netfront<Xen, Xen>>, VifOptions),
     Serving(Box<Vif>),
-    /// Between the two.
+    /// It cannot be opened, or is between two of these.
     Gone,
 }
 
@@ -32,24 +43,20 @@ pub fn run(xen: Xen) {
 }
 
 fn serve(xen: Xen, options: &Options) -> Result<(), &'static str> {
-    let vifs = options.vifs.iter().filter(|(_, vif)| !vif.addresses.is_empty());
-    let count = vifs.clone().count() as u64;
+    let vifs: Vec<_> = options.vifs.iter().filter(|(_, vif)| !vif.addresses.is_empty()).collect();
+    let count = vifs.len() as u64;
     if count == 0 {
         return Err("no address: ip=ADDR/LEN is missing");
     }
-    let queues = options.driver.queues.into();
-    let sizes = Sizes::of(xen.free_memory(), count, queues, vif::WINDOWS)
+    let table = GrantTable::new(&xen);
+    let driver = with_references(options.driver, vifs.len(), &table);
+    let sizes = Sizes::of(xen.free_memory(), count, driver.queues.into(), vif::WINDOWS)
         .ok_or("not enough memory: 8 MB do for one vif with one queue")?;
     let pool = FramePool::new(&xen, sizes.pages).map_err(|_| "not enough memory for packets")?;
-    let table = GrantTable::new(&xen);
-    let mut stages = Vec::new();
-    for (&number, vif) in vifs {
-        match Netfront::open(xen, xen, &pool, &table, number, options.driver) {
-            Ok(net) => stages.push(Stage::Opening(number, Box::new(net), vif.clone())),
-            Err(error) => log::error!("vif {number}: {error}"),
-        }
-    }
-    if stages.is_empty() {
+    let means = Means { xen, pool, table, driver, sizes };
+    let mut stages: Vec<Stage> =
+        vifs.into_iter().map(|(&number, vif)| means.open(number, vif.clone())).collect();
+    if !stages.iter().any(|stage| matches!(stage, Stage::Opening(..))) {
         return Err("no vif can be opened");
     }
 
@@ -57,10 +64,10 @@ fn serve(xen: Xen, options: &Options) -> Result<(), &'static str> {
         obey(xen, &mut stages);
         let mut busy = false;
         for stage in &mut stages {
-            busy |= stage.turn(xen, options, sizes);
+            busy |= stage.turn(&means);
         }
         if serving(&mut stages).any(|vif| vif.wants_status()) {
-            let status = status(xen, &pool, &mut stages);
+            let status = status(xen, &means.pool, &mut stages);
             serving(&mut stages).for_each(|vif| vif.tell(xen, &status));
             busy = true;
         }
@@ -77,6 +84,39 @@ fn serve(xen: Xen, options: &Options) -> Result<(), &'static str> {
     }
 }
 
+/// With fewer queues, if that gives every vif its grant references; else with one, for as many vifs
+/// as there are some for.
+fn with_references(asked: netfront::Config, vifs: usize, table: &GrantTable) -> netfront::Config {
+    let with = |queues| netfront::Config { queues, ..asked };
+    let enough = |queues: &u32| table.claim_many(vifs * with(*queues).references()).is_ok();
+    let queues = (1..=asked.queues).rev().find(enough).unwrap_or(1);
+    if queues < asked.queues {
+        log::warn!("queues={}: there are grant references for {queues} each", asked.queues);
+    }
+    with(queues)
+}
+
+impl Means {
+    fn open(&self, number: u32, vif: VifOptions) -> Stage {
+        let Means { xen, pool, table, driver, .. } = self;
+        match Netfront::open(*xen, *xen, pool, table, number, *driver) {
+            Ok(net) => Stage::Opening(number, Box::new(net), vif),
+            Err(OpenError::Table(_)) => {
+                let (needed, claimed) = (driver.references(), table.usage().claimed);
+                log::warn!(
+                    "vif {number} waits for {needed} grant references: {claimed} are taken, and \
+                     too few are left"
+                );
+                Stage::Waiting(number, vif, claimed)
+            }
+            Err(error) => {
+                log::error!("vif {number}: {error}");
+                Stage::Gone
+            }
+        }
+    }
+}
+
 /// Does what the toolstack asks for.
 fn obey(xen: Xen, stages: &mut [Stage]) {
     if xen.shutdown_request().map(|asked| xen.obey(asked)) == Some(Suspended::Resumed) {
@@ -87,7 +127,7 @@ fn obey(xen: Xen, stages: &mut [Stage]) {
 fn serving(stages: &mut [Stage]) -> impl Iterator<Item = &mut Vif> {
     stages.iter_mut().filter_map(|stage| match stage {
         Stage::Serving(vif) => Some(&mut **vif),
-        Stage::Opening(..) | Stage::Gone => None,
+        Stage::Waiting(..) | Stage::Opening(..) | Stage::Gone => None,
     })
 }
 
@@ -102,21 +142,30 @@ fn status(xen: Xen, pool: &FramePool, stages: &mut [Stage]) -> Status {
 }
 
 impl Stage {
-    fn turn(&mut self, xen: Xen, options: &Options, sizes: Sizes) -> bool {
+    fn turn(&mut self, means: &Means) -> bool {
         match self {
-            Stage::Serving(vif) => return vif.turn(xen),
+            Stage::Serving(vif) => return vif.turn(means.xen),
             Stage::Opening(_, net, _) => {
                 net.service();
                 if net.link() != Link::Up {
                     return false;
                 }
             }
+            Stage::Waiting(_, _, claimed) => {
+                if means.table.usage().claimed >= *claimed {
+                    return false;
+                }
+            }
             Stage::Gone => return false,
         }
-        if let Stage::Opening(number, net, vif) = mem::replace(self, Stage::Gone) {
-            let vif = Vif::new(xen, number, *net, options.driver, vif, sizes);
-            *self = Stage::Serving(Box::new(vif));
-        }
+        *self = match mem::replace(self, Stage::Gone) {
+            Stage::Waiting(number, vif, _) => means.open(number, vif),
+            Stage::Opening(number, net, vif) => {
+                let Means { xen, driver, sizes, .. } = *means;
+                Stage::Serving(Box::new(Vif::new(xen, number, *net, driver, vif, sizes)))
+            }
+            other => other,
+        };
         true
     }
 
@@ -124,7 +173,7 @@ impl Stage {
         match self {
             Stage::Serving(vif) => vif.resumed(),
             Stage::Opening(_, net, _) => net.resumed(),
-            Stage::Gone => {}
+            Stage::Waiting(..) | Stage::Gone => {}
         }
     }
 
@@ -132,7 +181,7 @@ impl Stage {
         match self {
             Stage::Serving(vif) => vif.rearm(),
             // Nothing is received before there is somebody to receive it.
-            Stage::Opening(..) | Stage::Gone => false,
+            Stage::Waiting(..) | Stage::Opening(..) | Stage::Gone => false,
         }
     }
 
@@ -140,7 +189,7 @@ impl Stage {
         match self {
             Stage::Serving(vif) => vif.deadline(xen),
             Stage::Opening(_, net, _) => net.next_deadline(),
-            Stage::Gone => None,
+            Stage::Waiting(..) | Stage::Gone => None,
         }
     }
 }
