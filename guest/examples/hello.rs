@@ -6,12 +6,12 @@ xen_guest::main!(hello);
 
 #[cfg(target_os = "none")]
 fn hello(xen: xen_guest::Xen) -> xen_guest::Result {
-    use smoltcp::iface::{Config, Interface, SocketSet};
-    use smoltcp::wire::{EthernetAddress, IpCidr};
+    use smoltcp::iface::SocketSet;
+    use smoltcp::wire::IpCidr;
     use xen_grant::{FramePool, GrantTable};
     use xen_guest::Suspended;
     use xen_netfront::netfront::{Link, Netfront};
-    use xen_netfront::{netif::Netif, phy::Device, platform::Platform};
+    use xen_netfront::{phy::Device, platform::Platform};
 
     let ip = xen.option("ip").and_then(|ip| ip.parse::<IpCidr>().ok());
     let ip = ip.ok_or("ip=ADDR/LEN is missing")?;
@@ -23,16 +23,16 @@ fn hello(xen: xen_guest::Xen) -> xen_guest::Result {
     }
 
     let mut device = Device::new(net);
-    let mac = EthernetAddress(device.netif().mac().0);
-    let mut iface = Interface::new(Config::new(mac.into()), &mut device, xen.now().into());
+    let mut iface = device.interface(xen.random(), xen.now());
     iface.update_ip_addrs(|list| list.extend([ip]));
     let mut sockets = SocketSet::new([]); // those of a server go here
-    log::info!("{mac} answers pings to {ip}");
+    log::info!("{} answers pings to {ip}", iface.hardware_addr());
     loop {
         if xen.shutdown_request().map(|asked| xen.obey(asked)) == Some(Suspended::Resumed) {
             device.netif_mut().resumed();
         }
         device.netif_mut().service(); // connects again, if need be
+        device.follow(&mut iface, || xen.random(), xen.now()); // maybe to another network
         device.poll(&mut iface, &mut sockets, xen.now());
         if !device.netif_mut().rearm() {
             let stack = device.poll_at(&mut iface, &sockets, xen.now());

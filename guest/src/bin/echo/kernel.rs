@@ -50,7 +50,7 @@ fn serve(xen: Xen, options: &Options) -> Result<(), &'static str> {
     }
     let table = GrantTable::new(&xen);
     let driver = with_references(options.driver, vifs.len(), &table);
-    let sizes = Sizes::of(xen.free_memory(), count, driver.queues.into(), vif::WINDOWS)
+    let sizes = Sizes::of(xen.free_memory(), count, &driver, vif::WINDOWS)
         .ok_or("not enough memory: 8 MB do for one vif with one queue")?;
     let pool = FramePool::new(&xen, sizes.pages).map_err(|_| "not enough memory for packets")?;
     let means = Means { xen, pool, table, driver, sizes };

@@ -5,12 +5,13 @@
 //! 32 MB   image ...                    pool    fixed    windows                        spare
 //! ```
 
+use xen_netfront::netfront::Config;
+
 /// Pages of a queue with both rings full, and those that a burst holds meanwhile.
 const PAGES_PER_QUEUE: u64 = 576;
-/// Pages that the stack above a vif holds.
+/// Pages that the stack above a vif holds in a burst, and those that it holds in any case.
 const PAGES_PER_VIF: u64 = 64;
-/// With fewer pages a device can't work: a full packet each way, and some more.
-const LEAST_PAGES: u64 = 96;
+const PAGES_HELD: u64 = 18;
 const PAGE: u64 = 4096;
 
 /// What a vif's stack takes however small its windows are: datagrams of 64 KiB being put together,
@@ -34,14 +35,15 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// Divides `free` bytes among `vifs`, each with `queues` queues and `windows` bulk buffers.
-    /// `None` if that is not enough to work at all.
-    pub fn of(free: u64, vifs: u64, queues: u64, windows: u64) -> Option<Sizes> {
-        let wanted = vifs * (queues * PAGES_PER_QUEUE + PAGES_PER_VIF);
+    /// Divides `free` bytes among `vifs` with this driver, each with `windows` bulk buffers. `None` if
+    /// that is not enough to work at all.
+    pub fn of(free: u64, vifs: u64, driver: &Config, windows: u64) -> Option<Sizes> {
+        let wanted = vifs * (u64::from(driver.queues) * PAGES_PER_QUEUE + PAGES_PER_VIF);
+        let least = vifs * driver.least_pages() as u64 + PAGES_HELD;
         let pages = wanted.min(free * 2 / 5 / PAGE);
         let rest = free.checked_sub(pages * PAGE + vifs * FIXED + SPARE)?;
         let window = (rest / (vifs * windows)).min(LARGEST_WINDOW) / PAGE * PAGE;
-        (pages >= vifs * LEAST_PAGES && window >= LEAST_WINDOW)
+        (pages >= least && window >= LEAST_WINDOW)
             .then_some(Sizes { pages: pages as usize, window: window as usize })
     }
 }
@@ -52,27 +54,31 @@ mod tests {
 
     const MB: u64 = 1 << 20;
 
+    fn queues(queues: u32) -> Config {
+        Config { queues, ..Config::default() }
+    }
+
     #[test]
     fn plenty_of_memory_gives_all_that_is_of_use() {
-        assert_eq!(Sizes::of(100 * MB, 1, 1, 14), Some(Sizes { pages: 640, window: 1 << 20 }));
-        let four = Sizes::of(100 * MB, 4, 2, 14).unwrap();
+        assert_eq!(Sizes::of(100 * MB, 1, &queues(1), 14), Some(Sizes { pages: 640, window: 1 << 20 }));
+        let four = Sizes::of(100 * MB, 4, &queues(2), 14).unwrap();
         assert_eq!(four.pages, 4 * (2 * 576 + 64));
     }
 
     #[test]
     fn a_guest_of_8_mb_works() {
         // What is free there when the image has been loaded.
-        let sizes = Sizes::of(6 * MB, 1, 1, 14).unwrap();
+        let sizes = Sizes::of(6 * MB, 1, &queues(1), 14).unwrap();
         assert!(sizes.pages > 512 && sizes.window >= 64 << 10, "{sizes:?}");
-        assert!(Sizes::of(6 * MB, 1, 8, 14).is_some());
+        assert!(Sizes::of(7 * MB, 1, &queues(8), 14).is_some());
     }
 
     #[test]
     fn whatever_there_is_it_is_never_more_than_that() {
         for free in (0..64 * MB).step_by(100_000) {
-            for (vifs, queues) in [(1, 1), (1, 8), (4, 2)] {
-                let Some(sizes) = Sizes::of(free, vifs, queues, 14) else {
-                    assert!(free < 5 * MB * vifs, "{free} bytes are enough");
+            for (vifs, count) in [(1, 1), (1, 8), (4, 2)] {
+                let Some(sizes) = Sizes::of(free, vifs, &queues(count), 14) else {
+                    assert!(free < 7 * MB * vifs, "{free} bytes are enough");
                     continue;
                 };
                 let used = sizes.pages as u64 * PAGE + vifs * (FIXED + 14 * sizes.window as u64);

@@ -12,14 +12,14 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::mem;
 
-use smoltcp::iface::{Config, Interface, SocketSet};
+use smoltcp::iface::{Interface, SocketSet};
 use smoltcp::phy::Device as _;
 use smoltcp::time::{Duration as StackDuration, Instant};
-use smoltcp::wire::{EthernetAddress, IpAddress, IpCidr, Ipv6Address};
+use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr, Ipv6Address};
 use xen_guest::Xen;
 use xen_netfront::announce::announce;
 use xen_netfront::netfront::{self, Link, Netfront};
-use xen_netfront::netif::{Netif, WriteError};
+use xen_netfront::netif::{Changes, Netif, WriteError};
 use xen_netfront::phy::Device;
 use xen_netfront::platform::{self, Platform};
 
@@ -59,8 +59,8 @@ pub struct Vif {
     iface: Box<Interface>,
     sockets: SocketSet<'static>,
     link: Link,
-    /// The connection that the neighbours know of, counted.
-    announced: u64,
+    /// The neighbours don't know of this connection yet.
+    unannounced: bool,
     /// Times that one of the vif's event channels has ended a sleep.
     events: u64,
     services: Services,
@@ -94,20 +94,17 @@ impl Vif {
         sizes: Sizes,
     ) -> Vif {
         let mut device = Device::new(net);
-        let mac = EthernetAddress(device.netif().mac().0);
-        let mut config = Config::new(mac.into());
-        config.random_seed = xen.random();
-        let mut iface = Box::new(Interface::new(config, &mut device, xen.now().into()));
-        iface.set_reassembly_timeout(REASSEMBLY);
-        configure(&mut iface, mac, &options);
+        let mut iface = Box::new(device.interface(xen.random(), xen.now()));
+        configure(&mut iface, &options);
         let mut sockets = SocketSet::new(vec![]);
         let services = Services::new(&mut sockets, sizes.window);
-        log::info!("vif {number}: {mac} mtu {}, window {}", device.netif().mtu(), sizes.window);
+        let (mac, mtu) = (iface.hardware_addr(), device.netif().mtu());
+        log::info!("vif {number}: {mac} mtu {mtu}, window {}", sizes.window);
         for cidr in iface.ip_addrs() {
             log::info!("vif {number}: {cidr} answers ping, UDP 7, TCP 7 9 19 80");
         }
-        let (link, announced, events) = (Link::Up, 0, 0);
-        Vif { number, driver, options, device, iface, sockets, link, announced, events, services }
+        let (link, unannounced, events) = (Link::Up, true, 0);
+        Vif { number, driver, options, device, iface, sockets, link, unannounced, events, services }
     }
 
     /// Does what there is to do now; whether there may be more.
@@ -115,6 +112,7 @@ impl Vif {
         self.device.netif_mut().service();
         self.device.netif_mut().complete_tx();
         self.note_link();
+        self.follow(xen);
         self.announce();
         let now = Instant::from(xen.now());
         let Vif { device, iface, sockets, services, .. } = self;
@@ -167,7 +165,7 @@ impl Vif {
         status::Vif {
             number: self.number,
             up: net.link() == Link::Up,
-            mac: EthernetAddress(net.mac().0),
+            mac: address_of(&self.iface),
             mtu: net.mtu(),
             addresses: self.iface.ip_addrs().to_vec(),
             trusted: offer.trusted,
@@ -200,28 +198,31 @@ impl Vif {
 
     /// Tells the neighbours where our addresses are, once a connection: the backend may be another.
     fn announce(&mut self) {
-        let connects = self.device.netif().stats().connects;
-        if self.link == Link::Down || self.announced == connects {
+        if self.link == Link::Down || !self.unannounced {
             return;
         }
         let own = self.iface.ip_addrs().iter().map(|cidr| cidr.address().into());
         let done = announce(self.device.netif_mut(), own);
-        if !matches!(done, Err(WriteError::Full | WriteError::NoMemory)) {
-            self.announced = connects;
-        }
+        self.unannounced = matches!(done, Err(WriteError::Full | WriteError::NoMemory));
     }
 
-    /// A vif may come back with another address than it had.
-    fn note_link(&mut self) {
-        let link = self.device.netif().link();
-        if mem::replace(&mut self.link, link) == link {
+    /// A vif may come back with another address, MTU or features than it had.
+    fn follow(&mut self, xen: Xen) {
+        let Vif { device, iface, options, .. } = self;
+        let changes = device.follow(iface, || xen.random(), xen.now());
+        if changes == Changes::NONE {
             return;
         }
-        log::info!("vif {}: link {link:?}", self.number);
-        let mac = EthernetAddress(self.device.netif().mac().0);
-        if link == Link::Up && self.iface.hardware_addr() != mac.into() {
-            self.iface.set_hardware_addr(mac.into());
-            configure(&mut self.iface, mac, &self.options);
+        configure(iface, options);
+        self.unannounced |= changes.connection;
+        let (mac, mtu) = (iface.hardware_addr(), device.netif().mtu());
+        log::info!("vif {}: {mac} mtu {mtu}", self.number);
+    }
+
+    fn note_link(&mut self) {
+        let link = self.device.netif().link();
+        if mem::replace(&mut self.link, link) != link {
+            log::info!("vif {}: link {link:?}", self.number);
         }
     }
 }
@@ -295,7 +296,9 @@ impl Services {
 
 /// Gives the interface its addresses and gateways. With any IPv6 address comes a link-local one
 /// (RFC 4291, appendix A), for neighbours expect that.
-fn configure(iface: &mut Interface, mac: EthernetAddress, options: &VifOptions) {
+fn configure(iface: &mut Interface, options: &VifOptions) {
+    iface.set_reassembly_timeout(REASSEMBLY);
+    let mac = address_of(iface);
     let own = &options.addresses;
     let has_v6 = own.iter().any(|cidr| matches!(cidr, IpCidr::Ipv6(_)));
     let link_local = IpCidr::new(IpAddress::Ipv6(link_local(mac)), 64);
@@ -314,6 +317,12 @@ fn configure(iface: &mut Interface, mac: EthernetAddress, options: &VifOptions) 
             IpAddress::Ipv6(gateway) => routes.add_default_ipv6_route(gateway),
         };
     }
+}
+
+/// All devices here are Ethernet.
+fn address_of(iface: &Interface) -> EthernetAddress {
+    let HardwareAddress::Ethernet(mac) = iface.hardware_addr();
+    mac
 }
 
 fn link_local(mac: EthernetAddress) -> Ipv6Address {
