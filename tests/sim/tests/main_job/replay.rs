@@ -140,13 +140,20 @@ fn what_cannot_be_replayed_is_refused_with_its_reason() {
     for (len, reason) in [
         (20, "neither a pcap nor a pcapng file"),
         (24, "has no packets"),
-        (first + 1, "truncated: it ends within packet 2"),
-        (first + 15, "truncated: it ends within packet 2"),
-        (second - 1, "truncated: it ends within packet 2"),
-        (second + 17, "truncated: it ends within packet 3"),
+        (25, "truncated: it ends within packet 1"),
+        (first - 1, "truncated: it ends within packet 1"),
     ] {
         write(&file.0, &whole[..len]).unwrap();
         refused("", reason);
+    }
+    // What is whole is replayed, as Wireshark shows it.
+    for (len, within) in
+        [(first + 1, 2.0), (first + 15, 2.0), (second - 1, 2.0), (second + 17, 3.0)]
+    {
+        write(&file.0, &whole[..len]).unwrap();
+        let report = json(&format!("--replay {}", file.0.display()));
+        assert_eq!(number(&report, "replayed_ends_within"), within);
+        assert_eq!(number(&report, "replayed_packets"), within - 1.0);
     }
     let mut endless = whole.clone();
     endless[first + 8..first + 12].fill(0xff);
@@ -171,5 +178,6 @@ fn what_cannot_be_replayed_is_refused_with_its_reason() {
     write_pcapng(&file, Endianness::Big, DataLink::ETHERNET, &good);
     let whole = read(&file.0).unwrap();
     write(&file.0, &whole[..whole.len() - 3]).unwrap();
-    refused("", "truncated: it ends within packet 3");
+    let report = json(&format!("--replay {}", file.0.display()));
+    assert_eq!(number(&report, "replayed_ends_within"), 3.0);
 }
