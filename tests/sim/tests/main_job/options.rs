@@ -115,6 +115,36 @@ fn the_program_has_one_name() {
     }
 }
 
+/// What a terminal of so many columns is sent, if all went well.
+fn on_a_terminal(options: &str, columns: usize) -> String {
+    let program = env!("CARGO_BIN_EXE_netfront-sim");
+    let command = format!("stty rows 24 cols {columns} && {program} {options}");
+    let mut script = std::process::Command::new("script");
+    script.args(["-qec", &command, "/dev/null"]).env_remove("COLUMNS");
+    let output = script.stdin(std::process::Stdio::null()).output().unwrap();
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{options}, {columns} columns: {text}");
+    text
+}
+
+#[test]
+fn a_terminal_may_have_any_width() {
+    // 0: it has not been told.
+    for columns in [0, 1, 20, 40, 65535] {
+        let text = on_a_terminal("--bytes 1M", columns);
+        assert!(text.contains("every") && text.contains("reconnects"), "{columns}: {text}");
+        if columns > 1 {
+            let lines = text.split(['\n', '\r']).map(|line| line.trim_start_matches("\x1b[K"));
+            let mut progress = lines.filter(|line| line.contains(" %"));
+            assert!(progress.clone().count() > 0, "{text}");
+            // One that fills the line would wrap.
+            assert!(progress.all(|line| line.chars().count() < columns), "{columns}: {text}");
+        }
+    }
+    let text = on_a_terminal("--help", 40);
+    assert!(text.lines().all(|line| line.trim_end().chars().count() <= 40), "{text}");
+}
+
 #[test]
 fn what_a_narrow_terminal_shows_fits() {
     let fits = |options: &str, columns: usize| {

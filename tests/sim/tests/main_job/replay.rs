@@ -111,6 +111,18 @@ fn what_the_program_captured_it_can_replay() {
 }
 
 #[test]
+fn flows_may_overtake_each_other_in_several_queues() {
+    let file = Scratch::new("flows.pcap");
+    let captured = json(&format!("--bytes 200k --domains 5 --no-gso --pcap {}", file.0.display()));
+    for options in ["--queues 2", "--queues 4 --split --no-csum", "--queues 8 --trusted 0"] {
+        let report = json(&format!("--replay {} {options}", file.0.display()));
+        let (sent, came) = (number(&captured, "packets"), number(&report, "replayed_packets"));
+        assert_eq!(came, sent, "{options}");
+        assert_eq!(number(&report, "packets"), 2.0 * sent, "{options}");
+    }
+}
+
+#[test]
 fn what_cannot_be_replayed_is_refused_with_its_reason() {
     let file = Scratch::new("bad.pcap");
     let refused = |options: &str, reason: &str| {

@@ -98,8 +98,9 @@ impl Pcap {
 
     fn write<V: View>(&self, packet: &Packet<V>) {
         let _not_the_drivers = Charge::to(Owner::Nobody);
-        let time = self.zero + self.clock.now().since(Instant(0));
         let inner = &mut *lock(&self.inner);
+        // Not before it is this packet's turn: no time is earlier than the one before.
+        let time = self.zero + self.clock.now().since(Instant(0));
         let Some(writer) = &mut inner.writer else { return };
         inner.bytes.clear();
         packet.fragments().iter().for_each(|piece| inner.bytes.extend_from_slice(piece.bytes()));

@@ -3,6 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use same_file::Handle;
@@ -29,7 +30,8 @@ pub fn input(path: &Path) -> Result<Handle, Error> {
         File::open(path).and_then(Handle::from_file)
     };
     let file = file.map_err(fail)?;
-    if [Handle::stdout(), Handle::stderr()].into_iter().flatten().any(|own| is_same(&own, &file)) {
+    let mut printed = [Handle::stdout(), Handle::stderr()].into_iter().flatten();
+    if is_regular(&file) && printed.any(|printed| printed == file) {
         return Err(Error::replay(path, &"what is printed goes to this very file"));
     }
     Ok(file)
@@ -49,14 +51,14 @@ pub fn output(path: &Path, input: Option<&Handle>) -> Result<File, Error> {
         file.and_then(Handle::from_file)
     };
     let own = own.map_err(fail)?;
-    if input.is_some_and(|input| is_same(&own, input)) {
+    if input.is_some_and(|input| *input == own && is_regular(&own)) {
         return Err(Error::pcap(path, &"this is the file that --replay reads"));
     }
     let printed = [Handle::stdout(), Handle::stderr()];
     // What has standard output for itself is not printed there.
-    let printed = printed.into_iter().skip(usize::from(is_standard(path))).flatten();
-    if printed.into_iter().any(|printed| is_same(&own, &printed)) {
-        return Err(Error::pcap(path, &"what is printed goes to this very file"));
+    let mut printed = printed.into_iter().skip(usize::from(is_standard(path))).flatten();
+    if !is_device(&own) && printed.any(|printed| printed == own) {
+        return Err(Error::pcap(path, &"what is printed goes there as well (- keeps them apart)"));
     }
     let file = own.as_file().try_clone().map_err(fail)?;
     if !is_standard(path) && is_regular(&own) {
@@ -65,11 +67,13 @@ pub fn output(path: &Path, input: Option<&Handle>) -> Result<File, Error> {
     Ok(file)
 }
 
-/// Whether writing one spoils the other: terminals and the like have no contents to spoil.
-fn is_same(one: &Handle, other: &Handle) -> bool {
-    one == other && is_regular(one)
-}
-
+/// Whether it has contents that can be overwritten.
 fn is_regular(file: &Handle) -> bool {
     file.as_file().metadata().is_ok_and(|metadata| metadata.is_file())
+}
+
+/// Whether it is like /dev/null, where it does not matter who else writes.
+fn is_device(file: &Handle) -> bool {
+    let metadata = file.as_file().metadata();
+    metadata.is_ok_and(|metadata| metadata.file_type().is_char_device())
 }

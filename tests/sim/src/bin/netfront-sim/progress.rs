@@ -56,8 +56,8 @@ impl Progress {
         let line = format!("{percent:>3} %  {mebi:>9.1} MiB  {seconds:>8.3} s {}", self.clock);
         if self.out.is_terminal() {
             // A line that wraps could not be taken back.
-            let room = self.out.width().map_or(usize::MAX, |width| width.saturating_sub(1));
-            self.out.write(&format!("\r\x1b[K{line:.room$}"))
+            let room = self.out.width().map_or(line.len(), |width| width.saturating_sub(1));
+            self.out.write(&format!("\r\x1b[K{}", &line[..room.min(line.len())]))
         } else {
             self.out.print(&format!("{line}\n"))
         }

@@ -87,12 +87,12 @@ impl Replay {
         let table = GrantTable::new(&front);
         let config = args.front_config();
         let net = Netfront::open(front.clone(), front.store(), &pool, &table, 0, config)?;
-        let client = Player::new(Captured::new(net, pcap.clone()), recording.clone());
+        let client = Player::new(Captured::new(net, pcap.clone()), recording.clone(), args.queues);
 
         let back_pool = FramePool::new(&back, backend::POOL_PAGES)?;
         let vif = backend::open(&back, FRONT, &back_pool, args.back_config())?;
         let served = Served::new(vif, &back_pool, backend::MAC, mtu);
-        let backend = Player::new(served, recording.clone());
+        let backend = Player::new(served, recording.clone(), args.queues);
         let (client, backend) = (RefCell::new(client), RefCell::new(backend));
         let interrupt = interrupt.clone();
         Ok(Replay { host, front, back, pool, recording, client, backend, pcap, interrupt })
