@@ -67,6 +67,8 @@ fn a_signal_ends_streams() {
 #[test]
 fn a_signal_ends_streams_under_attack() {
     ends("--bytes 100G --hostile", "-INT", 130);
+    // What attacks and waits must not hold up the end.
+    ends("--bytes 100G --hostile --domains 8", "-TERM", 143);
 }
 
 #[test]

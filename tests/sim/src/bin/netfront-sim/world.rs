@@ -187,6 +187,9 @@ impl World {
         let outcome = self.drive(Phase::Transfer, &directors, PATIENCE, &mut |now| {
             let bytes = self.transferred();
             progress(bytes, now)?;
+            if self.interrupt.is_told() {
+                directors.iter().for_each(|director| lock(director).retire());
+            }
             self.pcap.as_ref().map_or(Ok(()), Pcap::check)?;
             if bytes >= warm_up && warm.is_none() {
                 warm = Some(self.snapshot());
