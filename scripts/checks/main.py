@@ -10,10 +10,15 @@ from runner import Context, Outcome, end_all
 from steps import STEPS
 
 ABOUT = """\
-Runs the project's checks, each a named step, and installs what they need and this
-machine lacks: Debian packages (as root), rustup targets and components. A step's
-output is shown when it fails. The last line is "N passed, N failed, N skipped":
-tests and single checks together. The exit status is 0 if nothing failed."""
+Runs the project's checks, each a named step. All of them take an hour or two on two
+cores, more where nothing is built yet; fmt, unsafe, requirements and readme take
+seconds. A step's output is shown when it fails. The last line is "N passed, N
+failed, N skipped": tests and single checks together. The exit status is 0 if
+nothing failed.
+
+It installs what its steps need and this machine lacks: Debian packages (as root),
+rustup targets and components, a nightly toolchain for Miri. The steps on real Xen
+download more packages, into ~/.cache/xen-netfront."""
 
 EXAMPLES = """\
 examples:

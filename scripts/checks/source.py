@@ -2,6 +2,7 @@
 
 import re
 
+import names
 from runner import ROOT
 from tools import BARE_METAL
 
@@ -74,13 +75,26 @@ def no_std_dependencies(context):
 
 def rust_tests(context):
     """The names of all Rust tests, without their modules."""
-    names = set()
-    for words in (["--all-features"], ["-p", "xen-guest"]):
-        listing = context.output_of("cargo", "test", *words, "--lib", "--bins", "--tests",
-                                    "--", "--list")  # fmt: skip
-        found = re.findall(r"^(\S+): test$", listing, re.MULTILINE)
-        names.update(name.rpartition("::")[2] for name in found)
-    return names
+    return names.of_default_members(context) | names.of_package(context, "xen-guest")
+
+
+def listed_tests(context, *words):
+    """The same as cargo lists them, for which it has to build them."""
+    listing = context.output_of("cargo", "test", *words, "--lib", "--bins", "--tests",
+                                "--", "--list")  # fmt: skip
+    found = re.findall(r"^(\S+): test$", listing, re.MULTILINE)
+    return {name.rpartition("::")[2] for name in found}
+
+
+def names_are_those_compiled(context):
+    """What the steps `requirements` and `readme` go by is what there is."""
+    for words, read in (
+        (["--all-features"], names.of_default_members(context)),
+        (["-p", "xen-guest"], names.of_package(context, "xen-guest")),
+    ):
+        listed = listed_tests(context, *words)
+        problem = f"only read {sorted(read - listed)}, only compiled {sorted(listed - read)}"
+        context.check(f"tests of cargo test {' '.join(words)}", read == listed, problem)
 
 
 def named_checks():

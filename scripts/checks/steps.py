@@ -93,6 +93,13 @@ def readme(context):
     source.readme(context, [step.name for step in STEPS])
 
 
+def names_in_sources(context):
+    """Costs little after `tests` and `guest`, which have built what it lists."""
+    tools.cargo(context)
+    context.command("python3", "-B", "scripts/checks/names_test.py")
+    source.names_are_those_compiled(context)
+
+
 def seeds(context):
     tools.cargo(context)
     count = os.environ.get("XEN_SEEDS", SEEDS)
@@ -197,8 +204,9 @@ STEPS = [
     Step("abi", "layouts and numbers against Xen's C headers", abi),
     Step("requirements", "every requirement has a test named after it", requirements),
     Step("readme", "every test that the README names exists", readme),
+    Step("names", "the tests that both have read of are those that are compiled", names_in_sources),
     Step("main-job", "cargo run --release, honest and hostile", main_job),
-    Step("tap", "ping, curl, iperf and tcpdump of this machine, on a TAP device", on_a_tap, 600),
+    Step("tap", "ping, curl, iperf and tcpdump of this machine, on a TAP device", on_a_tap, 900),
     Step("seeds", "seeds of the deterministic host (XEN_SEEDS)", seeds, 1200),
     Step("loom", "every interleaving of the lock-free parts", loom),
     Step("miri", "ring, grant and buffers under Miri", miri, 2400, beside=True),

@@ -3,7 +3,7 @@ namespaces, so that nothing of the machine's network is touched.
 
     near                                              far
     netfront-sim --tap tap0 ── routing ── veth ────── veth
-    ping, curl, iperf                                 ping, curl, iperf
+    ping, curl, iperf, hping3                         ping, curl, iperf
 
 In `near` Linux takes a blank checksum's word for it. The veth has no offloads: what goes on to
 `far` is cut and summed by Linux from what our frontend left to it, and verified there.
@@ -12,7 +12,9 @@ In `near` Linux takes a blank checksum's word for it. The veth has no offloads: 
 import json
 import os
 import re
+import shutil
 import signal
+import struct
 import subprocess
 import tempfile
 import time
@@ -26,8 +28,9 @@ CLIENT, CLIENT_V6 = "10.55.0.2", "fd55::2"
 NEAR_END, FAR_END = "10.56.0.1", "10.56.0.2"
 # Transferred each way, each time.
 BYTES = 50_000_000
-# How long the client may take until it answers.
+# How long the client may take until it answers, and until it has left.
 START = 20
+END = 10
 
 
 def check(context):
@@ -48,6 +51,9 @@ def check(context):
         lab.everything("--mtu 9000", pings=(8972,), fragments=(9000, 20000))
         lab.a_device_that_exists()
         lab.a_capture_of_tcpdump()
+        lab.what_is_agreed_is_told()
+        lab.it_ends_under_a_flood()
+        lab.what_cannot_be_used_is_refused()
 
 
 def what_lacks():
@@ -224,10 +230,113 @@ class Lab:
         longest = report["replayed_longest"]
         self.context.check("it has packets larger than the MTU", longest > 1514, output)
 
+    def what_is_agreed_is_told(self):
+        with Client(self, "--mtu 9000 --no-sg --queues 3 --split") as client:
+            pass
+        report = client.report
+        # Without scatter-gather a packet has to fit into a page.
+        fine = (
+            report["mtu"] < 4096 and report["queues"] == 3 and report["split_event_channels"]
+            and not report["scatter_gather"] and not report["gso"]
+        )  # fmt: skip
+        self.context.check("the report tells what was agreed on", fine, json.dumps(report))
+
+    def it_ends_under_a_flood(self):
+        capture = self.folder / "flood.pcap"
+        delete = ("ip", "-n", self.network.near, "link", "del", "tap0")
+        for name, options, end, status in (
+            ("Ctrl-C", "", lambda client: client.signal(signal.SIGINT), 0),
+            ("SIGTERM", "", lambda client: client.signal(signal.SIGTERM), 0),
+            ("--seconds", "--seconds 5", None, 0),
+            ("a deleted device", "", lambda _: self.context.setup(*delete), 1),
+        ):
+            client = Client(self, f"--mtu 1500 {options} --pcap {capture}")
+            client.start()
+            with Flood(self):
+                time.sleep(1)
+                if end:
+                    end(client)
+                seconds = client.wait(END + (5 if options else 0))
+            said = f"{seconds} s, status {client.process.returncode}: {client.said()}"
+            fine = seconds is not None and client.process.returncode == status
+            self.context.check(f"{name} ends it under a flood", fine, said)
+            if not fine:
+                continue
+            report = json.loads(client.output)
+            flooded = report["from_linux_packets"] > 1000
+            self.context.check(f"{name}: there was a flood", flooded, client.output)
+            whole = packets_of(capture) == report["captured_packets"]
+            self.context.check(f"{name}: the capture is whole", whole, client.output)
+            told = "was deleted" in client.said()
+            self.context.check(f"{name}: its cause is told", told == bool(status), client.said())
+        client = Client(self, "--mtu 1500")
+        client.start()
+        self.context.setup(*delete)
+        fine = client.wait(END) is not None and "was deleted" in client.said()
+        self.context.check("a deleted device ends it at rest", fine, client.said())
+
+    def what_cannot_be_used_is_refused(self):
+        near = self.network.near
+        for name, mode in (("tun0", "tun"), ("tap1", "tap"), ("many0", "tap")):
+            more = ["multi_queue"] if name == "many0" else []
+            self.network.ip("-n", near, "tuntap", "add", name, "mode", mode, *more)
+        # Where anybody may run it.
+        program = shutil.copy(self.program, self.folder)
+        self.folder.chmod(0o755)
+        nobody = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
+        with Client(self, "--mtu 1500"):
+            for name, user, cause in (
+                ("veth0", (), "no TAP device"),
+                ("tun0", (), "a TUN device"),
+                ("many0", (), "several queues"),
+                ("tap0", (), "another program uses"),
+                ("tap1", nobody, "no right to use"),
+                ("tap2", nobody, "no right to make"),
+            ):
+                said = self.try_run(near, *user, program, "--tap", name, "--seconds", "1")
+                fine = f"error: --tap {name}: " in said and cause in said
+                self.context.check(f"--tap {name}: {cause}", fine, said)
+
     def try_run(self, name, *words):
         """Output of a command in a namespace that may fail."""
         words = ("ip", "netns", "exec", name, *map(str, words))
         return self.context.status_and_output(*words)[1]
+
+
+def packets_of(capture):
+    """How many packets a pcap file has; None if the last is not whole."""
+    content = capture.read_bytes()
+    position, packets = 24, 0
+    while position + 16 <= len(content):
+        (kept,) = struct.unpack_from("<I", content, position + 8)
+        position += 16 + kept
+        packets += 1
+    return packets if position == len(content) else None
+
+
+class Flood:
+    """All that Linux can send to the client, and what it answers, without a pause."""
+
+    def __init__(self, lab):
+        self.lab = lab
+        self.processes = []
+
+    def __enter__(self):
+        download = f"while :; do curl -s -m 20 -o /dev/null http://{CLIENT}/1000000000; done"
+        for words in (
+            ("ping", "-f", "-s", "1400", CLIENT),
+            ("hping3", "--udp", "-p", "9", "--flood", "-d", "1000", CLIENT),
+            ("sh", "-c", download),
+        ):
+            self.processes.append(subprocess.Popen(
+                ["ip", "netns", "exec", self.lab.network.near, *words], start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            ))  # fmt: skip
+
+    def __exit__(self, *_):
+        for process in self.processes:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 class Client:
@@ -236,9 +345,9 @@ class Client:
     def __init__(self, lab, options):
         self.lab = lab
         self.options = options
-        self.report = None
+        self.output = self.report = None
 
-    def __enter__(self):
+    def start(self):
         lab = self.lab
         words = ["ip", "netns", "exec", lab.network.near, lab.program, "--tap", "tap0", "--json"]
         self.errors = (lab.folder / "errors").open("w+")
@@ -251,21 +360,35 @@ class Client:
         ):
             if self.process.poll() is not None or time.monotonic() > end:
                 self.process.kill()
-                said = Path(self.errors.name).read_text()
-                raise StepError(f"netfront-sim --tap {self.options}: no answer to ping; {said}")
+                raise StepError(f"netfront-sim --tap {self.options}: no answer; {self.said()}")
             time.sleep(0.1)
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def wait(self, limit):
+        """How many seconds it takes to end; None, and it is killed, if that is too long."""
+        started = time.monotonic()
+        try:
+            self.output, _ = self.process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.output, _ = self.process.communicate()
+            return None
+        return round(time.monotonic() - started, 1)
+
+    def said(self):
+        return Path(self.errors.name).read_text()
+
+    def __enter__(self):
+        self.start()
         return self
 
     def __exit__(self, *_):
-        self.process.send_signal(signal.SIGINT)
-        try:
-            output, _ = self.process.communicate(timeout=30)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            raise StepError(f"netfront-sim --tap {self.options} does not end") from None
-        said = Path(self.errors.name).read_text()
-        self.errors.close()
+        self.signal(signal.SIGINT)
+        if self.wait(END) is None:
+            raise StepError(f"netfront-sim --tap {self.options} does not end")
         if self.process.returncode != 0:
-            raise StepError(f"netfront-sim --tap {self.options} failed: {output}{said}")
-        self.report = json.loads(output)
-        self.lab.context.check(f"{self.options}: ok", self.report["ok"], output)
+            raise StepError(f"netfront-sim --tap {self.options} failed: {self.output}{self.said()}")
+        self.report = json.loads(self.output)
+        self.lab.context.check(f"{self.options}: ok", self.report["ok"], self.output)

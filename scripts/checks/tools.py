@@ -42,7 +42,7 @@ def network(context):
     """Debian's network tools."""
     for command, package in (
         ("ip", "iproute2"), ("ethtool", "ethtool"), ("ping", "iputils-ping"), ("curl", "curl"),
-        ("iperf", "iperf"), ("tcpdump", "tcpdump"),
+        ("iperf", "iperf"), ("tcpdump", "tcpdump"), ("hping3", "hping3"),
     ):  # fmt: skip
         context.setup(APT, "need", command, package)
 

@@ -235,11 +235,19 @@ impl<P: BackendPlatform> ToClient<P> {
             return Ok(notify);
         }
         let (mut progress, held) = (false, self.posted.len());
-        let full = loop {
+        loop {
             self.ring.refresh()?;
             let full = self.stage();
             if self.staged.is_empty() {
-                break full;
+                // A page is progress, too: it is not asked how fast they come.
+                progress |= self.posted.len() > held;
+                if progress {
+                    self.stuck = None;
+                }
+                if full && self.watch(platform.now(), stats) {
+                    continue;
+                }
+                break;
             }
             progress = true;
             self.submit(platform, stats);
@@ -248,18 +256,11 @@ impl<P: BackendPlatform> ToClient<P> {
                 notify = Notify::Needed;
             }
             if self.packets.is_empty() {
-                break false;
+                self.stuck = None;
+                break;
             }
-        };
-        // A page is progress, too: it is not asked how fast they come.
-        let progress = progress || self.posted.len() > held;
-        if progress {
-            self.stuck = None;
         }
         self.progress |= progress;
-        if full {
-            self.watch(platform.now(), stats);
-        }
         Ok(notify)
     }
 
@@ -360,15 +361,15 @@ impl<P: BackendPlatform> ToClient<P> {
 
     /// The next packet does not fit: if that goes on for too long, the client is stalled, and
     /// holds no frames of ours any more but for packets that it has posted pages enough for. Such are
-    /// all that it gets until it posts one more: it may have no more than these.
+    /// all that it gets until it posts one more: it may have no more than these. Whether there are any.
     #[cold]
-    fn watch(&mut self, now: Instant, stats: &mut Stats) {
+    fn watch(&mut self, now: Instant, stats: &mut Stats) -> bool {
         if self.packets.is_empty() {
-            return;
+            return false;
         }
         let since = *self.stuck.get_or_insert(now);
         if now.since(since) < self.patience {
-            return;
+            return false;
         }
         self.stuck = None;
         if self.takes.notify {
@@ -387,6 +388,7 @@ impl<P: BackendPlatform> ToClient<P> {
                 stats.to_drops.stalled += 1;
             }
         }
+        !self.packets.is_empty()
     }
 
     /// Asks for an event at the next request if a packet waits for it; true if it is there

@@ -60,7 +60,10 @@ mod tests {
 
     #[test]
     fn plenty_of_memory_gives_all_that_is_of_use() {
-        assert_eq!(Sizes::of(100 * MB, 1, &queues(1), 14), Some(Sizes { pages: 640, window: 1 << 20 }));
+        assert_eq!(
+            Sizes::of(100 * MB, 1, &queues(1), 14),
+            Some(Sizes { pages: 640, window: 1 << 20 })
+        );
         let four = Sizes::of(100 * MB, 4, &queues(2), 14).unwrap();
         assert_eq!(four.pages, 4 * (2 * 576 + 64));
     }

@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod domains;
+mod endings;
+mod files;
+mod formats;
 mod options;
 mod replay;
 mod run;

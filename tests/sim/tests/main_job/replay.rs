@@ -111,6 +111,18 @@ fn what_the_program_captured_it_can_replay() {
 }
 
 #[test]
+fn flows_may_overtake_each_other_in_several_queues() {
+    let file = Scratch::new("flows.pcap");
+    let captured = json(&format!("--bytes 200k --domains 5 --no-gso --pcap {}", file.0.display()));
+    for options in ["--queues 2", "--queues 4 --split --no-csum", "--queues 8 --trusted 0"] {
+        let report = json(&format!("--replay {} {options}", file.0.display()));
+        let (sent, came) = (number(&captured, "packets"), number(&report, "replayed_packets"));
+        assert_eq!(came, sent, "{options}");
+        assert_eq!(number(&report, "packets"), 2.0 * sent, "{options}");
+    }
+}
+
+#[test]
 fn what_cannot_be_replayed_is_refused_with_its_reason() {
     let file = Scratch::new("bad.pcap");
     let refused = |options: &str, reason: &str| {
@@ -140,13 +152,20 @@ fn what_cannot_be_replayed_is_refused_with_its_reason() {
     for (len, reason) in [
         (20, "neither a pcap nor a pcapng file"),
         (24, "has no packets"),
-        (first + 1, "truncated: it ends within packet 2"),
-        (first + 15, "truncated: it ends within packet 2"),
-        (second - 1, "truncated: it ends within packet 2"),
-        (second + 17, "truncated: it ends within packet 3"),
+        (25, "truncated: it ends within packet 1"),
+        (first - 1, "truncated: it ends within packet 1"),
     ] {
         write(&file.0, &whole[..len]).unwrap();
         refused("", reason);
+    }
+    // What is whole is replayed, as Wireshark shows it.
+    for (len, within) in
+        [(first + 1, 2.0), (first + 15, 2.0), (second - 1, 2.0), (second + 17, 3.0)]
+    {
+        write(&file.0, &whole[..len]).unwrap();
+        let report = json(&format!("--replay {}", file.0.display()));
+        assert_eq!(number(&report, "replayed_ends_within"), within);
+        assert_eq!(number(&report, "replayed_packets"), within - 1.0);
     }
     let mut endless = whole.clone();
     endless[first + 8..first + 12].fill(0xff);
@@ -171,5 +190,6 @@ fn what_cannot_be_replayed_is_refused_with_its_reason() {
     write_pcapng(&file, Endianness::Big, DataLink::ETHERNET, &good);
     let whole = read(&file.0).unwrap();
     write(&file.0, &whole[..whole.len() - 3]).unwrap();
-    refused("", "truncated: it ends within packet 3");
+    let report = json(&format!("--replay {}", file.0.display()));
+    assert_eq!(number(&report, "replayed_ends_within"), 3.0);
 }

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 
 pub fn program(options: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_netfront-sim"));
-    command.args(options.split_whitespace());
+    command.args(options.split_whitespace()).env_remove("COLUMNS");
     command
 }
 
@@ -43,7 +44,9 @@ pub struct Scratch(pub PathBuf);
 
 impl Scratch {
     pub fn new(name: &str) -> Scratch {
-        let name = format!("netfront-sim-{}-{name}", std::process::id());
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("netfront-sim-{}-{number}-{name}", std::process::id());
         Scratch(std::env::temp_dir().join(name))
     }
 }

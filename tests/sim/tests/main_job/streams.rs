@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::process::Stdio;
 
+use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use pcap_file::pcap::PcapReader;
 use pcap_file::{DataLink, TsResolution};
 use serde_json::Value;
@@ -215,6 +216,57 @@ fn a_capture_holds_what_crossed_the_ring() {
     assert_eq!(packets, number(&report, "packets"), "{report}");
     assert!(bytes > 2 << 20 && from_client > 100 && from_backend > 100);
     assert!(number(&report, "front_allocations_per_packet") == 0.0, "capturing is not counted");
+}
+
+/// TCP checksums of a capture that are wrong, and all of them.
+fn checksums(file: &Scratch) -> (usize, usize) {
+    let mut reader = PcapReader::new(File::open(&file.0).unwrap()).unwrap();
+    let (mut wrong, mut all) = (0, 0);
+    while let Some(packet) = reader.next_packet() {
+        let data = packet.unwrap().data;
+        let sliced = SlicedPacket::from_ethernet(&data).unwrap();
+        if let (Some(NetSlice::Ipv4(ip)), Some(TransportSlice::Tcp(tcp))) =
+            (&sliced.net, &sliced.transport)
+        {
+            let right = {
+                let ip = ip.header();
+                tcp.calc_checksum_ipv4(ip.source(), ip.destination()).unwrap()
+            };
+            all += 1;
+            wrong += usize::from(tcp.checksum() != right);
+        }
+    }
+    (wrong, all)
+}
+
+#[test]
+fn every_checksum_of_a_capture_is_right() {
+    let file = Scratch::new("checksums.pcap");
+    for options in ["", "--no-gso", "--no-csum", "--no-sg", "--hostile", "--threads", "--mtu 9000"]
+    {
+        let options = format!("--bytes 1M {options} --pcap {}", file.0.display());
+        let report = json(&options);
+        let (wrong, all) = checksums(&file);
+        assert_eq!(wrong, 0, "{options}: {wrong} of {all}");
+        assert!(all > 50, "{options}: {all}");
+        let filled = number(&report, "captured_filled_in");
+        assert!(filled >= number(&report, "blank_checksums"), "{options}: {report}");
+    }
+}
+
+#[test]
+fn a_capture_has_the_time_of_its_clock() {
+    let file = Scratch::new("time.pcap");
+    let first = || {
+        let mut reader = PcapReader::new(File::open(&file.0).unwrap()).unwrap();
+        reader.next_packet().unwrap().unwrap().timestamp
+    };
+    let now = || std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    json(&format!("--bytes 64k --pcap {}", file.0.display()));
+    assert!(first().as_secs() < 10, "virtual");
+    let before = now();
+    json(&format!("--bytes 64k --threads --pcap {}", file.0.display()));
+    assert!((before..now()).contains(&first()), "real");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use clap::Parser;
 use xen_netfront::features::Features;
 use xen_netfront::{netback, netfront};
 
+use crate::files::is_standard;
 use crate::served::QUEUE;
 
 /// Bytes each way if neither `--bytes` nor `--seconds` says otherwise.
@@ -16,20 +17,28 @@ const DEFAULT_BYTES: u64 = 64 << 20;
 /// downloads from a backend domain (netback and a stack of its own). Every byte is checked.
 ///
 /// Time is virtual and one seed decides every chance: the same options give the same run, unless
-/// domains run on threads.
+/// domains run on threads. Ctrl-C ends a run early, with its report; pressed again, at once.
 #[derive(Clone, Debug, Parser)]
-#[command(version, max_term_width = 100)]
+#[command(
+    name = "netfront-sim",
+    bin_name = "netfront-sim",
+    version,
+    max_term_width = 100,
+    after_help = "Exit status: 0 if all is as it should be, 1 if not, 2 if it could not begin, 130 \
+                  (143) if Ctrl-C (SIGTERM) ended it before all was done."
+)]
 pub struct Args {
-    /// Bytes that each client sends each way; k, M and G are powers of 1024 [default: 64M, or as much as goes
-    /// with --seconds]
+    /// Bytes that each client sends each way, 1 to 1024G; k, M and G are powers of 1024 [default:
+    /// 64M, or as much as goes with --seconds]
     #[arg(long, value_name = "N[k|M|G]", value_parser = bytes, allow_hyphen_values = true)]
     bytes: Option<u64>,
 
-    /// Stop sending after so many seconds of virtual time (of real time with --threads)
+    /// Stop sending after so many seconds, 0.001 to 86400, of virtual time (real time with
+    /// --threads); end --tap after so many
     #[arg(long, value_name = "N", value_parser = seconds, allow_hyphen_values = true)]
     pub seconds: Option<Duration>,
 
-    /// How many client domains, each with a vif and streams of its own
+    /// How many client domains, 1 to 32, each with a vif and streams of its own
     #[arg(
         long,
         value_name = "N",
@@ -39,7 +48,7 @@ pub struct Args {
     )]
     pub domains: u8,
 
-    /// The largest IP packet, 576 to 65521
+    /// The largest IP packet, 576 to 65521 (within one page with --no-sg)
     #[arg(
         long,
         value_name = "BYTES",
@@ -49,7 +58,7 @@ pub struct Args {
     )]
     pub mtu: u16,
 
-    /// What decides the contents, who runs when, and what a hostile backend does
+    /// What decides the contents, who runs when, and what a hostile backend does: 0 to 2^64-1
     #[arg(long, value_name = "N", default_value_t = 1, allow_hyphen_values = true)]
     pub seed: u64,
 
@@ -63,7 +72,7 @@ pub struct Args {
     )]
     pub queues: u8,
 
-    /// An event channel for each ring
+    /// An event channel for each ring; not with --no-split
     #[arg(long, conflicts_with = "no_split")]
     pub split: bool,
 
@@ -71,7 +80,7 @@ pub struct Args {
     #[arg(long)]
     no_split: bool,
 
-    /// No scatter-gather: each packet in one page
+    /// No scatter-gather: each packet in one page, and so no large packets either
     #[arg(long)]
     pub no_sg: bool,
 
@@ -102,8 +111,9 @@ pub struct Args {
     #[arg(long)]
     pub threads: bool,
 
-    /// Send the Ethernet packets of a pcap or pcapng file through the ring instead, all of them both
-    /// ways, and compare every byte
+    /// Send the Ethernet packets of a pcap or pcapng file (- is standard input; gzip will do) through
+    /// the ring instead, all of them both ways, and compare every byte. Packets have 14 to 65535
+    /// bytes, none is cut. Not with --bytes, --seconds, --mtu, --domains, --threads, --hostile, --tap
     #[arg(
         long,
         value_name = "FILE",
@@ -113,25 +123,35 @@ pub struct Args {
 
     /// Connect the backend's domain to this TAP device of the machine, which is made if it does not
     /// exist (as root): the machine's own ping, curl and iperf talk to the client's stack, until
-    /// Ctrl-C or the end of --seconds
+    /// Ctrl-C or the end of --seconds. A name has 1 to 15 bytes. Not with --bytes, --domains,
+    /// --threads, --hostile, --replay
     #[cfg(target_os = "linux")]
     #[arg(
         long,
         value_name = "NAME",
+        value_parser = clap::builder::StringValueParser::new(),
         conflicts_with_all = ["bytes", "domains", "threads", "hostile", "replay"],
     )]
     pub tap: Option<String>,
 
-    /// Write what crosses the ring to a pcap file, with virtual time in nanoseconds
+    /// Write each packet that a client's driver takes from the stack or hands up to it to a pcap file,
+    /// for Wireshark (- is standard output; the report goes to standard error then). Large packets
+    /// are whole, as on the ring; checksums that are left to others, and blank on the ring, are
+    /// filled in. Virtual time in nanoseconds; real time with --threads and --tap
     #[arg(long, value_name = "FILE")]
     pub pcap: Option<PathBuf>,
 
-    /// Print one JSON object instead of the table; progress goes to stderr
+    /// Print one JSON object instead of the table; progress and problems go to standard error
     #[arg(long)]
     pub json: bool,
 }
 
 impl Args {
+    /// Whether standard output is where the capture goes.
+    pub fn captures_to_stdout(&self) -> bool {
+        self.pcap.as_deref().is_some_and(is_standard)
+    }
+
     /// Bytes that each client sends each way; `None`: until time is up.
     pub fn bytes(&self) -> Option<u64> {
         match (self.bytes, self.seconds) {

@@ -1,82 +1,182 @@
 //! A device that also writes down what goes through it: `--pcap`.
 //!
+//! ```text
+//!   stack
+//!   this ──────── file     packets as the driver takes them and hands them up
+//!   Netfront
+//!   rings
+//! ```
+//!
+//! A large packet is one packet, as it is on the ring. A checksum that is left to the other end is
+//! blank there; in the file it is filled in, or whoever opens it takes it for a fault.
+//!
 //! Any [`Netif`] can sit below, and anything that takes a [`Netif`] above.
 
+use core::time::Duration;
 use std::fs::File;
-use std::io::{BufWriter, Write as _};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
-use pcap_file::pcap::{PcapHeader, PcapPacket, PcapWriter};
-use pcap_file::{DataLink, PcapError, TsResolution};
-use xen_netfront::buffer::{Packet, TxBuf, TxPacket, View};
+use same_file::Handle;
+use xen_netfront::buffer::{Checksum, HeapBlock, Packet, TxBuf, TxPacket, View};
 use xen_netfront::header::MacAddr;
-use xen_netfront::netif::{Capabilities, Linear, Netif, Permit, RxOf, Stats, Unsendable};
+use xen_netfront::header::checksum::fill_blank;
+use xen_netfront::netif::{
+    Capabilities, Changes, Linear, Netif, Permit, RxOf, SendError, Stats, TxOf, Unsendable,
+};
 use xen_netfront::platform::{Instant, Platform};
 use xen_sim::Domain;
 
 use crate::alloc::{Charge, Owner};
 use crate::error::Error;
-use crate::lock;
+use crate::{files, lock};
+
+/// The magic number of pcap with nanoseconds, and the version.
+const MAGIC: u32 = 0xa1b2_3c4d;
+const VERSION: [u16; 2] = [2, 4];
+/// Longer than any packet: none is cut.
+const SNAPLEN: u32 = 256 << 10;
+/// `LINKTYPE_ETHERNET`
+const ETHERNET: u32 = 1;
 
 /// The file. Clones write to the same.
 #[derive(Clone)]
 pub struct Pcap {
     inner: Arc<Mutex<Inner>>,
     clock: Domain,
+    /// What the time 0 of that clock is.
+    zero: Duration,
 }
 
 struct Inner {
     path: PathBuf,
     /// Gone after the first error, and at the end.
-    writer: Option<PcapWriter<BufWriter<File>>>,
-    packet: Vec<u8>,
-    error: Option<PcapError>,
+    writer: Option<BufWriter<File>>,
+    /// The first error, until it is told.
+    error: Option<io::Error>,
+    bytes: Vec<u8>,
+    counts: Counts,
+}
+
+/// What is in the file.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Packets.
+    pub packets: u64,
+    /// Of these, packets whose checksum was filled in.
+    pub filled: u64,
 }
 
 impl Pcap {
-    /// Creates the file and writes its header. The clock is that of `domain`.
-    pub fn create(path: &Path, domain: &Domain) -> Result<Pcap, Error> {
-        let header = PcapHeader {
-            datalink: DataLink::ETHERNET,
-            ts_resolution: TsResolution::NanoSecond,
-            ..PcapHeader::default()
+    /// Creates the file and writes its header. The clock is that of `domain`; one that counts real
+    /// time is shown as what it is. `input` must not be the same file.
+    pub fn create(
+        path: &Path,
+        domain: &Domain,
+        real_time: bool,
+        input: Option<&Handle>,
+    ) -> Result<Pcap, Error> {
+        let mut writer = BufWriter::new(files::output(path, input)?);
+        let [major, minor] = VERSION;
+        let version = u32::from(major) | u32::from(minor) << 16;
+        for word in [MAGIC, version, 0, 0, SNAPLEN, ETHERNET] {
+            writer.write_all(&word.to_le_bytes()).map_err(|error| Error::pcap(path, &error))?;
+        }
+        let today = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let zero = today.saturating_sub(domain.now().since(Instant(0)));
+        let inner = Inner {
+            path: path.to_owned(),
+            writer: Some(writer),
+            error: None,
+            bytes: Vec::new(),
+            counts: Counts::default(),
         };
-        let writer = File::create(path)
-            .map_err(PcapError::IoError)
-            .and_then(|file| PcapWriter::with_header(BufWriter::new(file), header))
-            .map_err(|error| Error::pcap(path, &error))?;
-        let (path, packet) = (path.to_owned(), Vec::new());
-        let inner = Inner { path, writer: Some(writer), packet, error: None };
-        Ok(Pcap { inner: Arc::new(Mutex::new(inner)), clock: domain.clone() })
+        let inner = Arc::new(Mutex::new(inner));
+        let zero = if real_time { zero } else { Duration::ZERO };
+        Ok(Pcap { inner, clock: domain.clone(), zero })
     }
 
     fn write<V: View>(&self, packet: &Packet<V>) {
+        self.read(packet);
+        self.record();
+    }
+
+    /// Reads a packet that is [recorded](Pcap::record) once it is sure to go.
+    fn read<V: View>(&self, packet: &Packet<V>) {
         let _not_the_drivers = Charge::to(Owner::Nobody);
-        let Inner { writer, packet: bytes, error, .. } = &mut *lock(&self.inner);
-        let Some(open) = writer else { return };
-        bytes.clear();
-        packet.fragments().iter().for_each(|fragment| bytes.extend_from_slice(fragment.bytes()));
-        let time = self.clock.now().since(Instant(0));
-        let entry = PcapPacket::new(time, bytes.len() as u32, bytes);
-        if let Err(failed) = open.write_packet(&entry) {
-            *error = Some(failed);
-            *writer = None;
+        let inner = &mut *lock(&self.inner);
+        inner.bytes.clear();
+        packet.fragments().iter().for_each(|piece| inner.bytes.extend_from_slice(piece.bytes()));
+        if packet.meta.checksum == Checksum::Blank {
+            inner.counts.filled += u64::from(fill(&mut inner.bytes).is_some());
         }
     }
 
-    /// Writes out the rest; the first error there was.
-    pub fn finish(&self) -> Result<(), Error> {
+    /// Writes down what was read last.
+    fn record(&self) {
+        let _not_the_drivers = Charge::to(Owner::Nobody);
+        let inner = &mut *lock(&self.inner);
+        // Not before it is this packet's turn: no time is earlier than the one before.
+        let time = self.zero + self.clock.now().since(Instant(0));
+        let Some(writer) = &mut inner.writer else { return };
+        inner.counts.packets += 1;
+        let len = inner.bytes.len() as u32;
+        let mut record = [0; 16];
+        let words = [time.as_secs() as u32, time.subsec_nanos(), len, len];
+        for (place, word) in record.chunks_exact_mut(4).zip(words) {
+            place.copy_from_slice(&word.to_le_bytes());
+        }
+        let written = writer.write_all(&record).and_then(|()| writer.write_all(&inner.bytes));
+        inner.heed(written);
+    }
+
+    /// Writes out what there is, for those who look on; the first error there was.
+    pub fn flush(&self) -> Result<(), Error> {
+        let inner = &mut *lock(&self.inner);
+        let flushed = inner.writer.as_mut().map_or(Ok(()), BufWriter::flush);
+        inner.heed(flushed);
+        match inner.error.take() {
+            Some(error) => Err(Error::pcap(&inner.path, &error)),
+            None => Ok(()),
+        }
+    }
+
+    /// The first error there was, if any.
+    pub fn check(&self) -> Result<(), Error> {
         let mut inner = lock(&self.inner);
-        let result = match (inner.error.take(), inner.writer.take()) {
-            (Some(error), _) => Err(error),
-            (None, Some(writer)) => writer.into_writer().flush().map_err(PcapError::IoError),
-            (None, None) => Ok(()),
-        };
-        result.map_err(|error| Error::pcap(&inner.path, &error))
+        inner.error.take().map_or(Ok(()), |error| Err(Error::pcap(&inner.path, &error)))
+    }
+
+    /// Writes out the rest, and tells what is in the file.
+    pub fn finish(&self) -> Result<Counts, Error> {
+        self.flush()?;
+        Ok(lock(&self.inner).counts)
     }
 }
 
+impl Inner {
+    fn heed(&mut self, result: io::Result<()>) {
+        if let Err(error) = result {
+            self.error = self.error.take().or(Some(error));
+            // What is left in its buffer can't be written either.
+            drop(self.writer.take().map(BufWriter::into_parts));
+        }
+    }
+}
+
+/// Fills in the checksum of a packet that was left blank; `None` if it has no place for one.
+fn fill(bytes: &mut [u8]) -> Option<()> {
+    let mut buf = TxBuf::new(HeapBlock::new(bytes.len()), 0);
+    buf.append(bytes.len())?.copy_from_slice(bytes);
+    let mut packet = Packet::new();
+    packet.push(buf).ok()?;
+    packet.meta.checksum = Checksum::Blank;
+    fill_blank(&mut packet)?;
+    bytes.copy_from_slice(packet.fragments().first()?.bytes());
+    Some(())
+}
 /// A device whose packets go to a file as well, if there is one.
 pub struct Captured<N> {
     netif: N,
@@ -123,8 +223,24 @@ impl<N: Netif> Netif for Captured<N> {
         self.netif.stats()
     }
 
+    fn take_changes(&mut self) -> Changes {
+        self.netif.take_changes()
+    }
+
     fn alloc(&mut self, headroom: usize) -> Option<TxBuf<N::Block>> {
         self.netif.alloc(headroom)
+    }
+
+    /// The device's own way to send: what its peer does not take, it cuts.
+    fn send(&mut self, packet: TxOf<N>) -> Result<(), SendError<TxOf<N>>> {
+        if let Some(pcap) = &self.pcap {
+            pcap.read(&packet);
+        }
+        self.netif.send(packet)?;
+        if let Some(pcap) = &self.pcap {
+            pcap.record();
+        }
+        Ok(())
     }
 
     fn reserve(&mut self, slots: usize) -> Option<Self::Permit<'_>> {

@@ -1,17 +1,14 @@
 //! Why a run could not begin, or could not go on.
 
-use core::fmt;
+use core::fmt::{self, Display};
 use core::time::Duration;
 use std::io;
 use std::path::Path;
 
-use pcap_file::PcapError;
 use xen_grant::PoolError;
 use xen_netfront::netfront::OpenError;
 use xen_netfront::store::StoreError;
 use xen_sim::Outcome;
-
-use crate::replay::Unusable;
 
 /// What stopped the program, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,19 +16,20 @@ pub struct Error(String);
 
 impl Error {
     /// The capture file can't be written.
-    pub fn pcap(path: &Path, error: &PcapError) -> Error {
-        Error(format!("--pcap {}: {error}", path.display()))
+    pub fn pcap(path: &Path, why: &dyn Display) -> Error {
+        Error(format!("--pcap {}: {why}", path.display()))
     }
 
     /// The capture can't be replayed.
-    pub fn replay(path: &Path, why: &Unusable) -> Error {
+    pub fn replay(path: &Path, why: &dyn Display) -> Error {
         Error(format!("--replay {}: {why}", path.display()))
     }
 
     /// The TAP device can't be used.
     #[cfg(target_os = "linux")]
-    pub fn tap(name: &str, error: &io::Error) -> Error {
-        Error(format!("--tap {name}: {error}"))
+    pub fn tap(name: &str, why: &dyn Display) -> Error {
+        let name = if name.is_empty() { "''" } else { name };
+        Error(format!("--tap {name}: {why}"))
     }
 
     /// Nothing was transferred for too long.

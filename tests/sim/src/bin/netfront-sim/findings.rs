@@ -2,8 +2,10 @@
 
 use core::time::Duration;
 
+use crate::capture::Counts;
 use crate::hostile::Record;
 use crate::measure::Snapshot;
+use crate::replay::LeftOut;
 use crate::stream::{Digest, Sink, Source};
 
 /// One stream, seen from both of its ends.
@@ -44,12 +46,14 @@ pub struct OfClient {
 }
 
 /// What was replayed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Replayed {
     /// Packets of the file.
     pub packets: usize,
     /// Bytes of the longest.
     pub longest: usize,
+    /// What the file has besides.
+    pub left_out: LeftOut,
 }
 
 /// What happened.
@@ -68,4 +72,8 @@ pub struct Findings {
     pub complaints: Vec<String>,
     /// The file that was replayed, if that is what was done.
     pub replay: Option<Replayed>,
+    /// What was captured, if that was wished for.
+    pub capture: Option<Counts>,
+    /// It was told to end before all was done.
+    pub interrupted: bool,
 }

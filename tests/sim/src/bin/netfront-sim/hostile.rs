@@ -90,6 +90,8 @@ pub struct Director<'a> {
     beside: HostileBackend,
     instead: HostileBackend,
     phase: Phase,
+    /// There will be no more attacks.
+    retired: bool,
     record: Record,
 }
 
@@ -136,8 +138,14 @@ impl<'a> Director<'a> {
             beside: HostileBackend::parasite(domain, client, 0),
             instead: HostileBackend::new(domain, client, 0),
             phase: Phase::Calm { until: every },
+            retired: false,
             record: Record::default(),
         }
+    }
+
+    /// No more attacks, but what has begun comes to its end.
+    pub fn retire(&mut self) {
+        self.retired = true;
     }
 
     /// What happened so far.
@@ -235,6 +243,7 @@ impl Task for Director<'_> {
             Phase::Calm { until } => {
                 let (up, down) = self.transferred();
                 let due = up + down >= until && self.board.look().up_since.is_some();
+                let due = due && !self.retired;
                 if due { self.begin(ctx.now) } else { Phase::Calm { until } }
             }
             Phase::Attacking(attack) => {
@@ -257,6 +266,7 @@ impl Task for Director<'_> {
                 self.wait(attack, ended, at, ctx)
             }
         };
-        next
+        let is_over = !matches!(self.phase, Phase::Attacking(_)) && self.beside.kept() == 0;
+        if self.retired && is_over { Next::Done } else { next }
     }
 }

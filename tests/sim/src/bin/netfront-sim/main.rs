@@ -19,9 +19,12 @@ mod attacks;
 mod backend;
 mod capture;
 mod client;
+mod console;
 mod error;
+mod files;
 mod findings;
 mod hostile;
+mod interrupt;
 mod measure;
 mod progress;
 mod replay;
@@ -34,7 +37,6 @@ mod tap;
 mod threads;
 mod world;
 
-use core::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -43,7 +45,9 @@ use std::time::Instant;
 use clap::Parser;
 
 use args::Args;
+use console::Console;
 use error::{Error, Stop};
+use interrupt::Interrupt;
 use progress::Progress;
 use replay::Replay;
 use report::Report;
@@ -51,18 +55,17 @@ use world::World;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let job = match Job::new(&args) {
+    let interrupt = Interrupt::default();
+    let job = match Job::new(&args, &interrupt) {
         Ok(job) => job,
         Err(error) => return fail(&error, 2),
     };
-    match run(job, &args) {
-        Ok(ok) => {
-            if ok {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            }
-        }
+    // Not before: a file that is read from a pipe may never come, and a signal ends that.
+    if let Err(error) = interrupt.listen() {
+        return fail(&error, 1);
+    }
+    match run(job, &args, &interrupt) {
+        Ok(code) => code,
         // Nobody reads any more, so nobody wants the rest.
         Err(Stop::Output(error)) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(Stop::Output(error)) => fail(&error, 1),
@@ -79,20 +82,20 @@ enum Job {
 }
 
 impl Job {
-    fn new(args: &Args) -> Result<Job, Error> {
+    fn new(args: &Args, interrupt: &Interrupt) -> Result<Job, Error> {
         #[cfg(target_os = "linux")]
         if let Some(name) = &args.tap {
-            return Ok(Job::Tap(Box::new(tap::Job::new(args, name)?)));
+            return Ok(Job::Tap(Box::new(tap::Job::new(args, name, interrupt)?)));
         }
         Ok(match &args.replay {
-            Some(path) => Job::Replay(Box::new(Replay::new(args, path)?)),
-            None => Job::Streams(Box::new(World::new(args)?)),
+            Some(path) => Job::Replay(Box::new(Replay::new(args, path, interrupt)?)),
+            None => Job::Streams(Box::new(World::new(args, interrupt)?)),
         })
     }
 }
 
-/// Runs it all and prints what came of it. False if something is not as it should be.
-fn run(job: Job, args: &Args) -> Result<bool, Stop> {
+/// Runs it all and prints what came of it.
+fn run(job: Job, args: &Args, interrupt: &Interrupt) -> Result<ExitCode, Stop> {
     let started = Instant::now();
     let found = match job {
         Job::Streams(world) => {
@@ -105,25 +108,34 @@ fn run(job: Job, args: &Args) -> Result<bool, Stop> {
         #[cfg(target_os = "linux")]
         Job::Tap(job) => {
             let report = job.run()?;
-            print(args, &report, report.json())?;
-            return Ok(report.ok());
+            let mut console = Console::report(args);
+            let table = report.table(console.width()).to_string();
+            print(args, &mut console, &table, report.json(), report.problems())?;
+            return Ok(if report.ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
     };
     let report = Report::new(args, &found);
-    let table = report.table(started.elapsed());
-    print(args, &table, report.json())?;
-    Ok(report.ok())
+    let mut console = Console::report(args);
+    let table = report.table(started.elapsed(), console.width()).to_string();
+    print(args, &mut console, &table, report.json(), report.problems())?;
+    let early = found.interrupted.then(|| interrupt.status()).flatten();
+    Ok(if report.ok() { ExitCode::from(early.unwrap_or(0)) } else { ExitCode::FAILURE })
 }
 
 /// Prints a report.
-fn print(args: &Args, table: &impl Display, json: serde_json::Result<String>) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    if args.json {
-        writeln!(out, "{}", json?)?;
-    } else {
-        write!(out, "{table}")?;
+fn print(
+    args: &Args,
+    console: &mut Console,
+    table: &str,
+    json: serde_json::Result<String>,
+    problems: &[String],
+) -> io::Result<()> {
+    if !args.json {
+        return console.print(table);
     }
-    out.flush()
+    console.write(&format!("{}\n", json?))?;
+    // The object is for programs.
+    problems.iter().try_for_each(|problem| writeln!(io::stderr(), "error: {problem}"))
 }
 
 /// Takes a lock. What a panic left behind is of no use to anybody, for the panic ends the run.

@@ -111,16 +111,32 @@ impl Work {
 /// What the clients' ends leave to their backends.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Offloads {
-    /// Queues of a vif, as agreed with the last one looked at.
-    pub queues: usize,
-    /// What may be left to the backend, as agreed with the last one looked at.
-    pub features: Features,
     /// Large packets, both ways.
     pub large: u64,
     /// Packets sent with a blank checksum.
     pub blank: u64,
     /// Packets made fit in software for a backend that takes less.
     pub in_software: u64,
+}
+
+/// What a client and its backend have agreed on, as long as they are connected.
+#[derive(Clone, Copy, Debug)]
+pub struct Agreed {
+    /// Queues of the vif.
+    pub queues: usize,
+    /// Each ring of a queue has an event channel of its own.
+    pub split: bool,
+    /// What may be left to the backend.
+    pub features: Features,
+}
+
+impl Agreed {
+    /// With the backend of this device; `None` while it has no connection.
+    pub fn of(net: &Front) -> Option<Agreed> {
+        let queues = net.queue_count();
+        let split = net.ports().count() > queues;
+        (queues > 0).then(|| Agreed { queues, split, features: net.features() })
+    }
 }
 
 /// All counters at one moment.
@@ -136,6 +152,8 @@ pub struct Snapshot {
     pub linearised_bytes: (u64, u64),
     /// Packets that did not get through, by end and reason; only reasons that occurred.
     pub drops: BTreeMap<&'static str, u64>,
+    /// What one of the clients has agreed on, if one is connected.
+    pub agreed: Option<Agreed>,
     /// Offloads at the clients' ends.
     pub offloads: Offloads,
     /// Pages in the clients' quarantine now, and those that were there at some time.
@@ -181,8 +199,7 @@ impl Snapshot {
             clears: stats.clears,
             ..Work::default()
         };
-        self.offloads.queues = net.queue_count();
-        self.offloads.features = net.features();
+        self.agreed = Agreed::of(net).or(self.agreed);
         self.offloads.large += stats.rx_gso + stats.tx_gso;
         self.offloads.blank += stats.tx_blank;
         self.offloads.in_software += stats.tx_filled + stats.tx_cut + stats.tx_gathered;
@@ -212,5 +229,39 @@ impl Snapshot {
             runt too_many_slots sizes multicast gso copy_failed no_frame);
         add_drops!(drops, stats.to_drops, "back_to_":
             not_connected bad_length offload queue_full stalled copy_failed disconnected);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use xen_grant::{DomId, FramePool, GrantTable};
+    use xen_netfront::netfront::{Config, Link, Netfront};
+    use xen_sim::{Host, Vif};
+
+    use super::*;
+
+    #[test]
+    fn what_is_agreed_on_is_not_what_is_asked_for() {
+        let host = Host::new(1);
+        let (back, front) = (host.add_domain(DomId(1), 64), host.add_domain(DomId(2), 800));
+        let vif = Vif::new(front.id(), back.id(), 0);
+        host.toolstack().add_vif(&vif);
+        let pool = FramePool::new(&front, 640).unwrap();
+        let table = GrantTable::new(&front);
+        let config = Config { queues: 4, split_event_channels: true, ..Config::default() };
+        let mut net =
+            Netfront::open(front.clone(), front.store(), &pool, &table, 0, config).unwrap();
+        assert!(Agreed::of(&net).is_none());
+        // A backend with one queue, one channel, and nothing but single packets.
+        let say = |key: &str, value| host.toolstack().store().set(&(vif.back_dir() + key), value);
+        for (key, value) in [("/feature-rx-copy", "1"), ("/feature-sg", "0"), ("/state", "2")] {
+            say(key, value);
+        }
+        net.service();
+        say("/state", "4");
+        while net.service() == Link::Down {}
+        let agreed = Agreed::of(&net).unwrap();
+        assert_eq!((agreed.queues, agreed.split), (1, false));
+        assert!(!agreed.features.scatter_gather && !agreed.features.gso_v4);
     }
 }

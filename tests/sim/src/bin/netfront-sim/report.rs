@@ -5,10 +5,12 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use xen_netfront::features::Features;
 
 use crate::args::Args;
 use crate::findings::{Findings, OfClient, Transfer};
 use crate::hostile::{LIMIT, Record};
+use crate::replay::link_name;
 
 /// A run's results. Everything in the JSON object is the same for the same options, so the wall
 /// clock is not in there, except for domains on threads.
@@ -27,7 +29,8 @@ pub struct Report {
     domains: u8,
     mtu: usize,
     trusted: bool,
-    /// Queues of a vif, its channels, and what may be left to the backend, as agreed.
+    /// Queues of a vif, its channels, and what may be left to the backend, as agreed. Without any
+    /// if they never came to an agreement.
     queues: usize,
     split_event_channels: bool,
     scatter_gather: bool,
@@ -86,6 +89,21 @@ pub struct Report {
     replayed_packets: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     replayed_longest: Option<usize>,
+    /// Packets that the file has besides: other link types; the one within which it ends. Packets
+    /// that had a frame check sequence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replayed_left_out: Option<BTreeMap<String, usize>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replayed_ends_within: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replayed_without_fcs: Option<usize>,
+    /// Packets in the file that was written, and how many of them came with a blank checksum.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    captured_packets: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    captured_filled_in: Option<u64>,
+    /// It was told to end before all was done.
+    interrupted: bool,
     clients: Vec<ClientReport>,
 }
 
@@ -124,6 +142,9 @@ impl Report {
         let mut attacks = Record::default();
         found.clients.iter().flat_map(|client| &client.attacks).for_each(|one| attacks.add(one));
         let seconds = found.time.as_secs_f64();
+        let agreed = end.agreed.or(warm.agreed);
+        let features = agreed.map_or(Features::NONE, |agreed| agreed.features);
+        let replay = found.replay.as_ref();
         Report {
             ok: problems.is_empty(),
             problems,
@@ -131,11 +152,11 @@ impl Report {
             domains: args.domains,
             mtu: found.mtu,
             trusted: args.trusted != 0,
-            queues: end.offloads.queues,
-            split_event_channels: args.split,
-            scatter_gather: end.offloads.features.scatter_gather,
-            checksum_offload: end.offloads.features.checksum_v4,
-            gso: end.offloads.features.gso_v4,
+            queues: agreed.map_or(0, |agreed| agreed.queues),
+            split_event_channels: agreed.is_some_and(|agreed| agreed.split),
+            scatter_gather: features.scatter_gather,
+            checksum_offload: features.checksum_v4,
+            gso: features.gso_v4,
             large_packets: end.offloads.large,
             blank_checksums: end.offloads.blank,
             offloads_in_software: end.offloads.in_software,
@@ -177,8 +198,17 @@ impl Report {
             longest_outage_ms: attacks.longest_outage.0.as_secs_f64() * 1e3,
             longest_outage_kind: attacks.longest_outage.1,
             longest_stall_ms: attacks.longest_stall.as_secs_f64() * 1e3,
-            replayed_packets: found.replay.map(|replay| replay.packets),
-            replayed_longest: found.replay.map(|replay| replay.longest),
+            replayed_packets: replay.map(|replay| replay.packets),
+            replayed_longest: replay.map(|replay| replay.longest),
+            replayed_left_out: replay.map(|replay| {
+                let others = replay.left_out.others.iter();
+                others.map(|(&link, &count)| (link_name(link), count)).collect()
+            }),
+            replayed_ends_within: replay.and_then(|replay| replay.left_out.ends_within),
+            replayed_without_fcs: replay.map(|replay| replay.left_out.fcs),
+            captured_packets: found.capture.map(|capture| capture.packets),
+            captured_filled_in: found.capture.map(|capture| capture.filled),
+            interrupted: found.interrupted,
             clients,
         }
     }
@@ -193,9 +223,14 @@ impl Report {
         serde_json::to_string(self)
     }
 
-    /// The table. `wall` is how long this machine took.
-    pub fn table(&self, wall: Duration) -> Table<'_> {
-        Table { report: self, wall }
+    /// What is not as it should be.
+    pub fn problems(&self) -> &[String] {
+        &self.problems
+    }
+
+    /// The table, for so many columns. `wall` is how long this machine took.
+    pub fn table(&self, wall: Duration, width: Option<usize>) -> Table<'_> {
+        Table { report: self, wall, width }
     }
 }
 
@@ -204,7 +239,9 @@ fn problems(args: &Args, found: &Findings) -> Vec<String> {
     let mut problems = Vec::new();
     for (number, client) in (1..).zip(&found.clients) {
         let whose = if args.domains > 1 { format!("client {number}: ") } else { String::new() };
-        let wanted = args.bytes().filter(|_| args.seconds.is_none() && found.replay.is_none());
+        let wanted = args
+            .bytes()
+            .filter(|_| args.seconds.is_none() && found.replay.is_none() && !found.interrupted);
         for (name, transfer) in [("upload", &client.upload), ("download", &client.download)] {
             problems.extend(wrong(&format!("{whose}{name}"), transfer));
             if wanted.is_some_and(|bytes| bytes != transfer.received.bytes) {
@@ -237,10 +274,50 @@ fn megabits(bytes: u64, seconds: f64) -> f64 {
     if seconds > 0.0 { bytes as f64 * 8.0 / seconds / 1e6 } else { 0.0 }
 }
 
+/// What a client and its backend have agreed on, in words.
+pub struct Agreement {
+    /// Queues of the vif; none if they never came to an agreement.
+    pub queues: usize,
+    /// An event channel for each ring.
+    pub split: bool,
+    /// Packets of several pages.
+    pub scatter_gather: bool,
+    /// Checksums are left to the other end.
+    pub checksum: bool,
+    /// Large packets.
+    pub gso: bool,
+}
+
+impl Display for Agreement {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if self.queues == 0 {
+            return f.write_str("nothing: they were never connected");
+        }
+        let on = |feature| if feature { "on" } else { "off" };
+        let s = if self.queues == 1 { "" } else { "s" };
+        write!(f, "{} queue{s}, split channels {}, ", self.queues, on(self.split))?;
+        let (sg, checksum, gso) = (on(self.scatter_gather), on(self.checksum), on(self.gso));
+        write!(f, "scatter-gather {sg}, checksum offload {checksum}, GSO {gso}")
+    }
+}
+
+/// A line on what is in a capture.
+pub fn captured(f: &mut Formatter<'_>, packets: u64, filled: u64) -> fmt::Result {
+    writeln!(
+        f,
+        "captured        {packets} packets, as the drivers take and hand them up; checksums that \
+         are left to others are filled in ({filled})"
+    )
+}
+
+/// Columns of the table of clients.
+const CLIENTS_WIDTH: usize = 68;
+
 /// A report as a table.
 pub struct Table<'a> {
     report: &'a Report,
     wall: Duration,
+    width: Option<usize>,
 }
 
 impl Display for Table<'_> {
@@ -251,23 +328,25 @@ impl Display for Table<'_> {
         writeln!(f, "transferred     {up} MiB up, {down} MiB down, {verdict}")?;
         let domains =
             if r.domains > 1 { format!(", {} clients", r.domains) } else { String::new() };
+        if r.interrupted {
+            writeln!(f, "interrupted     before all was done")?;
+        }
         writeln!(f, "options         seed {}, mtu {}{domains}", r.seed, r.mtu)?;
-        let on = |feature| if feature { "on" } else { "off" };
-        writeln!(
-            f,
-            "agreed          {} queue{}, split channels {}, scatter-gather {}, checksum offload {}, GSO {}",
-            r.queues,
-            if r.queues == 1 { "" } else { "s" },
-            on(r.split_event_channels),
-            on(r.scatter_gather),
-            on(r.checksum_offload),
-            on(r.gso),
-        )?;
+        let agreed = Agreement {
+            queues: r.queues,
+            split: r.split_event_channels,
+            scatter_gather: r.scatter_gather,
+            checksum: r.checksum_offload,
+            gso: r.gso,
+        };
+        writeln!(f, "agreed          {agreed}")?;
         if let (Some(packets), Some(longest)) = (r.replayed_packets, r.replayed_longest) {
             writeln!(
                 f,
-                "replayed        {packets} packets of up to {longest} bytes, all of them both ways"
+                "replayed        {packets} packets of up to {longest} bytes, {}",
+                if r.interrupted { "not all of them" } else { "all of them both ways" }
             )?;
+            self.left_out(f)?;
         }
         let wall = self.wall.as_secs_f64();
         write!(f, "throughput      ")?;
@@ -294,6 +373,9 @@ impl Display for Table<'_> {
             "offloads        {} large packets, {} blank checksums, {} done in software",
             r.large_packets, r.blank_checksums, r.offloads_in_software
         )?;
+        if let (Some(packets), Some(filled)) = (r.captured_packets, r.captured_filled_in) {
+            captured(f, packets, filled)?;
+        }
         writeln!(f)?;
         self.per_packet(f)?;
         writeln!(f)?;
@@ -340,18 +422,43 @@ impl Table<'_> {
             ("pages granted", r.front_grants_per_packet, r.back_grants_per_packet),
             ("pages cleared", r.front_clears_per_packet, r.back_clears_per_packet),
         ];
-        let measured = r.measured_packets;
-        writeln!(
-            f,
-            "per packet                 front      back   ({measured} packets after warm-up)"
-        )?;
+        writeln!(f, "per packet      of {} packets after warm-up", r.measured_packets)?;
+        writeln!(f, " {:<21} {:>8} {:>8}", "", "front", "back")?;
         for (name, front, back) in rows {
-            writeln!(f, "  {name:<21} {:>8}  {:>8}", figure(front), figure(back))?;
+            writeln!(f, " {name:<21} {:>8} {:>8}", figure(front), figure(back))?;
         }
         Ok(())
     }
 
+    fn left_out(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let r = self.report;
+        for (link, count) in r.replayed_left_out.iter().flatten() {
+            writeln!(f, "left out        {count} packets that are {link}, not Ethernet")?;
+        }
+        if let Some(packet) = r.replayed_ends_within {
+            writeln!(f, "left out        packet {packet}: the file ends within it")?;
+        }
+        match r.replayed_without_fcs {
+            None | Some(0) => Ok(()),
+            Some(count) => {
+                writeln!(f, "left out        the frame check sequence of {count} packets")
+            }
+        }
+    }
+
     fn clients(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if self.width.is_some_and(|width| width < CLIENTS_WIDTH) {
+            for (number, client) in (1..).zip(&self.report.clients) {
+                let (up, down) = (mebi(client.uploaded_bytes), mebi(client.downloaded_bytes));
+                let ClientReport { packets, reconnects, attacks, .. } = client;
+                writeln!(
+                    f,
+                    "client {number:<8} {up} MiB up, {down} MiB down, {packets} packets, \
+                     {reconnects} reconnects, {attacks} attacks"
+                )?;
+            }
+            return Ok(());
+        }
         writeln!(f, "client           MiB up  MiB down   packets  reconnects  attacks")?;
         for (number, client) in (1..).zip(&self.report.clients) {
             let (up, down) = (mebi(client.uploaded_bytes), mebi(client.downloaded_bytes));

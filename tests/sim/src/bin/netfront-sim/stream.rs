@@ -4,6 +4,8 @@ use crc32fast::Hasher;
 use smoltcp::socket::tcp;
 use xen_netfront::platform::Instant;
 
+use crate::interrupt::Interrupt;
+
 /// The bytes of a stream, from its start on. Both ends make the same.
 struct Pattern {
     seed: u64,
@@ -49,12 +51,18 @@ pub struct Source {
     /// Where it ends; `None`: at the deadline.
     end: Option<u64>,
     deadline: Option<Instant>,
+    interrupt: Interrupt,
 }
 
 impl Source {
-    /// A stream of `end` bytes, cut short at the deadline.
-    pub fn new(seed: u64, end: Option<u64>, deadline: Option<Instant>) -> Source {
-        Source { pattern: Pattern { seed, at: 0 }, crc: Hasher::new(), end, deadline }
+    /// A stream of `end` bytes, cut short at the deadline or by an interrupt.
+    pub fn new(
+        seed: u64,
+        end: Option<u64>,
+        deadline: Option<Instant>,
+        interrupt: Interrupt,
+    ) -> Source {
+        Source { pattern: Pattern { seed, at: 0 }, crc: Hasher::new(), end, deadline, interrupt }
     }
 
     /// Sends what the socket takes, and closes it when the last byte has been acknowledged.
@@ -83,6 +91,9 @@ impl Source {
     }
 
     fn left(&self, now: Instant) -> u64 {
+        if self.interrupt.is_told() {
+            return 0;
+        }
         match (self.end, self.deadline) {
             (_, Some(deadline)) if now >= deadline => 0,
             (Some(end), _) => end - self.pattern.at,

@@ -16,6 +16,7 @@ use crate::client::Client;
 use crate::error::{Error, Stop};
 use crate::findings::{Findings, OfClient, Transfer};
 use crate::hostile::{Director, Record};
+use crate::interrupt::Interrupt;
 use crate::lock;
 use crate::measure::Snapshot;
 use crate::stack::Network;
@@ -76,6 +77,7 @@ pub struct World {
     back: Domain,
     pairs: Vec<Pair>,
     pcap: Option<Pcap>,
+    interrupt: Interrupt,
 }
 
 /// A vif between two domains, whose ends both know this MTU.
@@ -87,17 +89,19 @@ pub fn vif(front: DomId, mtu: u16, args: &Args) -> Vif {
 
 impl World {
     /// Builds it all; nothing runs yet.
-    pub fn new(args: &Args) -> Result<World, Error> {
+    pub fn new(args: &Args, interrupt: &Interrupt) -> Result<World, Error> {
         let new = if args.threads { Host::threaded } else { Host::new };
         let host = new(args.seed);
         // Besides the pools: rings of the hostile backend's, grant frames.
         let pages = u32::from(args.domains) * (backend::POOL_PAGES as u32 + 64);
         let back = host.add_domain(BACK, pages);
-        let pcap = args.pcap.as_ref().map(|path| Pcap::create(path, &back)).transpose()?;
+        let pcap = args.pcap.as_ref();
+        let pcap = pcap.map(|path| Pcap::create(path, &back, args.threads, None)).transpose()?;
         let pairs = (0..args.domains)
-            .map(|index| pair(&host, &back, args, index, pcap.clone()))
+            .map(|index| pair(&host, &back, args, index, pcap.clone(), interrupt))
             .collect::<Result<_, _>>()?;
-        Ok(World { args: args.clone(), host, back, pairs, pcap })
+        let (args, interrupt) = (args.clone(), interrupt.clone());
+        Ok(World { args, host, back, pairs, pcap, interrupt })
     }
 
     /// Runs until all is transferred and the clients have disconnected. `progress` is called every
@@ -117,7 +121,7 @@ impl World {
         if let Err(outcome) = self.drive(Phase::Disconnect, &[], FAREWELL, &mut |_| Ok(()))? {
             complaints.push(format!("not all clients could disconnect: {outcome}"));
         }
-        let World { host, pairs, pcap, .. } = self;
+        let World { host, pairs, pcap, interrupt, .. } = self;
         let mut attacks = attacks.into_iter();
         let mut clients = Vec::new();
         for pair in pairs {
@@ -125,10 +129,10 @@ impl World {
             clients.push(client);
             complaints.extend(leaks(&pool, &host, DomId(BACK.0 + clients.len() as u16)));
         }
-        if let Some(pcap) = pcap {
-            pcap.finish()?;
-        }
-        Ok(Findings { clients, mtu, time, warm, end, complaints, replay: None })
+        let capture = pcap.map(|pcap| pcap.finish()).transpose()?;
+        let interrupted = interrupt.is_told();
+        let replay = None;
+        Ok(Findings { clients, mtu, time, warm, end, complaints, replay, capture, interrupted })
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -183,6 +187,10 @@ impl World {
         let outcome = self.drive(Phase::Transfer, &directors, PATIENCE, &mut |now| {
             let bytes = self.transferred();
             progress(bytes, now)?;
+            if self.interrupt.is_told() {
+                directors.iter().for_each(|director| lock(director).retire());
+            }
+            self.pcap.as_ref().map_or(Ok(()), Pcap::check)?;
             if bytes >= warm_up && warm.is_none() {
                 warm = Some(self.snapshot());
             }
@@ -253,6 +261,7 @@ fn pair(
     args: &Args,
     index: u8,
     pcap: Option<Pcap>,
+    interrupt: &Interrupt,
 ) -> Result<Pair, Error> {
     let id = DomId(BACK.0 + 1 + u16::from(index));
     let domain = host.add_domain(id, args.client_pages() as u32 + 64);
@@ -261,7 +270,7 @@ fn pair(
     let seed = args.seed.wrapping_add(u64::from(index) << 32);
     let (up, down) = (seed.wrapping_mul(2), seed.wrapping_mul(2).wrapping_add(1));
     let deadline = args.seconds.map(|time| host.now() + time);
-    let source = |seed| Source::new(seed, args.bytes(), deadline);
+    let source = |seed| Source::new(seed, args.bytes(), deadline, interrupt.clone());
     let network = Network::new(index, seed);
     let client = Client::new(&domain, args, source(up), Sink::new(down), network, pcap)?;
     let backend = Backend::new(back, id, args, Sink::new(up), source(down), network)?;

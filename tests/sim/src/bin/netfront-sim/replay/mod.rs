@@ -6,11 +6,15 @@
 //!            sends all, expects all           sends all, expects all
 //! ```
 
+mod pcap;
+mod pcapng;
 mod player;
 mod recording;
+mod words;
 
 use core::time::Duration;
 use std::cell::RefCell;
+use std::path::Path;
 use std::sync::Arc;
 
 use xen_grant::{DomId, FramePool, GrantTable, PAGE_SIZE};
@@ -27,18 +31,22 @@ use crate::backend;
 use crate::capture::{Captured, Pcap};
 use crate::client::{Front, wait};
 use crate::error::Error;
+use crate::files;
 use crate::findings::{Findings, OfClient, Replayed, Transfer};
+use crate::interrupt::Interrupt;
 use crate::measure::Snapshot;
 use crate::served::{Back, Served};
 use crate::world::{BACK, leaks, vif};
 
 use player::Player;
 use recording::Recording;
-pub use recording::Unusable;
+pub use recording::{LeftOut, link_name};
 
 const FRONT: DomId = DomId(BACK.0 + 1);
 /// Virtual time without an event, after which what has not come is lost.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Steps of the scheduler between two looks whether it is to end.
+const SLICE: u64 = 1000;
 /// The MTU unless a packet is longer.
 const MTU: usize = 1500;
 
@@ -55,13 +63,16 @@ pub struct Replay {
     client: RefCell<Client>,
     backend: RefCell<Backend>,
     pcap: Option<Pcap>,
+    interrupt: Interrupt,
 }
 
 impl Replay {
     /// Reads the file and builds it all; nothing runs yet.
-    pub fn new(args: &Args, path: &std::path::Path) -> Result<Replay, Error> {
+    pub fn new(args: &Args, path: &Path, interrupt: &Interrupt) -> Result<Replay, Error> {
         let most = if args.no_sg { PAGE_SIZE } else { MAX_PACKET };
-        let recording = Recording::read(path, most).map_err(|error| Error::replay(path, &error))?;
+        let input = files::input(path)?;
+        let recording = Recording::read(input.as_file(), most);
+        let recording = recording.map_err(|error| Error::replay(path, &error))?;
         let recording = Arc::new(recording);
         // The longest packet has at most 65535 bytes.
         let mtu = recording.longest().saturating_sub(ETHERNET_HEADER).max(MTU) as u16;
@@ -69,31 +80,35 @@ impl Replay {
         let back = host.add_domain(BACK, backend::POOL_PAGES as u32 + 64);
         let front = host.add_domain(FRONT, args.client_pages() as u32 + 64);
         host.toolstack().add_vif(&vif(FRONT, mtu, args));
-        let pcap = args.pcap.as_ref().map(|path| Pcap::create(path, &back)).transpose()?;
+        let pcap = args.pcap.as_ref();
+        let pcap = pcap.map(|path| Pcap::create(path, &back, false, Some(&input))).transpose()?;
 
         let pool = FramePool::new(&front, args.client_pages())?;
         let table = GrantTable::new(&front);
         let config = args.front_config();
         let net = Netfront::open(front.clone(), front.store(), &pool, &table, 0, config)?;
-        let client = Player::new(Captured::new(net, pcap.clone()), recording.clone());
+        let client = Player::new(Captured::new(net, pcap.clone()), recording.clone(), args.queues);
 
         let back_pool = FramePool::new(&back, backend::POOL_PAGES)?;
         let vif = backend::open(&back, FRONT, &back_pool, args.back_config())?;
         let served = Served::new(vif, &back_pool, backend::MAC, mtu);
-        let backend = Player::new(served, recording.clone());
+        let backend = Player::new(served, recording.clone(), args.queues);
         let (client, backend) = (RefCell::new(client), RefCell::new(backend));
-        Ok(Replay { host, front, back, pool, recording, client, backend, pcap })
+        let interrupt = interrupt.clone();
+        Ok(Replay { host, front, back, pool, recording, client, backend, pcap, interrupt })
     }
 
-    /// Runs until every packet has gone both ways and the client has disconnected.
+    /// Runs until every packet has gone both ways, or an interrupt, and the client has disconnected.
     pub fn run(self) -> Result<Findings, Error> {
         let mut complaints = Vec::new();
-        let connected = self.drive(connect_client, serve, false);
+        let connected = self.drive(connect_client, serve, false)?;
         let (warm, started) = (self.snapshot(), self.host.now());
         let played = match connected {
-            Outcome::Done => self.drive(play_client, play_backend, true),
+            Outcome::Done => self.drive(play_client, play_backend, true)?,
             other => other,
         };
+        // It ends anywhere; what has come until then has been compared.
+        let interrupted = matches!(played, Outcome::Steps(_));
         let (end, time) = (self.snapshot(), self.host.now().since(started));
         let (client, backend) = (self.client.borrow(), self.backend.borrow());
         for (end, wrong, received) in [
@@ -102,23 +117,27 @@ impl Replay {
         ] {
             complaints.extend(wrong.map(|wrong| format!("{end}: {wrong}")));
             let packets = self.recording.packets();
-            if received != packets {
+            if received != packets && !interrupted {
                 complaints.push(format!("{end}: {received} of {packets} packets arrived"));
             }
         }
         let (sent, received) = (client.digests(), backend.digests());
         let stats = *client.netif.below().stats();
+        // What was under way then has not come.
+        let arrived = |sent, received| if interrupted { received } else { sent };
+        let upload = arrived(sent.0, received.1);
+        let download = arrived(received.0, sent.1);
         let found = OfClient {
-            upload: Transfer { sent: sent.0, received: received.1, first_wrong: None },
-            download: Transfer { sent: received.0, received: sent.1, first_wrong: None },
+            upload: Transfer { sent: upload, received: received.1, first_wrong: None },
+            download: Transfer { sent: download, received: sent.1, first_wrong: None },
             packets: stats.rx_packets + stats.tx_packets,
             connects: stats.connects,
             attacks: None,
         };
         let mtu = client.netif.mtu();
         drop((client, backend));
-        if played == Outcome::Done {
-            let outcome = self.drive(close_client, serve, false);
+        if played == Outcome::Done || interrupted {
+            let outcome = self.drive(close_client, serve, false)?;
             if outcome != Outcome::Done {
                 complaints.push(format!("the client could not disconnect: {outcome}"));
             }
@@ -126,14 +145,14 @@ impl Replay {
             complaints.push(format!("the replay came to no end: {played}"));
         }
         let (packets, longest) = (self.recording.packets(), self.recording.longest());
+        let left_out = self.recording.left_out.clone();
         let Replay { host, pool, client, backend, pcap, .. } = self;
         drop((client, backend));
-        if let Some(pcap) = pcap {
-            pcap.finish()?;
-        }
+        let capture = pcap.map(|pcap| pcap.finish()).transpose()?;
         complaints.extend(leaks(&pool, &host, FRONT));
-        let replay = Some(Replayed { packets, longest });
-        Ok(Findings { clients: vec![found], mtu, time, warm, end, complaints, replay })
+        let replay = Some(Replayed { packets, longest, left_out });
+        let clients = vec![found];
+        Ok(Findings { clients, mtu, time, warm, end, complaints, replay, capture, interrupted })
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -145,13 +164,13 @@ impl Replay {
     }
 
     /// Runs both ends until the client is done, and the backend if it `plays`, or nothing happens
-    /// any more.
+    /// any more. It stops short, with [`Outcome::Steps`], if they play and it is told to end.
     fn drive(
         &self,
         mut client: impl FnMut(&mut Client) -> Next,
         mut backend: impl FnMut(&mut Backend) -> Next,
         plays: bool,
-    ) -> Outcome {
+    ) -> Result<Outcome, Error> {
         let mut scheduler = Scheduler::new(&self.host);
         scheduler.add("client", &self.front, |_: &mut Ctx<'_>| {
             let _ours = Charge::to(Owner::Front);
@@ -166,7 +185,14 @@ impl Replay {
         } else {
             scheduler.add_background("backend", &self.back, backend);
         }
-        scheduler.run(Limits { steps: u64::MAX, patience: PATIENCE, ..Limits::default() })
+        loop {
+            let limits = Limits { steps: SLICE, patience: PATIENCE, ..Limits::default() };
+            let outcome = scheduler.run(limits);
+            self.pcap.as_ref().map_or(Ok(()), Pcap::check)?;
+            if !matches!(outcome, Outcome::Steps(_)) || plays && self.interrupt.is_told() {
+                return Ok(outcome);
+            }
+        }
     }
 }
 

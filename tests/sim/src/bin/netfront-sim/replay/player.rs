@@ -1,9 +1,12 @@
 //! One end of a replay: sends every packet of the recording, and compares what comes with it.
+//! Queues are for flows to overtake each other; the packets of one come in their order.
 
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crc32fast::Hasher;
 use xen_netfront::buffer::{Packet, View};
+use xen_netfront::header::{flow_hash, packet_flow_hash};
 use xen_netfront::netif::{Netif, RxOf, SendError, TxOf};
 
 use super::recording::Recording;
@@ -19,75 +22,88 @@ pub struct Player<N: Netif> {
     recording: Arc<Recording>,
     /// A packet for which there was no room yet.
     waiting: Option<TxOf<N>>,
+    queues: u8,
     sent: Progress,
     received: Received,
 }
 
-/// Packets that have passed.
+/// Packets that have passed, in whatever order.
 #[derive(Clone, Default)]
 struct Progress {
     packets: usize,
     bytes: u64,
-    crc: Hasher,
+    /// The CRC-32 of each, added up.
+    crc: u32,
 }
 
 impl Progress {
-    fn add(&mut self, bytes: &[u8]) {
-        self.bytes += bytes.len() as u64;
-        self.crc.update(bytes);
+    fn add<'a>(&mut self, pieces: impl Iterator<Item = &'a [u8]>) {
+        let mut crc = Hasher::new();
+        for piece in pieces {
+            crc.update(piece);
+            self.bytes += piece.len() as u64;
+        }
+        self.packets += 1;
+        self.crc = self.crc.wrapping_add(crc.finalize());
     }
 
     fn digest(&self) -> Digest {
-        Digest { bytes: self.bytes, crc: self.crc.clone().finalize() }
+        Digest { bytes: self.bytes, crc: self.crc }
     }
 }
 
 /// What came, and how it differs from what should have.
-#[derive(Clone, Default)]
 struct Received {
     all: Progress,
+    /// The packets of each flow that have not come yet.
+    flows: HashMap<u32, VecDeque<usize>>,
     wrong: Option<String>,
 }
 
 impl Received {
-    /// Compares a packet with the next of the recording.
-    fn compare<N: Netif>(&mut self, recording: &Recording, packet: &RxOf<N>) {
-        let number = self.all.packets + 1;
-        let mut expected = recording.get(self.all.packets).unwrap_or_default();
-        let mut at = 0;
-        let mut wrong = None;
-        for fragment in packet.fragments() {
-            let bytes = fragment.bytes();
-            let (now, later) = expected.split_at(expected.len().min(bytes.len()));
-            let same = now.iter().zip(bytes).take_while(|(a, b)| a == b).count();
-            if wrong.is_none() && same < bytes.len() {
-                wrong = Some(at + same);
-            }
-            at += bytes.len();
-            expected = later;
-            self.all.add(bytes);
+    fn new(recording: &Recording, queues: u8) -> Received {
+        let mut flows: HashMap<u32, VecDeque<usize>> = HashMap::new();
+        for index in 0..recording.packets() {
+            let flow = match (queues, recording.get(index)) {
+                (2.., Some(packet)) => flow_hash(packet),
+                // In one queue nothing overtakes anything.
+                _ => 0,
+            };
+            flows.entry(flow).or_default().push_back(index);
         }
-        self.all.packets = number;
-        if wrong.is_none() && !expected.is_empty() {
-            wrong = Some(at);
-        }
-        if let (None, Some(byte)) = (&self.wrong, wrong) {
-            self.wrong = Some(format!("packet {number} is another one from byte {byte} on"));
+        Received { all: Progress::default(), flows, wrong: None }
+    }
+
+    /// Compares a packet with the next of its flow.
+    fn compare<N: Netif>(&mut self, recording: &Recording, packet: &RxOf<N>, queues: u8) {
+        self.all.add(packet.fragments().iter().map(View::bytes));
+        let flow = if queues > 1 { packet_flow_hash(packet) } else { 0 };
+        let Some(index) = self.flows.get_mut(&flow).and_then(VecDeque::pop_front) else {
+            let why = || format!("a packet of {} bytes came that nobody waits for", packet.len());
+            self.wrong.get_or_insert_with(why);
+            return;
+        };
+        let expected = recording.get(index).unwrap_or_default();
+        let came = packet.fragments().iter().flat_map(View::bytes);
+        let same = came.zip(expected).take_while(|(came, expected)| came == expected).count();
+        if same < expected.len() || packet.len() > expected.len() {
+            let why = || format!("packet {} is another one from byte {same} on", index + 1);
+            self.wrong.get_or_insert_with(why);
         }
     }
 }
 
 impl<N: Netif> Player<N> {
-    /// An end that has sent nothing yet.
-    pub fn new(netif: N, recording: Arc<Recording>) -> Player<N> {
-        let (sent, received) = Default::default();
-        Player { netif, recording, waiting: None, sent, received }
+    /// An end that has sent nothing yet, on a device of so many queues.
+    pub fn new(netif: N, recording: Arc<Recording>, queues: u8) -> Player<N> {
+        let (sent, received) = (Progress::default(), Received::new(&recording, queues));
+        Player { netif, recording, waiting: None, queues, sent, received }
     }
 
     /// Takes what has come, and sends as much as there is room for.
     pub fn play(&mut self) {
-        let Player { netif, recording, received, .. } = self;
-        netif.receive(BURST, |packet| received.compare::<N>(recording, &packet));
+        let Player { netif, recording, received, queues, .. } = self;
+        netif.receive(BURST, |packet| received.compare::<N>(recording, &packet, *queues));
         while let Some(bytes) = self.recording.get(self.sent.packets) {
             let packet = self.waiting.take().or_else(|| build(&mut self.netif, bytes));
             let Some(packet) = packet else { break };
@@ -96,8 +112,7 @@ impl<N: Netif> Player<N> {
                 self.waiting = Some(packet);
                 break;
             }
-            self.sent.packets += 1;
-            self.sent.add(bytes);
+            self.sent.add(core::iter::once(bytes));
         }
         self.netif.flush();
     }

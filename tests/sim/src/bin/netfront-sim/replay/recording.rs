@@ -1,24 +1,72 @@
-//! The file that is replayed, read whole: refused unless each of its packets can be sent as it was.
+//! The file that is replayed, read whole: refused unless each of its Ethernet packets can be sent
+//! as it was. What Wireshark opens of pcap and pcapng is opened; so is what gzip has compressed.
 
 use core::fmt;
+use core::ops::Range;
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufReader, ErrorKind, Read, Seek};
-use std::path::Path;
+use std::io::{self, ErrorKind, Read};
 
-use pcap_file::pcap::PcapReader;
-use pcap_file::pcapng::{Block, PcapNgReader};
-use pcap_file::{DataLink, PcapError};
+use flate2::read::MultiGzDecoder;
 use xen_netfront::header::ETHERNET_HEADER;
 
-/// How a pcapng file begins, in either byte order.
-const PCAPNG: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
+use super::{pcap, pcapng};
+
+/// `LINKTYPE_ETHERNET`
+pub const ETHERNET: u16 = 1;
+/// A file with more bytes is refused: all of it is in memory while it is replayed.
+const MOST: u64 = 4 << 30;
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+/// What else files are compressed with: how it begins, and its name.
+const PACKED: [(&[u8], &str); 5] = [
+    (&[0x28, 0xb5, 0x2f, 0xfd], "zstd"),
+    (&[0x04, 0x22, 0x4d, 0x18], "lz4"),
+    (&[0xfd, b'7', b'z', b'X'], "xz"),
+    (b"BZh", "bzip2"),
+    (b"PK\x03\x04", "zip"),
+];
 
 /// The packets of a capture file, in order.
 #[derive(Debug, Default)]
 pub struct Recording {
-    bytes: Vec<u8>,
-    /// Where each packet ends in there.
-    ends: Vec<usize>,
+    file: Vec<u8>,
+    /// Where each packet is in there.
+    packets: Vec<Range<usize>>,
+    /// What was left out of it.
+    pub left_out: LeftOut,
+}
+
+/// What a file has and a replay has not.
+#[derive(Clone, Debug, Default)]
+pub struct LeftOut {
+    /// Packets that are not Ethernet, by their link type.
+    pub others: BTreeMap<u16, usize>,
+    /// Packets without their frame check sequence, which netif does not carry.
+    pub fcs: usize,
+    /// The packet within which the file ends.
+    pub ends_within: Option<usize>,
+}
+
+/// A packet in a file.
+pub struct Found {
+    /// Counted from 1, as Wireshark counts them.
+    pub number: usize,
+    /// `LINKTYPE_...`
+    pub link: u16,
+    /// Where the bytes are that were kept of it.
+    pub at: Range<usize>,
+    /// How many it had.
+    pub had: u32,
+    /// Bytes of its frame check sequence.
+    pub fcs: usize,
+}
+
+/// How a file ends.
+pub enum End {
+    /// After a packet.
+    Whole,
+    /// Within this one.
+    Within(usize),
 }
 
 /// Why a file can't be replayed. Packets count from 1, as Wireshark counts them.
@@ -28,12 +76,18 @@ pub enum Unusable {
     Io(io::Error),
     /// It is neither pcap nor pcapng.
     NoCapture,
+    /// It is compressed with something else than gzip.
+    Packed(&'static str),
+    /// It has more bytes than are kept in memory.
+    Large,
+    /// It is of this version, which nobody knows.
+    Version(u16, u16),
     /// What it holds is not Ethernet.
-    NotEthernet(DataLink),
-    /// The file ends within this packet, or says that it is impossibly long.
+    NotEthernet(u16),
+    /// The file ends within this packet, the first.
     Ends(usize),
-    /// What describes this packet makes no sense.
-    Malformed(usize, PcapError),
+    /// It makes no sense from this packet on.
+    Damaged(usize, String),
     /// When it was captured, not all of this packet was kept: bytes kept, and what it had.
     Cut(usize, usize, u32),
     /// This packet has fewer bytes than an Ethernet header.
@@ -48,10 +102,25 @@ impl fmt::Display for Unusable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Unusable::Io(error) => error.fmt(f),
-            Unusable::NoCapture => f.write_str("neither a pcap nor a pcapng file"),
-            Unusable::NotEthernet(link) => write!(f, "holds {link:?} packets, not Ethernet"),
+            Unusable::NoCapture => f.write_str(
+                "neither a pcap nor a pcapng file (editcap converts others that Wireshark opens)",
+            ),
+            Unusable::Packed(how) => write!(f, "compressed with {how}: decompress it first"),
+            Unusable::Large => write!(f, "larger than {} GiB (editcap -c splits it)", MOST >> 30),
+            Unusable::Version(major, minor) => {
+                write!(f, "version {major}.{minor} of its format, which is unknown")
+            }
+            Unusable::NotEthernet(link) => {
+                write!(f, "holds {} packets, not Ethernet", link_name(*link))?;
+                if matches!(link, 113 | 276) {
+                    f.write_str(" (captured on \"any\": name one interface instead)")?;
+                }
+                Ok(())
+            }
             Unusable::Ends(packet) => write!(f, "truncated: it ends within packet {packet}"),
-            Unusable::Malformed(packet, error) => write!(f, "packet {packet}: {error}"),
+            Unusable::Damaged(packet, how) => {
+                write!(f, "damaged within packet {packet} or before it: {how}")
+            }
             Unusable::Cut(packet, kept, had) => write!(
                 f,
                 "only {kept} of the {had} bytes of packet {packet} were captured (tcpdump -s 0 \
@@ -74,129 +143,183 @@ impl From<io::Error> for Unusable {
     }
 }
 
+/// What a link type is called; a number unless it is met often.
+pub fn link_name(link: u16) -> String {
+    let name = match link {
+        0 | 108 => "loopback",
+        6 => "token ring",
+        9 => "PPP",
+        12 | 14 | 101 => "RAW",
+        105 => "IEEE802_11",
+        113 => "LINUX_SLL",
+        127 => "IEEE802_11_RADIOTAP",
+        189 | 220 => "USB",
+        228 => "IPV4",
+        229 => "IPV6",
+        276 => "LINUX_SLL2",
+        _ => return format!("link type {link}"),
+    };
+    name.to_owned()
+}
+
 impl Recording {
     /// Reads a file whose packets have up to `most` bytes.
-    pub fn read(path: &Path, most: usize) -> Result<Recording, Unusable> {
-        let mut file = File::open(path)?;
-        let mut magic = [0; 4];
-        match file.read_exact(&mut magic) {
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
-                return Err(Unusable::NoCapture);
-            }
-            other => other?,
-        }
-        file.rewind()?;
+    pub fn read(file: &File, most: usize) -> Result<Recording, Unusable> {
+        let (file, cut) = contents(file)?;
+        Recording::of(file, cut, most)
+    }
+
+    /// Of the bytes of a file, of which there should be more if it is `cut`.
+    fn of(file: Vec<u8>, cut: bool, most: usize) -> Result<Recording, Unusable> {
         let mut recording = Recording::default();
-        if magic == PCAPNG {
-            recording.read_pcapng(BufReader::new(file), most)?;
+        let add = |found| recording.add(found, most);
+        let end = if file.starts_with(&pcapng::SECTION) {
+            pcapng::read(&file, add)?
         } else {
-            recording.read_pcap(BufReader::new(file), most)?;
+            pcap::read(&file, add)?
+        };
+        recording.file = file;
+        let others: usize = recording.left_out.others.values().sum();
+        let read = recording.packets() + others;
+        recording.left_out.ends_within = match end {
+            End::Within(packet) => Some(packet),
+            End::Whole => cut.then_some(read + 1),
+        };
+        if recording.packets() > 0 {
+            return Ok(recording);
         }
-        if recording.ends.is_empty() { Err(Unusable::Empty) } else { Ok(recording) }
+        Err(match (recording.left_out.others.keys().next(), recording.left_out.ends_within) {
+            (Some(&link), _) => Unusable::NotEthernet(link),
+            (None, Some(packet)) => Unusable::Ends(packet),
+            (None, None) => Unusable::Empty,
+        })
     }
 
-    fn read_pcap(&mut self, file: impl Read, most: usize) -> Result<(), Unusable> {
-        let mut reader = PcapReader::new(file).map_err(|error| self.no_header(error))?;
-        let link = reader.header().datalink;
-        if link != DataLink::ETHERNET {
-            return Err(Unusable::NotEthernet(link));
+    fn add(&mut self, found: Found, most: usize) -> Result<(), Unusable> {
+        let Found { number, link, at, had, fcs } = found;
+        if link != ETHERNET {
+            *self.left_out.others.entry(link).or_default() += 1;
+            return Ok(());
         }
-        // Raw: a time that makes no sense matters to nobody here.
-        while let Some(packet) = reader.next_raw_packet() {
-            let packet = packet.map_err(|error| self.broken(error))?;
-            self.add(&packet.data, packet.orig_len, most)?;
-        }
-        Ok(())
-    }
-
-    fn read_pcapng(&mut self, file: impl Read, most: usize) -> Result<(), Unusable> {
-        let mut reader = PcapNgReader::new(file).map_err(|error| self.no_header(error))?;
-        let mut links = Vec::new();
-        while let Some(block) = reader.next_block() {
-            let (interface, data, had) = match block.map_err(|error| self.broken(error))? {
-                // Interfaces count anew in every section.
-                Block::SectionHeader(_) => {
-                    links.clear();
-                    continue;
-                }
-                Block::InterfaceDescription(interface) => {
-                    links.push(interface.linktype);
-                    continue;
-                }
-                Block::EnhancedPacket(packet) => {
-                    (packet.interface_id as usize, packet.data, packet.original_len)
-                }
-                Block::Packet(packet) => {
-                    (packet.interface_id.into(), packet.data, packet.original_len)
-                }
-                Block::SimplePacket(packet) => (0, packet.data, packet.original_len),
-                Block::NameResolution(_)
-                | Block::InterfaceStatistics(_)
-                | Block::SystemdJournalExport(_)
-                | Block::Unknown(_) => continue,
-            };
-            match links.get(interface) {
-                Some(&DataLink::ETHERNET) => self.add(&data, had, most)?,
-                Some(&other) => return Err(Unusable::NotEthernet(other)),
-                None => {
-                    let error = PcapError::InvalidInterfaceId(interface as u32);
-                    return Err(self.broken(error));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn add(&mut self, data: &[u8], had: u32, most: usize) -> Result<(), Unusable> {
-        let (packet, len) = (self.ends.len() + 1, data.len());
-        if len < had as usize {
-            return Err(Unusable::Cut(packet, len, had));
+        let kept = at.len();
+        // Of the packet; whatever lies beyond is its check sequence, or as much of it as was kept.
+        let len = kept.max(had as usize).saturating_sub(fcs);
+        if kept < len {
+            return Err(Unusable::Cut(number, kept, had));
         }
         if len < ETHERNET_HEADER {
-            return Err(Unusable::Short(packet, len));
+            return Err(Unusable::Short(number, len));
         }
         if len > most {
-            return Err(Unusable::Long(packet, len, most));
+            return Err(Unusable::Long(number, len, most));
         }
-        self.bytes.extend_from_slice(data);
-        self.ends.push(self.bytes.len());
+        self.left_out.fcs += usize::from(fcs > 0);
+        self.packets.push(at.start..at.start + len);
         Ok(())
-    }
-
-    fn no_header(&self, error: PcapError) -> Unusable {
-        match error {
-            PcapError::IoError(error) if error.kind() != ErrorKind::UnexpectedEof => {
-                Unusable::Io(error)
-            }
-            _ => Unusable::NoCapture,
-        }
-    }
-
-    fn broken(&self, error: PcapError) -> Unusable {
-        let packet = self.ends.len() + 1;
-        match error {
-            PcapError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => {
-                Unusable::Ends(packet)
-            }
-            PcapError::IoError(error) => Unusable::Io(error),
-            other => Unusable::Malformed(packet, other),
-        }
     }
 
     /// A packet, counted from 0.
     pub fn get(&self, index: usize) -> Option<&[u8]> {
-        let end = *self.ends.get(index)?;
-        let start = index.checked_sub(1).and_then(|before| self.ends.get(before)).copied();
-        self.bytes.get(start.unwrap_or(0)..end)
+        self.file.get(self.packets.get(index)?.clone())
     }
 
     /// Packets.
     pub fn packets(&self) -> usize {
-        self.ends.len()
+        self.packets.len()
     }
 
     /// Bytes of the longest.
     pub fn longest(&self) -> usize {
-        (0..self.packets()).filter_map(|index| self.get(index)).map(<[u8]>::len).max().unwrap_or(0)
+        self.packets.iter().map(ExactSizeIterator::len).max().unwrap_or(0)
+    }
+}
+
+/// All bytes of a file that begins as a capture does, and whether there should be more.
+fn contents(mut file: &File) -> Result<(Vec<u8>, bool), Unusable> {
+    let start = start_of(&mut file)?;
+    if start.starts_with(&GZIP) {
+        let mut unpacked = MultiGzDecoder::new((&start[..]).chain(file));
+        return all(start_of(&mut unpacked)?, unpacked);
+    }
+    all(start, file)
+}
+
+fn start_of(file: &mut impl Read) -> Result<[u8; 4], Unusable> {
+    let mut start = [0; 4];
+    match file.read_exact(&mut start) {
+        Ok(()) => Ok(start),
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Err(Unusable::NoCapture),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn all(start: [u8; 4], rest: impl Read) -> Result<(Vec<u8>, bool), Unusable> {
+    if !pcap::is_pcap(start) && start != pcapng::SECTION {
+        let packed = PACKED.iter().find(|(magic, _)| start.starts_with(magic));
+        return Err(packed.map_or(Unusable::NoCapture, |(_, name)| Unusable::Packed(name)));
+    }
+    let mut bytes = start.to_vec();
+    let cut = match rest.take(MOST).read_to_end(&mut bytes) {
+        Ok(_) => false,
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => true,
+        Err(error) => return Err(error.into()),
+    };
+    if bytes.len() as u64 > MOST { Err(Unusable::Large) } else { Ok((bytes, cut)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file of each format with three packets.
+    fn files() -> [Vec<u8>; 2] {
+        let mut pcap = Vec::new();
+        let mut pcapng = Vec::new();
+        let add = |file: &mut Vec<u8>, words: &[u32]| {
+            file.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+        };
+        add(&mut pcap, &[0xa1b2_c3d4, 0x0004_0002, 0, 0, 0, 1]);
+        add(&mut pcapng, &[0x0a0d_0d0a, 28, 0x1a2b_3c4d, 1, u32::MAX, u32::MAX, 28]);
+        add(&mut pcapng, &[1, 32, 1, 0, 13 | 1 << 16, 4, 0, 32]);
+        for len in [60, 64, 1500] {
+            let words = len / 4;
+            add(&mut pcap, &[0, 0, len, len]);
+            add(&mut pcapng, &[6, 32 + len, 0, 0, 0, len, len]);
+            (0..words).for_each(|word| add(&mut pcap, &[word]));
+            (0..words).for_each(|word| add(&mut pcapng, &[word]));
+            add(&mut pcapng, &[32 + len]);
+        }
+        [pcap, pcapng]
+    }
+
+    #[test]
+    fn any_bytes_are_refused_or_read() {
+        let mut rng = fastrand::Rng::with_seed(4);
+        let (files, mut read, mut refused) = (files(), 0, 0);
+        for round in 0..8_000 {
+            let mut bytes = files[round % 2].clone();
+            for _ in 0..rng.usize(..4) {
+                // Where the structure is, mostly.
+                let most = if rng.bool() { 120 } else { bytes.len() };
+                let at = rng.usize(..most);
+                bytes[at] = if rng.bool() { rng.u8(..) } else { 0xff };
+            }
+            if rng.bool() {
+                bytes.truncate(rng.usize(..bytes.len()));
+            }
+            match Recording::of(bytes, rng.bool(), 65535) {
+                Ok(recording) => {
+                    read += 1;
+                    let lens = (0..recording.packets()).map(|at| recording.get(at).unwrap().len());
+                    assert!(lens.clone().count() > 0);
+                    assert!(lens.into_iter().all(|len| (14..=65535).contains(&len)));
+                }
+                Err(why) => {
+                    refused += 1;
+                    assert!(!why.to_string().is_empty());
+                }
+            }
+        }
+        assert!(read > 2_000 && refused > 1_000, "{read} {refused}");
     }
 }

@@ -2,7 +2,6 @@
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::path::Path;
 use std::sync::Arc;
 
 use tun_rs::{DeviceBuilder, Layer, SyncDevice, VIRTIO_NET_HDR_LEN, VirtioNetHdr};
@@ -10,12 +9,11 @@ use xen_grant::{Frame, FramePool, PAGE_SIZE};
 use xen_netfront::buffer::{Meta, Packet, RxPacket, TxBuf, TxPacket, View};
 use xen_netfront::wire::{MAX_PACKET, MAX_SLOTS};
 
+use super::unusable::{self, Unusable};
 use super::vnet;
 
 /// Pages that the largest packet takes.
 const FRAMES: usize = MAX_PACKET.div_ceil(PAGE_SIZE);
-/// The longest name of an interface (IFNAMSIZ, without the zero).
-const MAX_NAME: usize = 15;
 
 /// What a device that we make ourselves is given.
 pub struct Addresses {
@@ -64,6 +62,8 @@ pub struct Tap {
     /// Frames for the next packet.
     spare: Vec<Frame>,
     stats: Stats,
+    /// Why it is of no use any more.
+    error: Option<io::Error>,
 }
 
 /// What came of reading.
@@ -74,28 +74,32 @@ pub enum Read {
     Empty,
     /// The pool is short of frames.
     NoFrame,
+    /// It can't be read any more: see [`Tap::error`].
+    Broken,
 }
 
 impl Tap {
     /// Opens the device of this name, with a `virtio_net_hdr` if `vnet`. One that does not exist is
     /// made, given these addresses and brought up; then it is gone when the program ends.
-    pub fn open(name: &str, vnet: bool, own: &Addresses, pool: &FramePool) -> io::Result<Tap> {
-        if name.is_empty() || name.len() > MAX_NAME || name.contains(['/', ' ', '%', ':']) {
-            return Err(io::Error::new(ErrorKind::InvalidInput, "no name of an interface"));
-        }
-        let exists = Path::new("/sys/class/net").join(name).exists();
+    pub fn open(
+        name: &str,
+        vnet: bool,
+        own: &Addresses,
+        pool: &FramePool,
+    ) -> Result<Tap, Unusable> {
+        let exists = unusable::check(name)?;
         let builder = DeviceBuilder::new().name(name).layer(Layer::L2).offload(vnet);
         let builder = if exists {
             builder.inherit_enable_state()
         } else {
             builder.mtu(own.mtu).ipv4(own.v4, 24, None)
         };
-        let device = builder.build_sync()?;
+        let device = builder.build_sync().map_err(|error| Unusable::of(error, exists))?;
         if !exists {
             // A machine may do without IPv6.
             let _ = device.add_address_v6(own.v6, 64);
         }
-        device.set_nonblocking(true)?;
+        device.set_nonblocking(true).map_err(Unusable::Other)?;
         let spare = Vec::with_capacity(FRAMES);
         Ok(Tap {
             device: Arc::new(device),
@@ -103,6 +107,7 @@ impl Tap {
             pool: pool.clone(),
             spare,
             stats: Stats::default(),
+            error: None,
         })
     }
 
@@ -116,15 +121,20 @@ impl Tap {
         self.stats
     }
 
+    /// Why the device is of no use any more, once it is not.
+    pub fn error(&self) -> Option<&io::Error> {
+        self.error.as_ref()
+    }
+
     /// The device itself, to wait for.
     pub fn device(&self) -> Arc<SyncDevice> {
         self.device.clone()
     }
 
     /// Takes the next packet from Linux. One that netif can't carry is dropped and counted.
-    pub fn read(&mut self, sink: impl FnOnce(RxPacket)) -> io::Result<Read> {
+    pub fn read(&mut self, sink: impl FnOnce(RxPacket)) -> Read {
         while self.spare.len() < FRAMES {
-            let Some(frame) = self.pool.take() else { return Ok(Read::NoFrame) };
+            let Some(frame) = self.pool.take() else { return Read::NoFrame };
             self.spare.push(frame);
         }
         let mut header = [0; VIRTIO_NET_HDR_LEN];
@@ -137,12 +147,15 @@ impl Tap {
         slices[0] = IoSliceMut::new(&mut header[..before]);
         let len = match self.device.recv_vectored(&mut slices) {
             Ok(len) => len.saturating_sub(before),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Read::Empty),
-            Err(error) => return Err(error),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Read::Empty,
+            Err(error) => {
+                self.error = Some(error);
+                return Read::Broken;
+            }
         };
         if len > MAX_PACKET {
             self.stats.drops.too_long += 1;
-            return Ok(Read::Packet);
+            return Read::Packet;
         }
         let mut packet = Packet::new();
         let mut left = len;
@@ -155,7 +168,7 @@ impl Tap {
         if self.learn(&mut packet, &header).is_some() {
             sink(packet.freeze());
         }
-        Ok(Read::Packet)
+        Read::Packet
     }
 
     /// Notes what Linux tells of a packet; `None` if netif has no words for it.
@@ -194,8 +207,11 @@ impl Tap {
             0 => IoSlice::new(&header[..before]),
             _ => IoSlice::new(fragments.next().map_or(&[], View::bytes)),
         });
-        if self.device.send_vectored(&slices).is_err() {
+        if let Err(error) = self.device.send_vectored(&slices) {
             self.stats.drops.refused += 1;
+            if unusable::is_gone(&error) {
+                self.error = Some(error);
+            }
             return;
         }
         self.stats.written.0 += 1;

@@ -6,6 +6,7 @@ use crc32fast::Hasher;
 use smoltcp::socket::tcp;
 use xen_netfront::platform::Instant;
 
+use crate::interrupt::Interrupt;
 use crate::stream::{Digest, Source};
 
 /// The longest request head.
@@ -171,7 +172,7 @@ impl Exchange {
         match request {
             Request::Download(bytes) => {
                 let head = head("200 OK", bytes, "application/octet-stream");
-                let source = Box::new(Source::new(SEED, Some(bytes), None));
+                let source = Box::new(Source::new(SEED, Some(bytes), None, Interrupt::default()));
                 self.send(head, After::Download(source));
             }
             Request::Upload { len, asks } if asks && body.is_empty() => {

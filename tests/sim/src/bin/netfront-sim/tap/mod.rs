@@ -13,17 +13,16 @@ mod device;
 mod http;
 mod report;
 mod server;
+mod unusable;
 mod uplink;
 mod vnet;
 
 use core::time::Duration;
-use std::io::{self, Write};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
 use tun_rs::InterruptEvent;
 use xen_grant::{DomId, FramePool, GrantTable};
 use xen_netfront::netback::Netback;
@@ -32,7 +31,9 @@ use xen_sim::{Ctx, Domain, Host, Task, run_on_thread};
 
 use crate::args::Args;
 use crate::capture::Pcap;
+use crate::console::Console;
 use crate::error::{Error, Stop};
+use crate::interrupt::Interrupt;
 use crate::lock;
 use crate::served::QUEUE;
 use crate::world::{BACK, leaks, vif};
@@ -68,41 +69,62 @@ pub struct Job {
     uplink: Mutex<Uplink>,
     watch: Option<Watch>,
     pcap: Option<Pcap>,
+    flags: Arc<Flags>,
+    interrupt: Interrupt,
+}
+
+/// What the threads tell each other. Under load a lock would come too late.
+#[derive(Debug, Default)]
+pub struct Flags {
+    /// The client has been up.
+    up: AtomicBool,
+    /// The client is to leave.
+    leave: AtomicBool,
+    /// The device is of no use any more.
+    broken: AtomicBool,
 }
 
 impl Job {
     /// Opens the device and builds it all; nothing runs yet.
-    pub fn new(args: &Args, name: &str) -> Result<Job, Error> {
+    pub fn new(args: &Args, name: &str, interrupt: &Interrupt) -> Result<Job, Error> {
         let host = Host::threaded(args.seed);
         let back = host.add_domain(BACK, BACK_PAGES as u32 + 64);
         let front = host.add_domain(FRONT, args.client_pages() as u32 + 64);
         host.toolstack().add_vif(&vif(FRONT, args.mtu, args));
-        let pcap = args.pcap.as_ref().map(|path| Pcap::create(path, &front)).transpose()?;
-
         let pool = FramePool::new(&back, BACK_PAGES)?;
         let own = Addresses { v4: LINUX_V4, v6: LINUX_V6, mtu: args.mtu };
         let tap = Tap::open(name, true, &own, &pool).map_err(|error| Error::tap(name, &error))?;
+        let pcap = args.pcap.as_ref();
+        let pcap = pcap.map(|path| Pcap::create(path, &front, true, None)).transpose()?;
+        let flags = Arc::<Flags>::default();
         let config = args.back_config();
         let vif = Netback::open(back.clone(), back.store(), &pool, FRONT, 0, config)?;
         let (alarm, watch) = Alarm::new(tap.device(), &back);
-        let uplink = Uplink::new(vif, tap, alarm);
+        let uplink = Uplink::new(vif, tap, alarm, flags.clone());
 
         let pool = FramePool::new(&front, args.client_pages())?;
         let table = GrantTable::new(&front);
         let config = args.front_config();
         let net = Netfront::open(front.clone(), front.store(), &pool, &table, 0, config)?;
-        let server = Server::new(&front, &pool, net, pcap.clone(), args.seed);
+        let server = Server::new(&front, &pool, net, pcap.clone(), args.seed, flags.clone());
         let (server, uplink) = (Mutex::new(server), Mutex::new(uplink));
-        let (args, name) = (args.clone(), name.to_owned());
-        Ok(Job { args, name, host, front, back, server, uplink, watch: Some(watch), pcap })
+        Ok(Job {
+            args: args.clone(),
+            name: name.to_owned(),
+            host,
+            front,
+            back,
+            server,
+            uplink,
+            watch: Some(watch),
+            pcap,
+            flags,
+            interrupt: interrupt.clone(),
+        })
     }
 
     /// Runs until it is told to end.
     pub fn run(mut self) -> Result<Report, Stop> {
-        let told = Arc::<AtomicBool>::default();
-        for signal in [SIGINT, SIGTERM] {
-            signal_hook::flag::register(signal, told.clone())?;
-        }
         let interrupt = InterruptEvent::new()?;
         let watch = self.watch.take();
         let Job { server, uplink, front, back, .. } = &self;
@@ -116,30 +138,33 @@ impl Job {
             let client = scope.spawn(move || {
                 run_on_thread(front, &mut |ctx: &mut Ctx<'_>| lock(server).run(ctx), stop);
             });
-            let result = self.wait(&told, || client.is_finished());
+            let result = self.wait(|| client.is_finished());
             stop.store(true, Ordering::Relaxed);
             let _ = interrupt.trigger();
+            lock(uplink).hang_up();
             result
         })?;
         Ok(self.report(left)?)
     }
 
     /// Waits for the end, and has the client leave. False if it does not.
-    fn wait(&self, told: &AtomicBool, is_gone: impl Fn() -> bool) -> io::Result<bool> {
+    fn wait(&self, is_gone: impl Fn() -> bool) -> Result<bool, Stop> {
         let end = self.args.seconds.map(|time| self.host.now() + time);
         let mut announced = false;
         loop {
             let over = end.is_some_and(|end| self.host.now() >= end);
-            if over || told.load(Ordering::Relaxed) || is_gone() {
+            let broken = self.flags.broken.load(Ordering::Acquire);
+            if over || broken || self.interrupt.is_told() || is_gone() {
                 break;
             }
-            if !announced && lock(&self.server).is_up() {
+            self.pcap.as_ref().map_or(Ok(()), Pcap::flush)?;
+            if !announced && self.flags.up.load(Ordering::Acquire) {
                 announced = true;
                 self.announce()?;
             }
             thread::sleep(LOOK);
         }
-        lock(&self.server).leave();
+        self.flags.leave.store(true, Ordering::Release);
         self.front.wake();
         let end = self.host.now() + FAREWELL;
         while !is_gone() && self.host.now() < end {
@@ -148,36 +173,65 @@ impl Job {
         Ok(is_gone())
     }
 
-    /// Says what can be talked to.
-    fn announce(&self) -> io::Result<()> {
-        let text = format!(
-            "{}: {CLIENT_V4} and {CLIENT_V6} are up behind netfront: ping; HTTP 80, echo 7, \
-             discard 9 and 5001\n",
-            self.name
-        );
-        if self.args.json {
-            io::stderr().write_all(text.as_bytes())
-        } else {
-            io::stdout().write_all(text.as_bytes())
+    /// What Linux lacks to reach the client, as commands.
+    fn lacks(&self) -> Vec<String> {
+        let mut commands = Vec::new();
+        if !unusable::is_up(&self.name) {
+            commands.push(format!("ip link set {} up", self.name));
         }
+        // Nothing is sent: this only has Linux say from which address it would be.
+        let way = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
+            socket.connect((CLIENT_V4, 9))?;
+            socket.local_addr()
+        });
+        let network = &LINUX_V4.octets()[..3];
+        let is_ours = |ip| matches!(ip, IpAddr::V4(ip) if ip.octets().starts_with(network));
+        if !way.is_ok_and(|own| is_ours(own.ip())) {
+            commands.push(format!("ip address add {LINUX_V4}/24 dev {}", self.name));
+        }
+        commands
+    }
+
+    /// Says what to type next.
+    fn announce(&self) -> std::io::Result<()> {
+        let lacks = self.lacks();
+        let mut text = format!("{}: up, with {CLIENT_V4} and {CLIENT_V6} behind it.", self.name);
+        if !lacks.is_empty() {
+            text += " First, as root:";
+            lacks.iter().for_each(|command| text += &format!("\n  {command}"));
+            text += "\nThen try";
+        } else {
+            text += " Try";
+        }
+        text += &format!(
+            " in another terminal:\n  ping {CLIENT_V4}\n  curl http://{CLIENT_V4}/\n  \
+             curl -o /dev/null http://{CLIENT_V4}/100000000\n  iperf -c {CLIENT_V4}\n\
+             TCP 7 echoes; 9 and 5001 discard. "
+        );
+        text += match self.args.seconds {
+            Some(_) => "Ctrl-C, or the end of --seconds, ends it with a report.\n",
+            None => "Ctrl-C ends it with a report.\n",
+        };
+        Console::progress(&self.args).print(&text)
     }
 
     fn report(self, left: bool) -> Result<Report, Error> {
         let Job { args, name, host, server, uplink, pcap, .. } = self;
         let server = server.into_inner().unwrap_or_else(|error| error.into_inner());
-        let mut uplink = uplink.into_inner().unwrap_or_else(|error| error.into_inner());
+        let uplink = uplink.into_inner().unwrap_or_else(|error| error.into_inner());
         let mut problems = Vec::new();
         if !left {
             problems.push("the client could not disconnect".to_owned());
         }
-        if let Some(error) = uplink.error() {
-            problems.push(format!("{name} can't be read any more: {error}"));
-        }
+        problems.extend(uplink.tap().error().map(|error| match unusable::is_gone(error) {
+            true => format!("--tap {name}: the device was deleted while in use"),
+            false => format!("--tap {name}: can't be read any more: {error}"),
+        }));
         let mut report = Report::new(&args, &name, host.now(), &server, &uplink);
         let pool = server.pool().clone();
         drop((server, uplink));
         if let Some(pcap) = pcap {
-            pcap.finish()?;
+            report.captured(pcap.finish()?);
         }
         problems.extend(leaks(&pool, &host, FRONT));
         report.add_problems(problems);

@@ -4,11 +4,14 @@ use core::fmt::{self, Display, Formatter};
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use xen_netfront::features::Features;
 use xen_netfront::platform::Instant;
 
 use super::server::Server;
 use super::uplink::Uplink;
 use crate::args::Args;
+use crate::capture::Counts;
+use crate::report::{Agreement, captured};
 
 /// The results. "Up" is from Linux to the client, for that is how curl sees it.
 #[derive(Clone, Debug, Serialize)]
@@ -21,8 +24,12 @@ pub struct Report {
     real_seconds: f64,
     seed: u64,
     mtu: usize,
-    scatter_gather: bool,
+    /// As agreed; none if there never was a connection.
     queues: usize,
+    split_event_channels: bool,
+    scatter_gather: bool,
+    checksum_offload: bool,
+    gso: bool,
     /// Packets and bytes from Linux to the client's backend, and the reverse.
     from_linux_packets: u64,
     from_linux_bytes: u64,
@@ -51,6 +58,10 @@ pub struct Report {
     drops_by_reason: BTreeMap<&'static str, u64>,
     quarantined_pages: usize,
     reconnects: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    captured_packets: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    captured_filled_in: Option<u64>,
 }
 
 impl Report {
@@ -67,6 +78,8 @@ impl Report {
         let back = uplink.vif().stats();
         let tap = uplink.tap().stats();
         let served = server.served();
+        let seen = server.seen();
+        let features = seen.map_or(Features::NONE, |seen| seen.agreed.features);
         let reasons = [
             ("tap_too_long", tap.drops.too_long),
             ("tap_other_offload", tap.drops.other_offload),
@@ -86,9 +99,12 @@ impl Report {
             vnet_header: uplink.tap().has_vnet_header(),
             real_seconds: now.since(Instant(0)).as_secs_f64(),
             seed: args.seed,
-            mtu: args.mtu.into(),
-            scatter_gather: !args.no_sg,
-            queues: args.queues.into(),
+            mtu: seen.map_or(0, |seen| seen.mtu),
+            queues: seen.map_or(0, |seen| seen.agreed.queues),
+            split_event_channels: seen.is_some_and(|seen| seen.agreed.split),
+            scatter_gather: features.scatter_gather,
+            checksum_offload: features.checksum_v4,
+            gso: features.gso_v4,
             from_linux_packets: tap.read.0,
             from_linux_bytes: tap.read.1,
             to_linux_packets: tap.written.0,
@@ -114,12 +130,29 @@ impl Report {
             drops_by_reason,
             quarantined_pages: net.map_or(0, |net| net.quarantined()),
             reconnects: front.connects.saturating_sub(1),
+            captured_packets: None,
+            captured_filled_in: None,
         }
     }
 
     pub(super) fn add_problems(&mut self, problems: Vec<String>) {
         self.ok &= problems.is_empty();
         self.problems.extend(problems);
+    }
+
+    pub(super) fn captured(&mut self, counts: Counts) {
+        self.captured_packets = Some(counts.packets);
+        self.captured_filled_in = Some(counts.filled);
+    }
+
+    /// What is not as it should be.
+    pub fn problems(&self) -> &[String] {
+        &self.problems
+    }
+
+    /// The table, for so many columns.
+    pub fn table(&self, width: Option<usize>) -> Table<'_> {
+        Table { report: self, width }
     }
 
     /// Whether all is as it should be.
@@ -133,12 +166,32 @@ impl Report {
     }
 }
 
-impl Display for Report {
+/// Columns of the table of both directions.
+const DIRECTIONS_WIDTH: usize = 64;
+
+/// A report as a table.
+pub struct Table<'a> {
+    report: &'a Report,
+    width: Option<usize>,
+}
+
+impl Display for Table<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let r = self;
+        let r = self.report;
+        let narrow = self.width.is_some_and(|width| width < DIRECTIONS_WIDTH);
         let header = if r.vnet_header { "offloads cross" } else { "no offload crosses" };
         writeln!(f, "{:<15} {:.1} s, mtu {}, {header}", r.tap, r.real_seconds, r.mtu)?;
-        writeln!(f, "                   packets         bytes       GSO     blank checksums")?;
+        let agreed = Agreement {
+            queues: r.queues,
+            split: r.split_event_channels,
+            scatter_gather: r.scatter_gather,
+            checksum: r.checksum_offload,
+            gso: r.gso,
+        };
+        writeln!(f, "agreed          {agreed}")?;
+        if !narrow {
+            writeln!(f, "                   packets         bytes       GSO     blank checksums")?;
+        }
         for (name, packets, bytes, gso, blank) in [
             (
                 "from Linux",
@@ -149,6 +202,14 @@ impl Display for Report {
             ),
             ("to Linux", r.to_linux_packets, r.to_linux_bytes, r.to_linux_gso, r.to_linux_blank),
         ] {
+            if narrow {
+                writeln!(
+                    f,
+                    "{name:<15} {packets} packets, {bytes} bytes, {gso} GSO packets, {blank} blank \
+                     checksums"
+                )?;
+                continue;
+            }
             writeln!(f, "  {name:<13} {packets:>10}  {bytes:>12}  {gso:>8}  {blank:>8}")?;
         }
         writeln!(
@@ -173,6 +234,9 @@ impl Display for Report {
             write!(f, "{}{reason} {count}", if at == 0 { ": " } else { ", " })?;
         }
         writeln!(f)?;
+        if let (Some(packets), Some(filled)) = (r.captured_packets, r.captured_filled_in) {
+            captured(f, packets, filled)?;
+        }
         writeln!(f, "quarantine      {} pages now", r.quarantined_pages)?;
         writeln!(f, "reconnects      {}", r.reconnects)?;
         r.problems.iter().try_for_each(|problem| writeln!(f, "PROBLEM         {problem}"))

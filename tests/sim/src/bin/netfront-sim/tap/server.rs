@@ -7,6 +7,9 @@
 //! | `iperf` | port 5001 takes everything; port 9 (discard) does the same |
 //! | `nc` | port 7 echoes |
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::socket::tcp;
 use smoltcp::wire::{EthernetAddress, IpAddress, IpCidr};
@@ -19,10 +22,11 @@ use xen_netfront::wire::MAX_SLOTS;
 use xen_sim::{Ctx, Domain, Next, Task};
 
 use super::http::{Exchange, Log};
-use super::{CLIENT_V4, CLIENT_V6, LINUX_V4, LINUX_V6};
+use super::{CLIENT_V4, CLIENT_V6, Flags, LINUX_V4, LINUX_V6};
 use crate::alloc::{Charge, Owner};
 use crate::capture::{Captured, Pcap};
 use crate::client::{Front, wait};
+use crate::measure::Agreed;
 
 /// Bytes that each socket buffers each way.
 const BUFFER: usize = 1 << 20;
@@ -70,8 +74,19 @@ pub struct Server {
     pcap: Option<Pcap>,
     seed: u64,
     served: Served,
-    /// It is to leave.
+    seen: Option<Seen>,
+    flags: Arc<Flags>,
     leaving: bool,
+}
+
+/// What a connection is like, which nobody knows once it is over.
+#[derive(Clone, Copy)]
+pub struct Seen {
+    connects: u64,
+    /// What was agreed on.
+    pub agreed: Agreed,
+    /// The MTU.
+    pub mtu: usize,
 }
 
 struct Stack {
@@ -96,6 +111,7 @@ impl Server {
         net: Front,
         pcap: Option<Pcap>,
         seed: u64,
+        flags: Arc<Flags>,
     ) -> Server {
         Server {
             domain: domain.clone(),
@@ -105,6 +121,8 @@ impl Server {
             pcap,
             seed,
             served: Served::default(),
+            seen: None,
+            flags,
             leaving: false,
         }
     }
@@ -124,17 +142,9 @@ impl Server {
         &self.served
     }
 
-    /// Whether the link is up.
-    pub fn is_up(&self) -> bool {
-        self.device().is_some_and(|device| device.netif().below().link() == Link::Up)
-    }
-
-    /// Has it disconnect; done when the backend has let go.
-    pub fn leave(&mut self) {
-        self.leaving = true;
-        if let Some(stack) = &mut self.stack {
-            stack.device.netif_mut().below_mut().disconnect();
-        }
+    /// What the last connection was like, if there was one.
+    pub fn seen(&self) -> Option<Seen> {
+        self.seen
     }
 
     fn start(&mut self, mut net: Front) {
@@ -176,14 +186,25 @@ impl Task for Server {
         if let Some(net) = self.waiting.take() {
             self.start(net);
         }
+        let leave = self.flags.leave.load(Ordering::Acquire);
         let Some(stack) = &mut self.stack else {
             let deadline = self.waiting.as_ref().and_then(Front::next_deadline);
-            return if self.leaving { Next::Done } else { wait(deadline) };
+            return if leave { Next::Done } else { wait(deadline) };
         };
         let net = stack.device.netif_mut().below_mut();
+        if leave && !self.leaving {
+            self.leaving = true;
+            net.disconnect();
+        }
         net.service();
         if self.leaving {
             return if net.closed() { Next::Done } else { wait(net.next_deadline()) };
+        }
+        let connects = Front::stats(net).connects;
+        if net.link() == Link::Up && self.seen.is_none_or(|seen| seen.connects != connects) {
+            let mtu = net.mtu();
+            self.seen = Agreed::of(net).map(|agreed| Seen { connects, agreed, mtu });
+            self.flags.up.store(true, Ordering::Release);
         }
         net.complete_tx();
         stack.run(&mut self.served, ctx.now)

@@ -7,7 +7,6 @@
 //!                  waits ──┘ a thread that wakes the domain when the device has something
 //! ```
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -15,6 +14,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use tun_rs::{InterruptEvent, SyncDevice};
 use xen_sim::{Ctx, Domain, Next, Task};
 
+use super::Flags;
 use super::device::{Read, Tap};
 use crate::alloc::{Charge, Owner};
 use crate::client::wait;
@@ -26,7 +26,8 @@ const BATCH: usize = 64;
 /// Set, it wakes a domain as soon as the device has something to read.
 pub struct Alarm {
     set: Arc<AtomicBool>,
-    orders: SyncSender<()>,
+    /// Gone when there is nothing more to wait for.
+    orders: Option<SyncSender<()>>,
 }
 
 /// What waits for the device when the alarm is set: for a thread of its own.
@@ -43,7 +44,7 @@ impl Alarm {
         let set = Arc::<AtomicBool>::default();
         let (send, orders) = sync_channel(1);
         let watch = Watch { set: set.clone(), orders, device, domain: domain.clone() };
-        (Alarm { set, orders: send }, watch)
+        (Alarm { set, orders: Some(send) }, watch)
     }
 
     fn is_set(&self) -> bool {
@@ -52,13 +53,15 @@ impl Alarm {
 
     fn set(&self) {
         self.set.store(true, Ordering::Release);
-        // There is room for one, and never more than one; at the end nobody takes it.
-        let _ = self.orders.try_send(());
+        if let Some(orders) = &self.orders {
+            // There is room for one, and never more than one; at the end nobody takes it.
+            let _ = orders.try_send(());
+        }
     }
 }
 
 impl Watch {
-    /// Runs until the alarm is gone or `end` is triggered.
+    /// Runs until the alarm has been hung up. `end` has it look: it may be waiting for the device.
     pub fn run(self, end: &InterruptEvent) {
         while self.orders.recv().is_ok() {
             // Whatever is wrong with the device, who reads it next is told.
@@ -77,14 +80,13 @@ pub struct Uplink {
     vif: Back,
     tap: Tap,
     alarm: Alarm,
-    /// Why the device can't be read any more.
-    error: Option<io::Error>,
+    flags: Arc<Flags>,
 }
 
 impl Uplink {
     /// Between a vif and a device; `alarm` tells when the device has something.
-    pub fn new(vif: Back, tap: Tap, alarm: Alarm) -> Uplink {
-        Uplink { vif, tap, alarm, error: None }
+    pub fn new(vif: Back, tap: Tap, alarm: Alarm, flags: Arc<Flags>) -> Uplink {
+        Uplink { vif, tap, alarm, flags }
     }
 
     /// The vif.
@@ -97,14 +99,15 @@ impl Uplink {
         &self.tap
     }
 
-    /// Why the device can't be read any more.
-    pub fn error(&mut self) -> Option<io::Error> {
-        self.error.take()
+    /// Nobody waits for the device any more. Without a client nobody sets the alarm, so who waits
+    /// for that has to be told too.
+    pub fn hang_up(&mut self) {
+        self.alarm.orders = None;
     }
 
     /// Moves what Linux has sent into the client's queue. True if there may be more.
     fn take_from_linux(&mut self) -> bool {
-        if self.alarm.is_set() || self.error.is_some() {
+        if self.alarm.is_set() || self.tap.error().is_some() {
             return false;
         }
         for _ in 0..BATCH {
@@ -119,17 +122,14 @@ impl Uplink {
             // Refused means dropped, and counted there.
             let read = self.tap.read(|packet| _ = vif.deliver(packet));
             match read {
-                Ok(Read::Packet) => {}
-                Ok(Read::Empty) => {
+                Read::Packet => {}
+                Read::Empty => {
                     self.alarm.set();
                     return false;
                 }
                 // Frames come home with the client's progress.
-                Ok(Read::NoFrame) => return false,
-                Err(error) => {
-                    self.error = Some(error);
-                    return false;
-                }
+                Read::NoFrame => return false,
+                Read::Broken => return false,
             }
         }
         true
@@ -144,6 +144,9 @@ impl Task for Uplink {
         self.vif.poll(BATCH, |packet| tap.write(&packet));
         // Without a client it stays with Linux, whose queue is bounded.
         let more = self.vif.is_connected() && self.take_from_linux();
+        if self.tap.error().is_some() {
+            self.flags.broken.store(true, Ordering::Release);
+        }
         if self.vif.rearm() || more { Next::Now } else { wait(self.vif.next_deadline()) }
     }
 }
