@@ -123,17 +123,18 @@ impl Features {
     /// The same of a packet, however it is cut.
     #[inline]
     pub fn takes_packet<V: View>(&self, packet: &Packet<V>) -> bool {
-        self.takes_bytes(packet.meta, packet.fragments(), packet.len())
+        let meta = packet.meta;
+        meta.checksum != Checksum::Blank && meta.gso.is_none()
+            || self.takes_bytes(meta, packet.fragments(), packet.len())
     }
 
-    #[inline]
+    #[inline(never)] // a packet of which there is nothing to say is the usual case
     fn takes_bytes<P: Pieces + ?Sized>(&self, meta: Meta, bytes: &P, len: usize) -> bool {
-        if meta.checksum != Checksum::Blank && meta.gso.is_none() {
-            return true;
-        }
-        Place::of_blank(bytes, len).is_ok_and(|(layout, place)| {
-            self.finds(&layout) && meta.gso.is_none_or(|gso| self.cuts(gso.kind, &layout, &place))
-        })
+        meta.checksum != Checksum::Blank && meta.gso.is_none()
+            || Place::of_blank(bytes, len).is_ok_and(|(layout, place)| {
+                self.finds(&layout)
+                    && meta.gso.is_none_or(|gso| self.cuts(gso.kind, &layout, &place))
+            })
     }
 
     /// Whether blank checksums of segments of this packet are filled in.
