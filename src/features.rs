@@ -116,30 +116,32 @@ impl Features {
     /// Whether a packet that begins with these bytes can go as it is, as far as offloads go.
     #[inline]
     pub fn takes(&self, meta: Meta, head: &[u8]) -> bool {
-        // How long the packet is does not matter here.
-        self.takes_bytes(meta, head, usize::MAX)
+        self.takes_bytes(meta, head, None)
     }
 
     /// The same of a packet, however it is cut.
     #[inline]
     pub fn takes_packet<V: View>(&self, packet: &Packet<V>) -> bool {
-        self.takes_bytes(packet.meta, packet.fragments(), packet.len())
+        let meta = packet.meta;
+        meta.checksum != Checksum::Blank && meta.gso.is_none()
+            || self.takes_bytes(meta, packet.fragments(), Some(packet.len()))
     }
 
-    #[inline]
-    fn takes_bytes<P: Pieces + ?Sized>(&self, meta: Meta, bytes: &P, len: usize) -> bool {
-        if meta.checksum != Checksum::Blank && meta.gso.is_none() {
-            return true;
-        }
-        Place::of_blank(bytes, len).is_ok_and(|(layout, place)| {
-            self.finds(&layout) && meta.gso.is_none_or(|gso| self.cuts(gso.kind, &layout, &place))
-        })
+    #[inline(never)] // a packet of which there is nothing to say is the usual case
+    fn takes_bytes<P: Pieces + ?Sized>(&self, meta: Meta, bytes: &P, len: Option<usize>) -> bool {
+        meta.checksum != Checksum::Blank && meta.gso.is_none()
+            || Place::of_blank(bytes, len.unwrap_or(usize::MAX)).is_ok_and(|(layout, place)| {
+                // Linux sums and cuts all there is, padding too.
+                self.finds(&layout)
+                    && len.is_none_or(|len| place.covered.end == len)
+                    && meta.gso.is_none_or(|gso| self.cuts(gso.kind, &layout, &place))
+            })
     }
 
     /// Whether blank checksums of segments of this packet are filled in.
     pub(crate) fn fills<V: View>(&self, packet: &Packet<V>) -> bool {
         let blank = Meta { checksum: Checksum::Blank, gso: None };
-        self.takes_bytes(blank, packet.fragments(), packet.len())
+        self.takes_bytes(blank, packet.fragments(), None)
     }
 
     /// Whether the peer finds a blank checksum, and fills it in.

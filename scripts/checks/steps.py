@@ -6,6 +6,7 @@ from typing import Callable
 
 import image
 import job
+import offload_tap
 import outside
 import source
 import tap
@@ -165,6 +166,10 @@ def on_a_tap(context):
     tap.check(context)
 
 
+def offloads(context):
+    offload_tap.check(context)
+
+
 def soak(context):
     tools.cargo(context)
     context.command("scripts/soak", "--minutes", "10")
@@ -207,6 +212,7 @@ STEPS = [
     Step("names", "the tests that both have read of are those that are compiled", names_in_sources),
     Step("main-job", "cargo run --release, honest and hostile", main_job),
     Step("tap", "ping, curl, iperf and tcpdump of this machine, on a TAP device", on_a_tap, 900),
+    Step("offloads", "cutting and checksums beside Linux's own, on a TAP device", offloads, 600),
     Step("seeds", "seeds of the deterministic host (XEN_SEEDS)", seeds, 1200),
     Step("loom", "every interleaving of the lock-free parts", loom),
     Step("miri", "ring, grant and buffers under Miri", miri, 2400, beside=True),

@@ -7,9 +7,7 @@
 //!   other           MAC addresses
 //! ```
 
-use core::mem::offset_of;
-
-use super::{ETHERNET_HEADER, Ipv4, Ipv6, Layout, Pieces};
+use super::{ETHERNET_HEADER, Layout, Pieces};
 use crate::buffer::{Packet, View};
 
 /// [`flow_hash`] of a packet, however its headers are cut into fragments.
@@ -38,13 +36,9 @@ fn hash<P: Pieces + ?Sized>(bytes: &P, len: usize) -> u32 {
 #[inline]
 fn of_ip<P: Pieces + ?Sized>(bytes: &P, layout: &Layout) -> Option<Hash> {
     let ip = layout.ip?;
-    let hash = if ip.v4 {
-        let addresses = layout.network + offset_of!(Ipv4, source);
-        Hash(0).add(&bytes.read::<[u8; 8]>(addresses)?)
-    } else {
-        let addresses = layout.network + offset_of!(Ipv6, source);
-        Hash(0).add(&bytes.read::<[u8; 32]>(addresses)?)
-    };
+    let len = if ip.v4 { 4 } else { 16 };
+    let ends = layout.addresses(bytes)?;
+    let hash = ends.iter().fold(Hash(0), |hash, end| hash.add(end.get(..len).unwrap_or(end)));
     match ip.ports(bytes).filter(|_| ip.part.is_none()) {
         Some(ports) => Some(hash.add(&ports).add(&[ip.protocol.0, 0, 0, 0])),
         None => Some(hash),
@@ -81,7 +75,7 @@ mod tests {
     use zerocopy::IntoBytes;
 
     use super::*;
-    use crate::header::{Protocol, U16};
+    use crate::header::{Ipv4, Ipv6, Protocol, U16};
 
     fn udp_v4(source: [u8; 4], ports: [u16; 2], fragment: u16) -> Vec<u8> {
         let mut ip = Ipv4::new(Protocol::UDP, source, [10, 0, 0, 1], 8).unwrap();

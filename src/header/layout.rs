@@ -19,6 +19,8 @@
 //! [`Part`] where the packet is a fragment, [`Ip::is_under_way`] where another address than that
 //! in the header is the packet's last.
 
+use core::mem::offset_of;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::checksum::Sum;
@@ -264,19 +266,26 @@ impl Layout {
         Ok(Layout { tags, kind, network, ip })
     }
 
+    /// Source and destination of IP, IPv4's padded with zeros; `None` if it is not IP.
+    #[inline]
+    pub fn addresses<P: Pieces + ?Sized>(&self, bytes: &P) -> Option<[[u8; 16]; 2]> {
+        if self.ip?.v4 {
+            let ends: [[u8; 4]; 2] = bytes.read(self.network + offset_of!(Ipv4, source))?;
+            Some(ends.map(|[a, b, c, d]| [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]))
+        } else {
+            bytes.read(self.network + offset_of!(Ipv6, source))
+        }
+    }
+
     /// The sum of the pseudo-header for `len` bytes from the transport header on; `None` if it is
     /// not IP, or [under way](Ip::is_under_way).
     #[inline]
     pub fn pseudo<P: Pieces + ?Sized>(&self, bytes: &P, len: usize) -> Option<Sum> {
         let ip = self.ip.filter(|ip| !ip.is_under_way())?;
-        let (protocol, len) = (ip.protocol.0, u16::try_from(len).ok()?);
-        Some(if ip.v4 {
-            let header: Ipv4 = bytes.read(self.network)?;
-            Sum::pseudo_v4(header.source, header.destination, protocol, len)
-        } else {
-            let header: Ipv6 = bytes.read(self.network)?;
-            Sum::pseudo_v6(header.source, header.destination, protocol, len.into())
-        })
+        // Over IPv4 it has the same words, but for zeros.
+        let [source, destination] = self.addresses(bytes)?;
+        let len = u16::try_from(len).ok()?;
+        Some(Sum::pseudo_v6(source, destination, ip.protocol.0, len.into()))
     }
 }
 

@@ -149,14 +149,21 @@ impl<P: BackendPlatform> ToClient<P> {
         stats: &mut Stats,
     ) -> Result<(), Refused> {
         let meta = packet.meta;
-        let is_whole =
-            meta.gso.is_none() || meta.checksum == Checksum::Blank && packet.len() <= MAX_PACKET;
-        let queued = if is_whole && self.takes.features.takes_packet(packet) {
+        let is_plain = meta.gso.is_none() && meta.checksum != Checksum::Blank;
+        let queued = if is_plain || self.takes_whole(packet) {
             self.push(packet)
         } else {
             self.push_in_software(core::mem::take(packet), pool, stats)
         };
         queued.inspect_err(|why| *stats.to_drops.counter(*why) += 1)
+    }
+
+    /// Whether the client takes a packet, large or blank, as it is.
+    #[inline(never)]
+    fn takes_whole(&self, packet: &RxPacket) -> bool {
+        let large = packet.meta.gso.is_some();
+        (!large || packet.meta.checksum == Checksum::Blank && packet.len() <= MAX_PACKET)
+            && self.takes.features.takes_packet(packet)
     }
 
     /// A packet that needs what the client does not take.

@@ -8,15 +8,13 @@
 //! Packets of one flow stay in order; others may overtake each other. So what can't be told counts
 //! as of any flow.
 
-use core::mem::offset_of;
-
-use crate::header::{EtherType, Ipv4, Ipv6, Layout, Pieces, Protocol};
+use crate::header::{EtherType, Layout, Pieces, Protocol};
 
 /// What a packet's headers say about its flow.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ends {
     /// It is TCP, with these addresses, padded, and ports.
-    Tcp { addresses: [u8; 32], ports: [u8; 4] },
+    Tcp { addresses: [[u8; 16]; 2], ports: [u8; 4] },
     /// It is none.
     Other,
     /// It may be anything: a fragment of an IP packet, say.
@@ -50,14 +48,8 @@ impl Ends {
         match ip.protocol {
             _ if ip.part.is_some() => None,
             Protocol::TCP => {
-                let mut addresses = [0; 32];
-                if ip.v4 {
-                    let both: [u8; 8] = packet.read(layout.network + offset_of!(Ipv4, source))?;
-                    *addresses.first_chunk_mut()? = both;
-                } else {
-                    addresses = packet.read(layout.network + offset_of!(Ipv6, source))?;
-                }
-                Some(Ends::Tcp { addresses, ports: ip.ports(packet)? })
+                let (addresses, ports) = (layout.addresses(packet)?, ip.ports(packet)?);
+                Some(Ends::Tcp { addresses, ports })
             }
             Protocol::UDP | Protocol::ICMP | Protocol::ICMPV6 => Some(Ends::Other),
             _ => None,

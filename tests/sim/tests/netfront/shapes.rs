@@ -210,6 +210,32 @@ fn large_packets_behind_tags_are_cut() {
     }
 }
 
+/// Linux would sum what follows a packet, and cut it as if it were data.
+#[test]
+fn padding_is_neither_summed_nor_cut() {
+    let padding = pattern(9, 30);
+    for features in [SG, Features::ALL] {
+        let mut bench = backend(features);
+        for flow in Flow::each_kind(1) {
+            let (right, blank) = (flow.packet(5, &[7; 9]), flow.blank(5, &[7; 9]));
+            let sent = sent(&mut bench, &[blank, padding.clone()].concat(), &[5], BLANK);
+            assert_eq!((sent.len(), sent[0].meta().checksum), (1, Checksum::Complete));
+            assert_eq!(sent[0].bytes, [right, padding.clone()].concat());
+        }
+        for v6 in [false, true] {
+            let (flow, data) = (Flow::tcp(v6, 1), pattern(1, 2800));
+            let padded = [flow.blank(5, &data), padding.clone()].concat();
+            let sent = sent(&mut bench, &padded, &[50], flow.meta(1400));
+            let sent: Vec<_> =
+                sent.into_iter().map(|one| (one.bytes.clone(), one.meta())).collect();
+            assert_eq!(sent.len(), 2);
+            assert!(join(flow, 5, 1400, &sent) == data);
+        }
+        assert_eq!(bench.front.stats().tx_drops.total(), 0);
+        bench.assert_sound();
+    }
+}
+
 /// Nothing there can be filled in, and nothing is to be: Linux would swallow it.
 #[test]
 fn what_has_no_checksum_is_never_called_blank() {

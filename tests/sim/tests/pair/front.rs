@@ -6,7 +6,7 @@ use std::time::Duration;
 use xen_grant::{Frame, FramePool, GrantTable};
 use xen_netfront::buffer::{RxPacket, TxPacket};
 use xen_netfront::netfront::{Config, Link, Netfront, Stats};
-use xen_netfront::netif::Netif;
+use xen_netfront::netif::{Netif, SendError};
 use xen_netfront::platform::Platform;
 use xen_sim::{Domain, Next};
 
@@ -130,7 +130,8 @@ impl Front {
                 break;
             };
             let before = *Netfront::stats(net);
-            if Netif::send(net, packet).is_err() {
+            // What is refused is gone, and counted.
+            if let Err(SendError::Full(_)) = Netif::send(net, packet) {
                 break;
             }
             let after = Netfront::stats(net);
