@@ -101,6 +101,9 @@ fn f6_revoke_against_a_peer_that_begins_to_use_the_page() {
     });
 }
 
+// In the models below, who looks is a thread of its own that starts last: loom tries all that it may
+// see of the others then, but does not find every moment at which it could have come earlier.
+
 /// What the peer wrote while it was in the page is there when the page is ours again.
 #[test]
 fn f6_a_revoke_sees_what_the_peer_wrote() {
@@ -113,28 +116,19 @@ fn f6_a_revoke_sees_what_the_peer_wrote() {
             table.claim().unwrap().grant::<ReadWrite>(pool.take().unwrap(), &to, 0..0);
         let entry = &domain.table[granted.number() as usize * 2];
         let bytes = Arc::new(AtomicU32::new(0));
-        let peer = thread::spawn({
+        // The peer is in the page.
+        entry.fetch_or(24, Ordering::AcqRel);
+        let owner = thread::spawn({
             let bytes = Arc::clone(&bytes);
             move || {
-                let now = entry.load(Ordering::Acquire);
-                let used = now | 24;
-                if now & 1 != 0
-                    && entry
-                        .compare_exchange(now, used, Ordering::AcqRel, Ordering::Relaxed)
-                        .is_ok()
-                {
-                    bytes.store(1, Ordering::Relaxed);
-                    entry.fetch_and(!24, Ordering::AcqRel);
+                if let Ok((_frame, _reference)) = granted.revoke() {
+                    assert_eq!(bytes.load(Ordering::Relaxed), 1, "it was in, and is out");
                 }
             }
         });
-        // No waiting in between: loom takes that for having seen what there is.
-        if let Err(met) = granted.revoke()
-            && let Ok((_frame, _reference)) = met.0.revoke()
-        {
-            assert_eq!(bytes.load(Ordering::Relaxed), 1, "it was in the page, and is out");
-        }
-        peer.join().unwrap();
+        bytes.store(1, Ordering::Relaxed);
+        entry.fetch_and(!24, Ordering::AcqRel);
+        owner.join().unwrap();
         table.sweep();
         assert_eq!(pool.free(), 1);
     });
@@ -177,18 +171,18 @@ fn f8_a_frame_is_alone_only_after_the_others_last_look() {
         let mine = pool.take().unwrap().share();
         let theirs = mine.clone();
         let looked = Arc::new(AtomicU32::new(0));
-        let other = thread::spawn({
+        let writer = thread::spawn({
             let looked = Arc::clone(&looked);
             move || {
-                looked.store(1, Ordering::Relaxed);
-                drop(theirs);
+                if let Ok(mut frame) = mine.try_unshare() {
+                    assert_eq!(looked.load(Ordering::Relaxed), 1, "somebody still looks");
+                    frame.bytes_mut()[0] = 1;
+                }
             }
         });
-        if let Ok(mut frame) = mine.try_unshare() {
-            assert_eq!(looked.load(Ordering::Relaxed), 1, "the other one still looks");
-            frame.bytes_mut()[0] = 1;
-        }
-        other.join().unwrap();
+        looked.store(1, Ordering::Relaxed);
+        drop(theirs);
+        writer.join().unwrap();
         assert_eq!(pool.free(), 1);
     });
 }
@@ -198,24 +192,29 @@ fn f8_a_frame_is_alone_only_after_the_others_last_look() {
 fn r8_a_page_comes_out_of_the_pool_after_everybodys_last_look() {
     loom::model(|| {
         let pool = FramePool::new(&domain(), 1).unwrap();
-        let share = pool.take().unwrap().share();
+        let first = pool.take().unwrap().share();
+        let second = first.clone();
         let looked = Arc::new([AtomicU32::new(0), AtomicU32::new(0)]);
-        let others = [0, 1].map(|who| {
-            let (share, looked) = (share.clone(), Arc::clone(&looked));
+        let other = thread::spawn({
+            let looked = Arc::clone(&looked);
             move || {
-                looked[who].store(1, Ordering::Relaxed);
-                drop(share);
+                looked[1].store(1, Ordering::Relaxed);
+                drop(second);
             }
         });
-        drop(share);
-        let others = others.map(thread::spawn);
-        if let Some(frame) = pool.take() {
-            assert!(looked.iter().all(|looked| looked.load(Ordering::Relaxed) == 1));
-            drop(frame);
-        }
-        for other in others {
-            other.join().unwrap();
-        }
+        let next = thread::spawn({
+            let (pool, looked) = (pool.clone(), Arc::clone(&looked));
+            move || {
+                if let Some(_frame) = pool.take() {
+                    let looked = looked.each_ref().map(|looked| looked.load(Ordering::Relaxed));
+                    assert_eq!(looked, [1, 1], "somebody still looks");
+                }
+            }
+        });
+        looked[0].store(1, Ordering::Relaxed);
+        drop(first);
+        other.join().unwrap();
+        next.join().unwrap();
         assert_eq!(pool.free(), 1);
     });
 }
