@@ -17,6 +17,8 @@ struct Domain {
     table: &'static Words,
     taken: &'static core::sync::atomic::AtomicBool,
     pages: &'static core::sync::atomic::AtomicU64,
+    /// Must be set when a page is freed.
+    done: Option<Arc<[AtomicU32; 2]>>,
 }
 
 /// The frame number of a domain's first page.
@@ -30,6 +32,9 @@ unsafe impl Memory for Domain {
     }
 
     unsafe fn free_page(&self, page: NonNull<Page>, _gfn: Gfn) {
+        for done in self.done.iter().flat_map(|done| done.iter()) {
+            assert_eq!(done.load(Ordering::Relaxed), 1, "somebody is not done with the pool");
+        }
         // SAFETY: leaked in `alloc_page`.
         drop(unsafe { Box::from_raw(page.as_ptr()) });
     }
@@ -53,6 +58,7 @@ fn domain() -> Domain {
         table: Box::leak(words),
         taken: Box::leak(Box::default()),
         pages: Box::leak(Box::default()),
+        done: None,
     }
 }
 
@@ -297,4 +303,37 @@ fn r8_owner_and_last_frame_go_at_the_same_time() {
         a.join().unwrap();
         b.join().unwrap();
     });
+}
+
+/// And it goes after all that either of them did before, whichever comes last.
+#[test]
+fn r8_a_pool_goes_when_everybody_is_done_with_it() {
+    for owner_last in [false, true] {
+        loom::model(move || {
+            let done = Arc::new([AtomicU32::new(0), AtomicU32::new(0)]);
+            let domain = Domain { done: Some(Arc::clone(&done)), ..domain() };
+            let pool = FramePool::new(&domain, 1).unwrap();
+            let frame = pool.take().unwrap();
+            let with_pool = {
+                let done = Arc::clone(&done);
+                move || {
+                    done[0].store(1, Ordering::Relaxed);
+                    drop(pool);
+                }
+            };
+            let with_frame = move || {
+                done[1].store(1, Ordering::Relaxed);
+                drop(frame);
+            };
+            if owner_last {
+                let last = thread::spawn(with_pool);
+                with_frame();
+                last.join().unwrap();
+            } else {
+                let last = thread::spawn(with_frame);
+                with_pool();
+                last.join().unwrap();
+            }
+        });
+    }
 }

@@ -20,6 +20,7 @@ SEEDS = 2000
 # Tests that count to more than Miri gets to in time: it is a thousand times slower.
 TOO_MUCH_FOR_MIRI = (
     "reserved_entries_are_respected",
+    "the_lowest_free_reference_is_claimed",
     "any_peer_any_moment",
     "nobody_sleeps_for_ever",
     "f1_every_impossible",
