@@ -290,6 +290,34 @@ fn r12_the_pool_hands_out_each_frame_once_several_at_a_time() {
     });
 }
 
+/// The same record first and as many free as before, but another list behind it: what a thread read
+/// of it before is of no use any more.
+#[test]
+fn r12_a_head_that_comes_back_is_another_one() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(2);
+    model.check(|| {
+        let (pool, out) = (FramePool::new(&domain(), 3).unwrap(), Out::new());
+        let held = out.mark(pool.take());
+        let other = thread::spawn({
+            let (pool, out) = (pool.clone(), out.clone());
+            move || {
+                let first = out.mark(pool.take());
+                let second = out.mark(pool.take());
+                out.give_back(held);
+                out.give_back(first);
+                out.give_back(second);
+            }
+        });
+        let first = out.mark(pool.take());
+        let second = out.mark(pool.take());
+        out.give_back(first);
+        out.give_back(second);
+        other.join().unwrap();
+        assert_eq!(pool.free(), 3);
+    });
+}
+
 /// The pool goes with its last frame, whoever drops it, and once.
 #[test]
 fn r8_owner_and_last_frame_go_at_the_same_time() {
