@@ -98,7 +98,7 @@ fn a_full_ring_takes_one_request_for_each_response() {
         ask(&mut front, 256);
         assert_eq!((front.push([0; 3]), front.free()), (Err(Full), 0));
         let _ = front.publish();
-        for n in 1..600 {
+        for n in 1..if cfg!(miri) { 20 } else { 600 } {
             page.set(RSP_PROD, start.wrapping_add(n));
             assert_eq!((front.refresh(), front.slot().is_err()), (Ok(1), true), "not popped yet");
             front.pop().unwrap();
@@ -114,7 +114,8 @@ fn a_full_ring_takes_one_request_for_each_response() {
 #[test]
 fn the_peer_is_told_when_its_threshold_is_passed() {
     for start in STARTS {
-        for event in (-300..300).map(|n| start.wrapping_add_signed(n)) {
+        let step = if cfg!(miri) { 50 } else { 1 };
+        for event in (-300..300).step_by(step).map(|n| start.wrapping_add_signed(n)) {
             let ahead = event.wrapping_sub(start.wrapping_add(3));
             let told = |count| match ahead {
                 1.. if ahead <= count => Notify::Needed,
@@ -207,7 +208,8 @@ fn the_page_comes_back() {
 #[test]
 fn f4_no_staged_id_is_answered() {
     for start in STARTS {
-        for published in [0, 1, 2, 5, 255, 256] {
+        for published in if cfg!(miri) { &[2, 255][..] } else { &[0, 1, 2, 5, 255, 256] } {
+            let published = *published;
             let mut ids = InFlight::<u32, u32, 256>::new(0..256);
             let started: Vec<u16> = (0..256)
                 .map(|n| ids.vacant().unwrap().start(start.wrapping_add(n), |_| (n, ())).unwrap().0)
