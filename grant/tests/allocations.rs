@@ -10,7 +10,7 @@ use std::cell::Cell;
 
 use common::Domain;
 use xen_grant::{
-    CopyIn, CopyOut, DomId, Foreign, FramePool, GrantTable, Grantee, Quarantine, ReadWrite,
+    CopyIn, CopyOut, DomId, Foreign, FramePool, GrantTable, Granted, Grantee, Quarantine, ReadWrite,
 };
 
 thread_local! {
@@ -79,9 +79,8 @@ fn f6_a_failed_revoke_finds_room() {
         .into_iter()
         .map(|reference| reference.grant::<ReadWrite>(pool.take().unwrap(), &to, 0..0).0)
         .collect();
-    for granted in &granted {
-        assert!(domain.begin(PEER, granted.number(), true));
-    }
+    let grefs: Vec<u32> = granted.iter().map(Granted::number).collect();
+    assert!(grefs.iter().all(|gref| domain.begin(PEER, *gref, true)));
     let count = allocations(|| {
         for granted in granted {
             quarantine.admit(granted.revoke().unwrap_err());
@@ -90,4 +89,6 @@ fn f6_a_failed_revoke_finds_room() {
         assert_eq!(table.sweep(), 0);
     });
     assert_eq!((count, table.usage().quarantined), (0, 40));
+    grefs.iter().for_each(|gref| domain.end(*gref));
+    assert_eq!((table.sweep(), pool.free()), (40, 40));
 }

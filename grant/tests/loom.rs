@@ -17,6 +17,8 @@ struct Domain {
     table: &'static Words,
     taken: &'static core::sync::atomic::AtomicBool,
     pages: &'static core::sync::atomic::AtomicU64,
+    /// Must be set when a page is freed.
+    done: Option<Arc<[AtomicU32; 2]>>,
 }
 
 /// The frame number of a domain's first page.
@@ -30,6 +32,9 @@ unsafe impl Memory for Domain {
     }
 
     unsafe fn free_page(&self, page: NonNull<Page>, _gfn: Gfn) {
+        for done in self.done.iter().flat_map(|done| done.iter()) {
+            assert_eq!(done.load(Ordering::Relaxed), 1, "somebody is not done with the pool");
+        }
         // SAFETY: leaked in `alloc_page`.
         drop(unsafe { Box::from_raw(page.as_ptr()) });
     }
@@ -53,6 +58,7 @@ fn domain() -> Domain {
         table: Box::leak(words),
         taken: Box::leak(Box::default()),
         pages: Box::leak(Box::default()),
+        done: None,
     }
 }
 
@@ -101,6 +107,9 @@ fn f6_revoke_against_a_peer_that_begins_to_use_the_page() {
     });
 }
 
+// In the models below, who looks is a thread of its own that starts last: loom tries all that it may
+// see of the others then, but does not find every moment at which it could have come earlier.
+
 /// What the peer wrote while it was in the page is there when the page is ours again.
 #[test]
 fn f6_a_revoke_sees_what_the_peer_wrote() {
@@ -113,28 +122,19 @@ fn f6_a_revoke_sees_what_the_peer_wrote() {
             table.claim().unwrap().grant::<ReadWrite>(pool.take().unwrap(), &to, 0..0);
         let entry = &domain.table[granted.number() as usize * 2];
         let bytes = Arc::new(AtomicU32::new(0));
-        let peer = thread::spawn({
+        // The peer is in the page.
+        entry.fetch_or(24, Ordering::AcqRel);
+        let owner = thread::spawn({
             let bytes = Arc::clone(&bytes);
             move || {
-                let now = entry.load(Ordering::Acquire);
-                let used = now | 24;
-                if now & 1 != 0
-                    && entry
-                        .compare_exchange(now, used, Ordering::AcqRel, Ordering::Relaxed)
-                        .is_ok()
-                {
-                    bytes.store(1, Ordering::Relaxed);
-                    entry.fetch_and(!24, Ordering::AcqRel);
+                if let Ok((_frame, _reference)) = granted.revoke() {
+                    assert_eq!(bytes.load(Ordering::Relaxed), 1, "it was in, and is out");
                 }
             }
         });
-        // No waiting in between: loom takes that for having seen what there is.
-        if let Err(met) = granted.revoke()
-            && let Ok((_frame, _reference)) = met.0.revoke()
-        {
-            assert_eq!(bytes.load(Ordering::Relaxed), 1, "it was in the page, and is out");
-        }
-        peer.join().unwrap();
+        bytes.store(1, Ordering::Relaxed);
+        entry.fetch_and(!24, Ordering::AcqRel);
+        owner.join().unwrap();
         table.sweep();
         assert_eq!(pool.free(), 1);
     });
@@ -177,18 +177,18 @@ fn f8_a_frame_is_alone_only_after_the_others_last_look() {
         let mine = pool.take().unwrap().share();
         let theirs = mine.clone();
         let looked = Arc::new(AtomicU32::new(0));
-        let other = thread::spawn({
+        let writer = thread::spawn({
             let looked = Arc::clone(&looked);
             move || {
-                looked.store(1, Ordering::Relaxed);
-                drop(theirs);
+                if let Ok(mut frame) = mine.try_unshare() {
+                    assert_eq!(looked.load(Ordering::Relaxed), 1, "somebody still looks");
+                    frame.bytes_mut()[0] = 1;
+                }
             }
         });
-        if let Ok(mut frame) = mine.try_unshare() {
-            assert_eq!(looked.load(Ordering::Relaxed), 1, "the other one still looks");
-            frame.bytes_mut()[0] = 1;
-        }
-        other.join().unwrap();
+        looked.store(1, Ordering::Relaxed);
+        drop(theirs);
+        writer.join().unwrap();
         assert_eq!(pool.free(), 1);
     });
 }
@@ -198,24 +198,29 @@ fn f8_a_frame_is_alone_only_after_the_others_last_look() {
 fn r8_a_page_comes_out_of_the_pool_after_everybodys_last_look() {
     loom::model(|| {
         let pool = FramePool::new(&domain(), 1).unwrap();
-        let share = pool.take().unwrap().share();
+        let first = pool.take().unwrap().share();
+        let second = first.clone();
         let looked = Arc::new([AtomicU32::new(0), AtomicU32::new(0)]);
-        let others = [0, 1].map(|who| {
-            let (share, looked) = (share.clone(), Arc::clone(&looked));
+        let other = thread::spawn({
+            let looked = Arc::clone(&looked);
             move || {
-                looked[who].store(1, Ordering::Relaxed);
-                drop(share);
+                looked[1].store(1, Ordering::Relaxed);
+                drop(second);
             }
         });
-        drop(share);
-        let others = others.map(thread::spawn);
-        if let Some(frame) = pool.take() {
-            assert!(looked.iter().all(|looked| looked.load(Ordering::Relaxed) == 1));
-            drop(frame);
-        }
-        for other in others {
-            other.join().unwrap();
-        }
+        let next = thread::spawn({
+            let (pool, looked) = (pool.clone(), Arc::clone(&looked));
+            move || {
+                if let Some(_frame) = pool.take() {
+                    let looked = looked.each_ref().map(|looked| looked.load(Ordering::Relaxed));
+                    assert_eq!(looked, [1, 1], "somebody still looks");
+                }
+            }
+        });
+        looked[0].store(1, Ordering::Relaxed);
+        drop(first);
+        other.join().unwrap();
+        next.join().unwrap();
         assert_eq!(pool.free(), 1);
     });
 }
@@ -285,6 +290,34 @@ fn r12_the_pool_hands_out_each_frame_once_several_at_a_time() {
     });
 }
 
+/// The same record first and as many free as before, but another list behind it: what a thread read
+/// of it before is of no use any more.
+#[test]
+fn r12_a_head_that_comes_back_is_another_one() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(2);
+    model.check(|| {
+        let (pool, out) = (FramePool::new(&domain(), 3).unwrap(), Out::new());
+        let held = out.mark(pool.take());
+        let other = thread::spawn({
+            let (pool, out) = (pool.clone(), out.clone());
+            move || {
+                let first = out.mark(pool.take());
+                let second = out.mark(pool.take());
+                out.give_back(held);
+                out.give_back(first);
+                out.give_back(second);
+            }
+        });
+        let first = out.mark(pool.take());
+        let second = out.mark(pool.take());
+        out.give_back(first);
+        out.give_back(second);
+        other.join().unwrap();
+        assert_eq!(pool.free(), 3);
+    });
+}
+
 /// The pool goes with its last frame, whoever drops it, and once.
 #[test]
 fn r8_owner_and_last_frame_go_at_the_same_time() {
@@ -298,4 +331,37 @@ fn r8_owner_and_last_frame_go_at_the_same_time() {
         a.join().unwrap();
         b.join().unwrap();
     });
+}
+
+/// And it goes after all that either of them did before, whichever comes last.
+#[test]
+fn r8_a_pool_goes_when_everybody_is_done_with_it() {
+    for owner_last in [false, true] {
+        loom::model(move || {
+            let done = Arc::new([AtomicU32::new(0), AtomicU32::new(0)]);
+            let domain = Domain { done: Some(Arc::clone(&done)), ..domain() };
+            let pool = FramePool::new(&domain, 1).unwrap();
+            let frame = pool.take().unwrap();
+            let with_pool = {
+                let done = Arc::clone(&done);
+                move || {
+                    done[0].store(1, Ordering::Relaxed);
+                    drop(pool);
+                }
+            };
+            let with_frame = move || {
+                done[1].store(1, Ordering::Relaxed);
+                drop(frame);
+            };
+            if owner_last {
+                let last = thread::spawn(with_pool);
+                with_frame();
+                last.join().unwrap();
+            } else {
+                let last = thread::spawn(with_frame);
+                with_pool();
+                last.join().unwrap();
+            }
+        });
+    }
 }

@@ -16,7 +16,8 @@ type Front = FrontRing<Net, Page>;
 type Back = BackRing<Net, Page>;
 
 /// Starts before, at and after the wrap.
-const STARTS: [u32; 4] = [0, 7, u32::MAX - 2, 0x8000_0000];
+const STARTS: &[u32] =
+    if cfg!(miri) { &[u32::MAX - 2] } else { &[0, 7, u32::MAX - 2, 0x8000_0000] };
 
 fn pair(start: u32) -> (Page, Front, Back) {
     let page = Page::zeroed();
@@ -33,7 +34,7 @@ fn ask(front: &mut Front, count: u32) {
 
 #[test]
 fn each_end_knows_how_far_it_is() {
-    for start in STARTS {
+    for &start in STARTS {
         let at = |n: u32| start.wrapping_add(n);
         let (page, mut front, mut back) = pair(start);
         assert_eq!((Front::SIZE, Back::SIZE), (256, 256));
@@ -93,12 +94,12 @@ fn responses_that_were_not_asked_for_stay() {
 
 #[test]
 fn a_full_ring_takes_one_request_for_each_response() {
-    for start in STARTS {
+    for &start in STARTS {
         let (page, mut front, _) = pair(start);
         ask(&mut front, 256);
         assert_eq!((front.push([0; 3]), front.free()), (Err(Full), 0));
         let _ = front.publish();
-        for n in 1..600 {
+        for n in 1..if cfg!(miri) { 20 } else { 600 } {
             page.set(RSP_PROD, start.wrapping_add(n));
             assert_eq!((front.refresh(), front.slot().is_err()), (Ok(1), true), "not popped yet");
             front.pop().unwrap();
@@ -113,8 +114,9 @@ fn a_full_ring_takes_one_request_for_each_response() {
 /// `old < event <= new`, whatever the peer has written there, and whether or not it wraps.
 #[test]
 fn the_peer_is_told_when_its_threshold_is_passed() {
-    for start in STARTS {
-        for event in (-300..300).map(|n| start.wrapping_add_signed(n)) {
+    for &start in STARTS {
+        let step = if cfg!(miri) { 50 } else { 1 };
+        for event in (-300..300).step_by(step).map(|n| start.wrapping_add_signed(n)) {
             let ahead = event.wrapping_sub(start.wrapping_add(3));
             let told = |count| match ahead {
                 1.. if ahead <= count => Notify::Needed,
@@ -143,7 +145,7 @@ fn the_peer_is_told_when_its_threshold_is_passed() {
 
 #[test]
 fn whoever_arms_is_told_what_is_there_already() {
-    for start in STARTS {
+    for &start in STARTS {
         let at = |n: u32| start.wrapping_add(n);
         let (page, mut front, mut back) = pair(start);
         ask(&mut front, 6);
@@ -206,8 +208,9 @@ fn the_page_comes_back() {
 /// be it the first that is staged or any other.
 #[test]
 fn f4_no_staged_id_is_answered() {
-    for start in STARTS {
-        for published in [0, 1, 2, 5, 255, 256] {
+    for &start in STARTS {
+        for published in if cfg!(miri) { &[2, 255][..] } else { &[0, 1, 2, 5, 255, 256] } {
+            let published = *published;
             let mut ids = InFlight::<u32, u32, 256>::new(0..256);
             let started: Vec<u16> = (0..256)
                 .map(|n| ids.vacant().unwrap().start(start.wrapping_add(n), |_| (n, ())).unwrap().0)

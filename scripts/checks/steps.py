@@ -21,6 +21,8 @@ SEEDS = 2000
 # Tests that count to more than Miri gets to in time: it is a thousand times slower.
 TOO_MUCH_FOR_MIRI = (
     "reserved_entries_are_respected",
+    "the_lowest_free_reference_is_claimed",
+    "the_peer_is_told_when_its_threshold_is_passed",
     "any_peer_any_moment",
     "nobody_sleeps_for_ever",
     "f1_every_impossible",
