@@ -242,19 +242,11 @@ impl<P: BackendPlatform> ToClient<P> {
             return Ok(notify);
         }
         let (mut progress, held) = (false, self.posted.len());
-        loop {
+        let full = loop {
             self.ring.refresh()?;
             let full = self.stage();
             if self.staged.is_empty() {
-                // A page is progress, too: it is not asked how fast they come.
-                progress |= self.posted.len() > held;
-                if progress {
-                    self.stuck = None;
-                }
-                if full && self.watch(platform.now(), stats) {
-                    continue;
-                }
-                break;
+                break full;
             }
             progress = true;
             self.submit(platform, stats);
@@ -263,11 +255,21 @@ impl<P: BackendPlatform> ToClient<P> {
                 notify = Notify::Needed;
             }
             if self.packets.is_empty() {
-                self.stuck = None;
-                break;
+                break false;
             }
+        };
+        // A page is progress, too: it is not asked how fast they come.
+        progress |= self.posted.len() > held;
+        if progress {
+            self.stuck = None;
         }
         self.progress |= progress;
+        if full
+            && self.watch(platform.now(), stats)
+            && self.flush(platform, stats)? == Notify::Needed
+        {
+            notify = Notify::Needed;
+        }
         Ok(notify)
     }
 
