@@ -136,12 +136,12 @@ impl RxQueue {
         slots.min(self.allowed.saturating_sub(self.kept))
     }
 
-    /// Pages of this queue's that the backend has not let go of.
-    pub(super) fn kept(&self) -> u32 {
-        self.kept
+    /// Pages of this queue's that the backend has not let go of, or slots that want a reference.
+    pub(super) fn lacks(&self) -> u32 {
+        self.kept.max(self.bare as u32)
     }
 
-    /// One of those is ours again, and so is a reference.
+    /// A page has come out of quarantine, and a reference.
     pub(super) fn restore(&mut self, reference: Reference) {
         self.kept = self.kept.saturating_sub(1);
         let is_bare = |slot: &&mut Slot| slot.reference.is_none() && slot.posted.is_none();
