@@ -32,7 +32,7 @@ use xen_netfront::buffer::{RxPacket, TxPacket};
 use xen_netfront::netfront::{Config, Link, RxDrops};
 use xen_netfront::netif::{Netif, SendError, TxOf};
 use xen_netfront::wire::{Extra, RxResponse, TxRequest, rx_flags};
-use xen_sim::{Host, Vif};
+use xen_sim::{FaultRule, Host, Vif};
 
 /// The device's own way to send a packet.
 fn send(net: &mut Front, packet: TxPacket) -> Result<(), SendError<TxPacket>> {
