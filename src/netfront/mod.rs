@@ -150,6 +150,8 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         config: Config,
     ) -> Result<Netfront<P, S>, OpenError> {
         let bus = FrontBus::open(store, vif).map_err(OpenError::Store)?;
+        // What other devices left in the table's quarantine may have come free.
+        table.sweep();
         let references = table.claim_many(config.references()).map_err(OpenError::Table)?;
         let budget = Budget::new(pool, &config).map_err(OpenError::Pool)?;
         Ok(Netfront {
