@@ -79,9 +79,31 @@ mod tests {
         assert!(patience.limit() > SECOND * 148);
         patience.begin(None);
         assert!(patience.limit() > SECOND * 148);
+        // That counts once: this one has not run out.
+        patience.begin(None);
+        assert_eq!(patience.limit(), SECOND * 10);
         for _ in 0..20 {
             patience.run_out();
         }
         assert_eq!(patience.limit(), MOST);
+    }
+
+    #[test]
+    fn it_grows_only_and_within_bounds() {
+        let mut patience = Patience::new();
+        patience.begin(None);
+        patience.answered(SECOND * 9);
+        patience.answered(SECOND);
+        assert_eq!(patience.limit(), SECOND * 18, "one that was slow once");
+        patience.answered(SECOND * 3600);
+        assert_eq!(patience.limit(), MOST);
+        // A rate that takes longer than that is the toolstack's word.
+        let slow = Rate { bytes: 1, every: SECOND };
+        let needed = SECOND * (10 + MAX_PACKET as u32);
+        patience.begin(Some(slow));
+        assert_eq!(patience.limit(), needed);
+        patience.answered(SECOND * 9);
+        patience.run_out();
+        assert_eq!(patience.limit(), needed);
     }
 }

@@ -283,7 +283,13 @@ mod tests {
         ] {
             assert_eq!(path(elsewhere), None, "{elsewhere:?}");
         }
-        assert_eq!(path(&format!("/local/domain/1/{}", "a".repeat(MAX_PATH))), None);
+        // As C programs leave it.
+        for written in ["/local/domain/1/device/vif/0\n", " /local/domain/1/device/vif/0\0"] {
+            assert_eq!(path(written).as_deref(), Some("/local/domain/1/device/vif/0"));
+        }
+        let long = |len: usize| format!("/local/domain/1/{}", "a".repeat(len - 16));
+        assert_eq!(path(&long(MAX_PATH)), Some(long(MAX_PATH)));
+        assert_eq!(path(&long(MAX_PATH + 1)), None);
         assert_eq!(parse_path(vec![0xff; 40], DomId(1)), None);
     }
 

@@ -152,7 +152,15 @@ mod tests {
         assert_eq!(rate, Rate { bytes: 51, every: Duration::from_millis(50) });
         assert_eq!(rate.time_for(102), Duration::from_millis(100));
         assert_eq!(rate.time_for(103), Duration::from_millis(150));
+        assert_eq!(
+            [0, 1, 51].map(|bytes| rate.time_for(bytes)),
+            [0, 50, 50].map(Duration::from_millis)
+        );
         assert_eq!(Rate::parse(b"4294967295, 1\0").unwrap().bytes, u32::MAX);
+        // The slowest that can be written, and what nobody has.
+        let slowest = Rate::parse(b"1,4294967295\n").unwrap();
+        assert_eq!(slowest.time_for(2), Duration::from_micros(2 * u64::from(u32::MAX)));
+        assert!(slowest.time_for(usize::MAX) >= slowest.time_for(u32::MAX as usize));
         for none in
             ["", ",", "1", "1,", ",1", "0,50000", "51,0", "51,50000,1", "x,1", "4294967296,1"]
         {

@@ -2,6 +2,7 @@
 //! one that breaks a rule at a time (requirements F1 to F10, F12, F13).
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod accounts;
 mod bounds;
 mod changes;
 mod lent;

@@ -186,7 +186,7 @@ fn a_connection_that_cannot_be_made_leaves_nothing() {
             let vif = vif.back_key("multi-queue-max-queues", "8");
             let vif = vif.back_key("feature-split-event-channels", "1");
             let config = Config { queues, split_event_channels: split, ..Config::default() };
-            let mut bench = Bench::on(Host::new(1), vif, config, 1024);
+            let mut bench = Bench::on(Host::new(1), vif, config, 400);
             let (claimed, unreserved) = (bench.table.usage().claimed, bench.pool.unreserved());
             let rule = port.map(|nth| FaultRule {
                 after: nth.into(),
@@ -196,7 +196,7 @@ fn a_connection_that_cannot_be_made_leaves_nothing() {
             bench.domain.change_faults(|faults| faults.alloc_unbound = rule);
             let held: Vec<_> = match pages {
                 None => Vec::new(),
-                Some(left) => bench.pool.take_many(1024 - left as usize).collect(),
+                Some(left) => bench.pool.take_many(400 - left as usize).collect(),
             };
             let free = bench.pool.free();
             bench.set_state(2);
@@ -220,6 +220,8 @@ fn a_connection_that_cannot_be_made_leaves_nothing() {
             let stats = *bench.front.stats();
             assert_eq!(stats.grants, stats.revokes, "{case:?}");
             assert_eq!(bench.front_state(), Some(1));
+            let again = bench.front.next_deadline().expect("it tries again");
+            assert!(again.since(bench.host.now()) <= Duration::from_millis(500), "{case:?}");
             drop(held);
             bench.domain.change_faults(|faults| faults.alloc_unbound = None);
             bench.connect();
