@@ -28,6 +28,8 @@ pub(super) struct Budget {
     promised: u32,
     /// How many pages sending may hold.
     sending: u32,
+    /// Drawn in the place of pages that the peer has kept since an earlier connection.
+    standing_in: u32,
 }
 
 /// The pages that a device with this configuration is promised.
@@ -40,7 +42,7 @@ impl Budget {
     pub(super) fn new(pool: &FramePool, config: &Config) -> Result<Budget, Overbooked> {
         let reservation = pool.reserve(least_pages(config))?;
         let promised = reservation.pages();
-        Ok(Budget { reservation, promised, sending: SENDING })
+        Ok(Budget { reservation, promised, sending: SENDING, standing_in: 0 })
     }
 
     #[inline]
@@ -80,6 +82,14 @@ impl Budget {
         self.sending = SENDING;
         self.give_back(self.reservation.pages() - self.promised);
         let kept = u32::try_from(quarantined).unwrap_or(u32::MAX);
-        kept - self.draw(kept)
+        self.standing_in = self.draw(kept);
+        kept - self.standing_in
+    }
+
+    /// A page that the peer had kept is ours again, and no queue has lacked it.
+    pub(super) fn regained(&mut self) {
+        let surplus = self.standing_in.min(1);
+        self.standing_in -= surplus;
+        self.give_back(surplus);
     }
 }

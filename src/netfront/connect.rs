@@ -190,7 +190,9 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             let Some(reference) = self.references.pop().or_else(|| self.table.claim().ok()) else {
                 break;
             };
-            connection.queues.restore(reference);
+            if !connection.queues.restore(reference) {
+                self.budget.regained();
+            }
         }
     }
 

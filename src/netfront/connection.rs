@@ -182,8 +182,9 @@ impl Queues {
         self.iter().any(Queue::is_crippled)
     }
 
-    /// Gives a page and a reference that have come out of quarantine to the queue that lacks most.
-    pub(super) fn restore(&mut self, reference: Reference) {
+    /// Gives a page and a reference that have come out of quarantine to the queue that lacks most;
+    /// false if none lacks a page.
+    pub(super) fn restore(&mut self, reference: Reference) -> bool {
         let mut reference = Some(reference);
         let lacks = |queue: &Queue| (RING_SIZE as u32 - queue.tx.capacity()).max(queue.rx.kept());
         let most = self.iter().map(lacks).max().unwrap_or(0);
@@ -198,6 +199,7 @@ impl Queues {
                 }
             }
         });
+        most > 0
     }
 
     /// The queue for a packet that begins with `head`: one flow, one queue.
