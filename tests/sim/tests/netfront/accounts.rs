@@ -290,8 +290,7 @@ fn f6_the_page_that_is_one_too_many_is_that_of_any_queue() {
             let flow = (0..).find(|port| {
                 let packet = Flow::udp(false, *port).packet(0, &[1; 60]);
                 assert!(bench.send_whole(&packet, Default::default()));
-                let mine = !bench.sent().is_empty();
-                mine
+                !bench.sent().is_empty()
             });
             come_back(&mut bench);
             bench.queue = queue;
