@@ -365,3 +365,30 @@ fn r8_a_pool_goes_when_everybody_is_done_with_it() {
         });
     }
 }
+
+/// Two who draw at the same time, and give back: no page is promised to both, and none is lost.
+#[test]
+fn r12_a_page_is_promised_once() {
+    loom::model(|| {
+        let pool = FramePool::new(&domain(), 3).unwrap();
+        let promised = Arc::new(AtomicU32::new(0));
+        let draws = |pool: &FramePool, promised: &AtomicU32| {
+            let mut mine = pool.reserve(0).unwrap();
+            let drawn = mine.draw(2);
+            assert!((1..=2).contains(&drawn), "{drawn} of what the other one leaves");
+            let all = promised.fetch_add(drawn, Ordering::Relaxed) + drawn;
+            assert!(all <= 3, "{all} pages promised of 3");
+            // A page less first, then the rest with the reservation.
+            promised.fetch_sub(drawn, Ordering::Relaxed);
+            mine.give_back(1);
+            assert_eq!(mine.pages(), drawn - 1);
+        };
+        let other = thread::spawn({
+            let (pool, promised) = (pool.clone(), Arc::clone(&promised));
+            move || draws(&pool, &promised)
+        });
+        draws(&pool, &promised);
+        other.join().unwrap();
+        assert_eq!(pool.unreserved(), 3);
+    });
+}

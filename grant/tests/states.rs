@@ -63,10 +63,11 @@ fn reserved_entries_are_respected() {
         numbers.push(reference.number());
         held.push(reference);
     }
-    assert_eq!(numbers, (8..4 * 512).collect::<Vec<u32>>(), "each once, and none of the first 8");
+    let ours: Vec<u32> = (8..4 * 512).filter(|number| *number != 511).collect();
+    assert_eq!(numbers, ours, "each once, none of the first 8, and not the one with the mark");
     assert_eq!((m.domain.entry(0, 0), m.domain.entry(1, 0)), (0x19, 0x19));
     assert_eq!(m.table.claim().unwrap_err().0, GrantStatus::NO_SPACE);
-    assert_eq!(m.table.usage().claimed, 4 * 512 - 8);
+    assert_eq!(m.table.usage().claimed, 4 * 512 - 9);
     held.remove(100);
     assert_eq!(m.table.claim().unwrap().number(), 108, "the one that came back");
 }

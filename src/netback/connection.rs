@@ -25,9 +25,6 @@ use crate::store::{Store, StoreError};
 use crate::wire::MAX_SLOTS;
 use crate::xenbus::{FrontendOffer, Reader};
 
-/// The smallest MTU of IPv4.
-const SMALLEST_MTU: u16 = 68;
-
 /// What the toolstack says of the client, in our own directory where no client writes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Identity {
@@ -44,8 +41,7 @@ impl Default for Identity {
 impl Identity {
     pub(super) fn read<S: Store>(&mut self, own: &Reader<'_, S>) -> Result<(), ConnectError> {
         self.mac = own.mac("mac")?;
-        let mtu = own.u32("mtu")?.and_then(|mtu| u16::try_from(mtu).ok());
-        self.mtu = mtu.filter(|mtu| *mtu >= SMALLEST_MTU).unwrap_or(1500);
+        self.mtu = own.mtu()?;
         Ok(())
     }
 }

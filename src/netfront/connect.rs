@@ -87,10 +87,9 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             // One queue keeps its nodes at the top, where frontends have always had them.
             let dir = if count > 1 { format!("queue-{number}/") } else { String::new() };
             let share = (self.references.len() / (count - number) as usize).min(most);
-            let mine = self.references.split_off(self.references.len() - share);
             let kept = missing.div_ceil(count - number);
             missing -= kept;
-            let queue = self.make_queue(now, &offer, (mine, kept), &dir, &mut nodes)?;
+            let queue = self.make_queue(now, &offer, (share, kept), &dir, &mut nodes)?;
             match &mut self.connection {
                 Some(connection) => connection.queues.others.push(queue),
                 None => {
@@ -126,29 +125,36 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         Err(Obstacle::NoReferences { wanted, free })
     }
 
-    /// Makes a queue that grants with `references`, `kept` pages of whose share are in quarantine, and
-    /// adds to `nodes` what is to be published.
+    /// Makes a queue that grants with `share` of the references, `kept` pages of whose share are in
+    /// quarantine, and adds to `nodes` what is to be published.
     fn make_queue(
         &mut self,
         now: Instant,
         offer: &BackendOffer,
-        (mut references, kept): (Vec<Reference>, u32),
+        (share, kept): (usize, u32),
         dir: &str,
         nodes: &mut Vec<Node>,
     ) -> Result<Queue, Obstacle> {
         let grantee = Grantee::new(offer.domain, offer.trusted).on_machine(self.table.machine());
-        // What is not used after all is dropped, which ends the grant.
-        let mut ring_page = || {
-            let page = self.budget.pool().take().ok_or(Obstacle::NoPages)?;
-            // There are enough for the rings.
-            let reference = references.pop().ok_or(Obstacle::NoPages)?;
-            Ok(GrantedPage::new(page, reference, &grantee))
+        let frame = || self.budget.pool().take().ok_or(Obstacle::NoPages);
+        let (tx_frame, rx_frame) = (frame()?, frame()?);
+        let free = self.references.len();
+        let mut references = self.references.split_off(free - share.min(free));
+        let (Some(tx_reference), Some(rx_reference)) = (references.pop(), references.pop()) else {
+            return Err(Obstacle::NoReferences { wanted: 2, free });
         };
-        let (tx_page, rx_page) = (ring_page()?, ring_page()?);
         let split = self.config.split_event_channels && offer.split_event_channels;
         // Nothing fails behind it: the ports are the queue's.
-        let (tx_port, rx_port) = open_ports(&self.platform, grantee.domain(), split)
-            .map_err(Obstacle::NoEventChannel)?;
+        let (tx_port, rx_port) = match open_ports(&self.platform, grantee.domain(), split) {
+            Ok(ports) => ports,
+            Err(error) => {
+                // The device keeps what it has claimed.
+                self.references.extend(references.into_iter().chain([tx_reference, rx_reference]));
+                return Err(Obstacle::NoEventChannel(error));
+            }
+        };
+        let tx_page = GrantedPage::new(tx_frame, tx_reference, &grantee);
+        let rx_page = GrantedPage::new(rx_frame, rx_reference, &grantee);
         self.stats.grants += 2;
         let mut publish = |name: &str, value: u32| {
             nodes.push((format!("{dir}{name}"), format!("{value}")));

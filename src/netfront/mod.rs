@@ -157,6 +157,8 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         config: Config,
     ) -> Result<Netfront<P, S>, OpenError> {
         let bus = FrontBus::open(store, vif).map_err(OpenError::Store)?;
+        // What other devices left in the table's quarantine may have come free.
+        table.sweep();
         let needed = config.references();
         let references =
             table.claim_many(needed).map_err(|error| OpenError::Table { needed, error })?;

@@ -48,3 +48,33 @@ impl core::fmt::Display for Obstacle {
 }
 
 impl core::error::Error for Obstacle {}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString;
+
+    use super::*;
+
+    #[test]
+    fn each_says_what_is_wanting() {
+        let cases = [
+            (Obstacle::NoMac, "its mac node is missing or no station's address"),
+            (
+                Obstacle::Quarantine { pages: 129 },
+                "the backend still uses 129 pages of earlier connections",
+            ),
+            (Obstacle::NoPages, "the frame pool has too few pages left"),
+            (
+                Obstacle::NoReferences { wanted: 514, free: 77 },
+                "514 grant references are needed and 77 free",
+            ),
+        ];
+        for (obstacle, words) in cases {
+            assert_eq!(obstacle.to_string(), words);
+        }
+        let error = EventError(28);
+        assert_eq!(Obstacle::NoEventChannel(error).to_string(), error.to_string());
+        assert_eq!(Obstacle::Store(StoreError::Quota).to_string(), StoreError::Quota.to_string());
+        assert!(!error.to_string().is_empty() && !StoreError::Quota.to_string().is_empty());
+    }
+}

@@ -80,6 +80,9 @@ mod tests {
         assert!(patience.limit() > SECOND * 148);
         patience.begin(None);
         assert!(patience.limit() > SECOND * 148);
+        // That counts once: this one has not run out.
+        patience.begin(None);
+        assert_eq!(patience.limit(), SECOND * 10);
         for _ in 0..20 {
             patience.run_out();
         }
@@ -87,5 +90,24 @@ mod tests {
         let years = Rate { bytes: 1, every: Duration::from_secs(4000) };
         patience.begin(Some(years));
         assert_eq!(patience.limit(), LEAST + MOST);
+    }
+
+    #[test]
+    fn it_grows_only_and_within_bounds() {
+        let mut patience = Patience::new();
+        patience.begin(None);
+        patience.answered(SECOND * 9);
+        patience.answered(SECOND);
+        assert_eq!(patience.limit(), SECOND * 18, "one that was slow once");
+        patience.answered(SECOND * 3600);
+        assert_eq!(patience.limit(), MOST);
+        // A rate that takes longer than that is the toolstack's word.
+        let slow = Rate { bytes: 1, every: SECOND };
+        let needed = SECOND * (10 + MAX_PACKET as u32);
+        patience.begin(Some(slow));
+        assert_eq!(patience.limit(), needed);
+        patience.answered(SECOND * 9);
+        patience.run_out();
+        assert_eq!(patience.limit(), needed);
     }
 }

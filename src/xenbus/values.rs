@@ -6,10 +6,13 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::ops::RangeInclusive;
 
 use xen_grant::DomId;
 
+use crate::header::ETHERNET_HEADER;
 use crate::store::{Store, StoreError, Transaction};
+use crate::wire::MAX_PACKET;
 
 /// The first domain number that is not a domain's (`DOMID_FIRST_RESERVED`, xen/xen.h).
 const FIRST_RESERVED: u16 = 0x7ff0;
@@ -17,6 +20,13 @@ const FIRST_RESERVED: u16 = 0x7ff0;
 /// The longest path of a peer's directory that we follow, so that a path below it is still one
 /// that xenstore takes.
 const MAX_PATH: usize = 512;
+
+/// A vif's MTU where nobody says another.
+const USUAL_MTU: u16 = 1500;
+
+/// From the smallest MTU of IPv4 to what fits a packet of `XEN_NETIF_MAX_TX_SIZE`, which counts the
+/// Ethernet header.
+const MTUS: RangeInclusive<u16> = 68..=(MAX_PACKET - ETHERNET_HEADER) as u16;
 
 /// How often a transaction that met another one is run again before we come back later.
 const TRIES: usize = 8;
@@ -115,6 +125,12 @@ impl<S: Store> Reader<'_, S> {
     /// A station's address.
     pub fn mac(&self, key: &str) -> Result<Option<[u8; 6]>, StoreError> {
         Ok(self.bytes(key)?.as_deref().and_then(parse_mac))
+    }
+
+    /// A vif's MTU, in octets above Ethernet.
+    pub fn mtu(&self) -> Result<u16, StoreError> {
+        let mtu = self.u32("mtu")?.and_then(|mtu| u16::try_from(mtu).ok());
+        Ok(mtu.filter(|mtu| MTUS.contains(mtu)).unwrap_or(USUAL_MTU))
     }
 
     /// The path of a directory of `owner`.
@@ -267,7 +283,13 @@ mod tests {
         ] {
             assert_eq!(path(elsewhere), None, "{elsewhere:?}");
         }
-        assert_eq!(path(&format!("/local/domain/1/{}", "a".repeat(MAX_PATH))), None);
+        // As C programs leave it.
+        for written in ["/local/domain/1/device/vif/0\n", " /local/domain/1/device/vif/0\0"] {
+            assert_eq!(path(written).as_deref(), Some("/local/domain/1/device/vif/0"));
+        }
+        let long = |len: usize| format!("/local/domain/1/{}", "a".repeat(len - 16));
+        assert_eq!(path(&long(MAX_PATH)), Some(long(MAX_PATH)));
+        assert_eq!(path(&long(MAX_PATH + 1)), None);
         assert_eq!(parse_path(vec![0xff; 40], DomId(1)), None);
     }
 

@@ -105,6 +105,15 @@ impl Domain {
         self.word(gref, 0).fetch_and(!(READING | WRITING), Ordering::SeqCst);
     }
 
+    /// The domain is on another machine, which gave it a new table: empty, but for the toolstack's entries.
+    pub fn change_machine(&self) {
+        for frame in self.0.frames.lock().unwrap().iter() {
+            // SAFETY: grant frames live as long as the domain.
+            let frame = unsafe { &*(*frame as *const Words) };
+            frame[16..].iter().for_each(|word| word.store(0, Ordering::SeqCst));
+        }
+    }
+
     fn page(&self, gfn: u64) -> Option<*mut u8> {
         self.0.pages.lock().unwrap().get(&gfn).map(|page| *page as *mut u8)
     }

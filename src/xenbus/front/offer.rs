@@ -37,9 +37,6 @@ impl Rate {
     }
 }
 
-/// The Ethernet header, which the MTU leaves out.
-const ETHERNET_HEADER: u32 = 14;
-
 /// What a backend offers (xen/io/netif.h), with the protocol's default for whatever is missing or
 /// makes no sense. Settled when the bus says [`Connect`](super::FrontStep::Connect);
 /// only `carrier` changes after that.
@@ -106,7 +103,7 @@ impl BackendOffer {
         Ok(BackendOffer {
             domain,
             mac: own.mac("mac")?,
-            mtu: own.u32("mtu")?.and_then(valid_mtu).unwrap_or(1500),
+            mtu: own.mtu()?,
             trusted: own.flag("trusted", true)?,
             carrier: peer.flag("carrier", true)?,
             rx_copy: peer.flag("feature-rx-copy", false)?,
@@ -123,12 +120,6 @@ impl BackendOffer {
                 .clamp(1, crate::xenbus::MAX_QUEUES),
         })
     }
-}
-
-/// From the smallest MTU of IPv4 to what fits a packet of `XEN_NETIF_MAX_TX_SIZE`.
-fn valid_mtu(mtu: u32) -> Option<u16> {
-    let largest = u32::from(u16::MAX) - ETHERNET_HEADER;
-    u16::try_from(mtu).ok().filter(|_| (68..=largest).contains(&mtu))
 }
 
 /// The nodes of an earlier connection: what a frontend writes about rings, events and wishes.
@@ -161,7 +152,15 @@ mod tests {
         assert_eq!(rate, Rate { bytes: 51, every: Duration::from_millis(50) });
         assert_eq!(rate.time_for(102), Duration::from_millis(100));
         assert_eq!(rate.time_for(103), Duration::from_millis(150));
+        assert_eq!(
+            [0, 1, 51].map(|bytes| rate.time_for(bytes)),
+            [0, 50, 50].map(Duration::from_millis)
+        );
         assert_eq!(Rate::parse(b"4294967295, 1\0").unwrap().bytes, u32::MAX);
+        // The slowest that can be written, and what nobody has.
+        let slowest = Rate::parse(b"1,4294967295\n").unwrap();
+        assert_eq!(slowest.time_for(2), Duration::from_micros(2 * u64::from(u32::MAX)));
+        assert!(slowest.time_for(usize::MAX) >= slowest.time_for(u32::MAX as usize));
         for none in
             ["", ",", "1", "1,", ",1", "0,50000", "51,0", "51,50000,1", "x,1", "4294967296,1"]
         {

@@ -6,7 +6,7 @@ use core::time::Duration;
 use super::frontend::{KEYS, Lab, Nodes};
 use super::world::{BACK_DIR, FRONT_DIR};
 use crate::platform::Instant;
-use crate::xenbus::{BackStep, BusState, Removal};
+use crate::xenbus::{BackStep, BusState, EventChannels, Removal};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -330,4 +330,80 @@ fn a_connection_survives_a_store_that_fails() {
     let before = lab.xen.operations();
     lab.poll();
     assert_eq!(lab.xen.operations(), before);
+}
+
+/// Whatever the frontend changes while we read, we take what it had published at one moment.
+#[test]
+fn p3_an_offer_is_of_one_moment() {
+    let anew: Nodes<'_> = &[
+        ("tx-ring-ref", "18"),
+        ("rx-ring-ref", "19"),
+        ("event-channel", "13"),
+        ("feature-sg", "0"),
+        ("request-multicast-control", "1"),
+    ];
+    let mut seen = [0; 2];
+    for operations in 0..60 {
+        let mut lab = Lab::new();
+        lab.poll();
+        lab.publish(&KEYS);
+        lab.xen.set_after(operations, FRONT_DIR, anew);
+        let connects = (0..20).any(|_| lab.bus.poll(lab.now) == BackStep::Connect);
+        assert!(connects, "{operations}");
+        let offer = lab.bus.frontend_offer().unwrap();
+        let queue = offer.queues[0];
+        let is_new = offer.multicast_control;
+        let (rings, port) = if is_new { ((18, 19), 13) } else { ((8, 9), 3) };
+        assert_eq!((queue.tx_ring, queue.rx_ring), rings, "{operations}");
+        let port = crate::platform::Port::new(port).unwrap();
+        assert_eq!(queue.events, EventChannels::Single(port), "{operations}");
+        assert_eq!(offer.features.scatter_gather, !is_new, "{operations}");
+        seen[usize::from(is_new)] += 1;
+    }
+    assert!(seen[0] > 10 && seen[1] > 10, "{seen:?}");
+}
+
+/// A frontend that was at fault waits longer each time, and no longer than it is told; a connection that
+/// lasted ends that. Polled when it asks to be, and else only when something happens.
+#[test]
+fn b11_an_offer_that_is_put_off_has_a_deadline() {
+    let mut lab = Lab::connected();
+    let expected = [
+        (0, 0),
+        (0, 10),
+        (0, 20),
+        (999, 40),
+        (0, 80),
+        // A good connection.
+        (1000, 0),
+        (0, 10),
+        (60_000, 0),
+        (0, 10),
+        (0, 20),
+        (0, 40),
+        (0, 80),
+        (0, 160),
+        (0, 320),
+        (0, 500),
+        (0, 500),
+        (1000, 0),
+    ];
+    for (lasted, wait) in expected {
+        lab.now = lab.now + lasted * MS;
+        lab.bus.failed(lab.now, "for a test");
+        lab.poll();
+        for state in ["6", "1"] {
+            lab.frontend_says(state);
+            lab.poll();
+        }
+        let closed = lab.now;
+        while lab.state() != "2" {
+            lab.now = lab.bus.next_deadline().expect("it will be offered something");
+            lab.poll();
+        }
+        assert_eq!(lab.now.since(closed), wait * MS, "after {lasted} ms");
+        lab.publish(&KEYS);
+        lab.poll();
+        assert!(lab.bus.is_connected());
+    }
 }

@@ -25,6 +25,9 @@ pub struct FakeStore {
 
 type Tree = BTreeMap<String, Vec<u8>>;
 
+/// A node, and its new value; `None`: it is removed.
+type Change = (String, Option<String>);
+
 #[derive(Default)]
 struct Inner {
     tree: Rc<Tree>,
@@ -40,8 +43,8 @@ struct Inner {
     fail_one_in: Option<(u64, Random)>,
     forbidden: BTreeSet<String>,
     deny_removal: bool,
-    /// What disappears, and after how many more operations.
-    vanishing: Option<(u64, String)>,
+    /// What somebody else changes, and after how many more operations.
+    later: Option<(u64, Vec<Change>)>,
 }
 
 impl FakeXen {
@@ -118,7 +121,14 @@ impl FakeXen {
 
     /// The toolstack removes `path` before the operation after the next `operations`.
     pub fn remove_after(&self, operations: u64, path: &str) {
-        self.0.borrow_mut().vanishing = Some((operations, path.to_string()));
+        self.0.borrow_mut().later = Some((operations, [(path.to_string(), None)].to_vec()));
+    }
+
+    /// These nodes change, all at once, before the operation after the next `operations`.
+    pub fn set_after(&self, operations: u64, dir: &str, nodes: &[(&str, &str)]) {
+        let change =
+            |(key, value): &(&str, &str)| (format!("{dir}/{key}"), Some(value.to_string()));
+        self.0.borrow_mut().later = Some((operations, nodes.iter().map(change).collect()));
     }
 
     /// Nobody may read what is below `path` any more, or may again.
@@ -135,12 +145,10 @@ impl FakeXen {
 impl Inner {
     fn operation(&mut self) -> Result<(), StoreError> {
         self.operations += 1;
-        if let Some((left, path)) = self.vanishing.take() {
-            if left > 0 {
-                self.vanishing = Some((left - 1, path));
-            } else if cut(Rc::make_mut(&mut self.tree), &path) {
-                self.changed(&path);
-            }
+        match self.later.take() {
+            None => {}
+            Some((0, changes)) => self.change(changes),
+            Some((left, changes)) => self.later = Some((left - 1, changes)),
         }
         if self.fail_operations > 0 {
             self.fail_operations -= 1;
@@ -149,6 +157,22 @@ impl Inner {
         let unlucky =
             self.fail_one_in.as_mut().is_some_and(|(many, random)| random.below(*many) == 0);
         if unlucky { Err(StoreError::Other(5)) } else { Ok(()) }
+    }
+
+    fn change(&mut self, changes: Vec<Change>) {
+        for (path, value) in changes {
+            let tree = Rc::make_mut(&mut self.tree);
+            let changed = match value {
+                Some(value) => {
+                    put(tree, &path, value.as_bytes());
+                    true
+                }
+                None => cut(tree, &path),
+            };
+            if changed {
+                self.changed(&path);
+            }
+        }
     }
 
     /// Fires what watches `path`, something above it or, as it may have been removed with

@@ -391,3 +391,50 @@ fn a_frontend_dropped_and_opened_again_starts_clean() {
     }
     assert_eq!(lab.world.xen.watches(), 3);
 }
+
+/// Polled when it asks to be and never besides, the device is told to try again as soon as it may.
+#[test]
+fn f11_a_try_that_is_put_off_has_a_deadline() {
+    // Rings that can't be made.
+    let mut lab = Lab::new();
+    let (mut waits, mut last) = (Vec::new(), lab.world.now);
+    while waits.len() < 10 {
+        if lab.world.front.bus.poll(lab.world.now) == FrontStep::Connect {
+            waits.push(lab.world.now.since(last));
+            last = lab.world.now;
+            lab.world.front.bus.fail(last);
+        }
+        lab.world.now = lab.world.front.bus.next_deadline().unwrap();
+    }
+    assert_eq!(waits, [0, 0, 10, 20, 40, 80, 160, 320, 500, 500].map(|wait| wait * MS));
+
+    // Connections that the device finds fault with, until one has lasted.
+    let mut lab = Lab::connected();
+    let expected = [
+        (0, 0),
+        (0, 10),
+        (999, 20),
+        (0, 40),
+        (1000, 0),
+        (0, 10),
+        (0, 20),
+        (0, 40),
+        (0, 80),
+        (0, 160),
+        (0, 320),
+        (0, 500),
+        (60_000, 0),
+    ];
+    for (lasted, wait) in expected {
+        lab.wait(lasted * MS);
+        lab.world.front.bus.fail(lab.world.now);
+        assert_eq!(lab.connect(), wait * MS, "after {lasted} ms");
+    }
+
+    // Nobody waits who is not to connect.
+    lab.world.front.bus.fail(lab.world.now);
+    lab.world.front.bus.close(lab.world.now);
+    let _ = lab.states(40, true);
+    assert!(lab.world.front.bus.is_closed());
+    assert_eq!(lab.world.front.bus.next_deadline(), None);
+}

@@ -63,3 +63,31 @@ fn a_client_reconnects_with_nothing_left_of_before() {
     assert_eq!((stats.connects, stats.faults, stats.maps), (21, 0, 42));
     assert_eq!(stats.to_drops.disconnected, 20);
 }
+
+/// The toolstack's MTU, if it is one: the frontend takes the same for it.
+#[test]
+fn an_mtu_that_makes_no_sense_is_none() {
+    let cases = [
+        ("67", 1500),
+        ("68", 68),
+        ("69", 69),
+        ("0", 1500),
+        ("9000", 9000),
+        ("65521", 65521),
+        ("65522", 1500),
+        ("65535", 1500),
+        ("65536", 1500),
+        ("65604", 1500),
+        ("-1", 1500),
+        ("", 1500),
+        (" 1400\n", 1400),
+    ];
+    for (said, read) in cases {
+        let mut bench = Bench::new(Config::default(), 64);
+        assert_eq!(bench.netback.mtu(), 1500, "nobody has said anything");
+        bench.toolstack.store().set(&format!("{}/mtu", bench.vif.back_dir()), said);
+        let mut client = Client::new(&bench.host, &bench.vif, 0);
+        client.connect(&mut bench.netback, &Features::default());
+        assert_eq!(bench.netback.mtu(), read, "{said:?}");
+    }
+}

@@ -138,3 +138,52 @@ fn ring_pages_and_channels_that_do_not_exist_are_refused_and_nothing_stays_mappe
         client.connect(&mut bench.netback, &Features::default());
     }
 }
+
+/// The most operations that a hypercall has, exactly and not one more, whatever the packets are.
+#[test]
+fn b6_a_hypercall_has_no_more_than_256_operations() {
+    // The largest packet takes 34.
+    for (small, large, calls) in [(0, 14, 2), (18, 7, 1), (19, 7, 2), (52, 6, 1), (53, 6, 2)] {
+        let (mut bench, mut client) = Bench::with_client(Config::default(), 300);
+        let mut sent = Vec::new();
+        for nth in 0..small + large {
+            let with_all = [(0, 0, 3640); 18];
+            let fragments = if nth < small { &with_all[..1] } else { &with_all };
+            sent.push(client.chain(fragments, 0, &[]));
+        }
+        client.show();
+        let before = bench.back.counts();
+        assert!(bench.poll() == sent);
+        let counts = bench.back.counts() - before;
+        assert_eq!((counts.copies, counts.copy_calls), (small + large * 34, calls), "{small}");
+    }
+}
+
+/// To the client too, where the largest packet takes 33.
+#[test]
+fn b6_a_hypercall_to_the_client_has_no_more_than_256_operations() {
+    for (small, large, calls) in [(0, 14, 2), (25, 7, 1), (26, 7, 2), (58, 6, 1), (59, 6, 2)] {
+        let (mut bench, mut client) = Bench::with_client(Config::default(), 300);
+        client.post(256);
+        let mut sent = Vec::new();
+        for nth in 0..small + large {
+            let packet = if nth < small {
+                sent.push(pattern(nth, 60));
+                bench.plain(&sent[nth as usize])
+            } else {
+                // 18 fragments over 16 pages, no end of the one at an end of the other.
+                sent.push(pattern(nth, 18 * 3640));
+                let cuts: Vec<usize> = (1..18).map(|cut| cut * 3640).collect();
+                bench.packet(&sent[nth as usize], &cuts)
+            };
+            bench.netback.deliver(packet).unwrap();
+        }
+        let before = bench.back.counts();
+        bench.netback.flush();
+        let counts = bench.back.counts() - before;
+        assert_eq!((counts.copies, counts.copy_calls), (small + large * 33, calls), "{small}");
+        let got = client.receive();
+        assert!(got.iter().zip(&sent).all(|(got, sent)| got.as_ref().unwrap().bytes == *sent));
+        assert_eq!(got.len(), sent.len());
+    }
+}

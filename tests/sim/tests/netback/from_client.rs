@@ -202,3 +202,25 @@ fn blank_checksums_and_gso_come_with_the_packet() {
     // An extra's slot is answered too, by a NULL response.
     assert_eq!(client.statuses(), [0, 1, 0, 0]);
 }
+
+/// Headers are in one piece whatever headroom is asked for: half a page of it is the most.
+#[test]
+fn headroom_leaves_room_for_headers() {
+    for headroom in [0, 1, 128, 2047, 2048, 2049, 4095, 4096, 4097, 70_000, usize::MAX] {
+        let (mut bench, mut client) =
+            Bench::with_client(Config { headroom, ..Config::default() }, 128);
+        let sent = [vec![(0, 0, 3640); 18], vec![(1, 5, 14)], vec![(2, 0, 4096), (3, 1, 2000)]];
+        let sent = sent.map(|fragments| client.send(&fragments));
+        let got = bench.poll_packets();
+        for (packet, sent) in got.iter().zip(&sent) {
+            assert!(bytes(packet) == *sent, "{headroom}");
+            let first = &packet.fragments()[0];
+            assert_eq!(first.headroom(), headroom.min(2048));
+            assert!(first.len() >= sent.len().min(2048));
+        }
+        assert_eq!(got.len(), 3);
+        assert_eq!(client.statuses(), [0; 21]);
+        drop(got);
+        assert_eq!((bench.pool.free(), bench.host.violations()), (128, vec![]));
+    }
+}

@@ -206,6 +206,98 @@ fn b7_a_client_that_posts_slowly_is_not_stalled() {
     assert_eq!(bench.netback.stats().stalls, 0);
 }
 
+/// What a stall leaves is what there are pages for, whole and in its order.
+#[test]
+fn b7_after_a_stall_what_fits_goes_out_in_its_order() {
+    let (mut bench, mut client) = Bench::with_client(Config::default(), 64);
+    client.post(3);
+    // The first and the third need a page more than there are; the others have several fragments.
+    let lengths = [3 * 4096 + 1, 900, 4 * 4096, 4097, 3 * 4096, 60];
+    let sent: Vec<Vec<u8>> = (0..).zip(lengths).map(|(n, len)| pattern(n, len)).collect();
+    for bytes in &sent {
+        let packet = match bytes.len() {
+            len @ (900 | 4097) => bench.packet(bytes, &[14, len / 2, len - 1]),
+            _ => bench.plain(bytes),
+        };
+        bench.netback.deliver(packet).unwrap();
+    }
+    bench.netback.flush();
+    bench.host.advance(Duration::from_secs(10));
+    bench.netback.flush();
+    let received = |client: &mut Client| -> Vec<Vec<u8>> {
+        client.receive().into_iter().map(|packet| packet.unwrap().bytes).collect()
+    };
+    assert!(received(&mut client) == [sent[1].clone(), sent[3].clone()]);
+    assert_eq!((bench.netback.queued(), bench.netback.stats().to_drops.stalled), (2, 2));
+    client.post(4);
+    bench.netback.flush();
+    assert!(received(&mut client) == [sent[4].clone(), sent[5].clone()]);
+    assert_eq!((bench.netback.queued(), bench.pool.free()), (0, 64));
+    assert_eq!(bench.netback.next_deadline(), None);
+}
+
+/// A stalled client has pages: it gets what fits all of them, and tells of the next one.
+#[test]
+fn b7_a_stalled_client_gets_what_fits_its_pages_and_tells_of_more() {
+    for fits in [60, 3 * 4096] {
+        let (mut bench, mut client) = Bench::with_client(Config::default(), 64);
+        client.post(3);
+        bench.netback.deliver(bench.plain(&pattern(1, 3 * 4096 + 1))).unwrap();
+        bench.netback.flush();
+        bench.host.advance(Duration::from_secs(10));
+        bench.netback.flush();
+        assert_eq!((bench.netback.queued(), bench.netback.stats().stalls), (0, 1));
+        let larger = bench.plain(&pattern(1, 3 * 4096 + 1));
+        assert_eq!(bench.netback.deliver(larger), Err(Refused::Stalled));
+        // It sleeps until there is another page, and no longer.
+        assert!(!bench.netback.rearm());
+        assert_eq!(bench.netback.next_deadline(), None);
+        if fits == 60 {
+            client.post_as(3, client.targets[3].1);
+            assert!(client.show_posted(), "nobody hears of the page");
+            bench.netback.flush();
+            bench.netback.deliver(bench.plain(&pattern(1, 3 * 4096 + 1))).unwrap();
+        } else {
+            bench.netback.deliver(bench.plain(&pattern(2, fits))).unwrap();
+        }
+        bench.netback.flush();
+        assert_eq!(client.receive().len(), 1, "{fits}");
+    }
+}
+
+/// The wait of one packet is not that of the next.
+#[test]
+fn b7_each_wait_begins_anew() {
+    let (mut bench, mut client) = Bench::with_client(Config::default(), 64);
+    for _ in 0..3 {
+        bench.netback.deliver(bench.plain(&pattern(1, 5000))).unwrap();
+        bench.netback.flush();
+        bench.host.advance(Duration::from_secs(9));
+        client.post(2);
+        bench.netback.flush();
+        assert_eq!((client.receive().len(), bench.netback.next_deadline()), (1, None));
+    }
+    assert_eq!(bench.netback.stats().to_drops.total(), 0);
+
+    // The same where the wait has ended, of a client that does not tell; it is not longer than configured.
+    for (patience, wait) in [(10_000, 30), (31, 30), (29, 29), (5, 5)] {
+        let config = Config { patience: Duration::from_millis(patience), ..Config::default() };
+        let mut bench = Bench::new(config, 64);
+        let mut client = Client::new(&bench.host, &bench.vif, 0);
+        client.connect(&mut bench.netback, &Features::default().with("feature-rx-notify", "0"));
+        for _ in 0..3 {
+            bench.netback.deliver(bench.plain(&[1; 60])).unwrap();
+            bench.netback.flush();
+            let deadline = bench.netback.next_deadline().unwrap();
+            assert_eq!(deadline.since(bench.back.now()), Duration::from_millis(wait));
+            assert_eq!(bench.netback.queued(), 1, "it waits as long as the first");
+            bench.host.advance_to(deadline);
+            bench.netback.flush();
+            assert_eq!((bench.netback.queued(), bench.netback.next_deadline()), (0, None));
+        }
+    }
+}
+
 #[test]
 fn a_client_that_does_not_tell_of_pages_is_not_waited_for() {
     let mut bench = Bench::new(Config::default(), 64);

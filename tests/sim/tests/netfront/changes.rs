@@ -53,6 +53,31 @@ fn n8_one_event_says_what_a_connection_has_changed() {
     assert_eq!(bench.front.take_changes(), Changes::NONE);
 }
 
+/// Where a packet has one page, that is what fits it, with the tag of a VLAN.
+#[test]
+fn n8_the_mtu_of_a_backend_that_takes_one_page_is_what_fits() {
+    let mut bench = Bench::with(Config::default(), &[("mtu", "9000")], &[("feature-sg", "0")]);
+    assert!(bench.front.take_changes().mtu);
+    assert_eq!(Netif::mtu(&bench.front), 4096 - 18);
+    for len in [4096 - 18 + 14, 4096] {
+        assert!(bench.send(&[&pattern(1, len)]));
+    }
+    assert_eq!(bench.tx_requests().len(), 2);
+    // It changes with that alone, as with the vif's own.
+    let seen: Vec<_> = [("feature-sg", "1"), ("feature-sg", "0")]
+        .map(|feature| {
+            come_back(&mut bench, &[], &[feature]);
+            let changes = bench.front.take_changes();
+            (Netif::mtu(&bench.front), changes.mtu, changes.capabilities, changes.mac)
+        })
+        .into();
+    assert_eq!(seen, [(9000, true, true, false), (4078, true, true, false)]);
+    come_back(&mut bench, &[("mtu", "4079")], &[]);
+    assert!(!bench.front.take_changes().mtu);
+    come_back(&mut bench, &[("mtu", "4077")], &[]);
+    assert_eq!((Netif::mtu(&bench.front), bench.front.take_changes().mtu), (4077, true));
+}
+
 /// What a stack's interface announces as the largest segment it takes, from which both sides size theirs.
 fn announced_mss(bench: &mut Bench, device: &mut Device<Front>, iface: &mut Interface) -> u16 {
     let buffer = || tcp::SocketBuffer::new(vec![0; 4096]);

@@ -2,6 +2,7 @@
 //! one that breaks a rule at a time (requirements F1 to F10, F12, F13).
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod accounts;
 mod bounds;
 mod changes;
 mod lent;
@@ -32,7 +33,7 @@ use xen_netfront::buffer::{RxPacket, TxPacket};
 use xen_netfront::netfront::{Config, Link, RxDrops};
 use xen_netfront::netif::{Netif, SendError, TxOf};
 use xen_netfront::wire::{Extra, RxResponse, TxRequest, rx_flags};
-use xen_sim::{Host, Vif};
+use xen_sim::{FaultRule, Host, Vif};
 
 /// The device's own way to send a packet.
 #[expect(clippy::result_large_err, reason = "the packet comes back, not an error")]

@@ -128,3 +128,108 @@ fn r14_memory_is_bounded_and_a_layer_that_keeps_its_packets_starves_only_its_rec
     bench.assert_sound();
     bench.assert_no_leak();
 }
+
+/// What another device left to the table is looked at again where somebody connects, or is opened.
+#[test]
+fn what_others_left_in_quarantine_comes_free_for_who_connects() {
+    for anew in [false, true] {
+        let mut bench = Bench::new();
+        let mut other = bench.beside(1, DomId(3), Config { rx_floor: 20, ..Config::default() });
+        other.connect();
+        let pages = |bench: &Bench| -> Vec<_> {
+            let grants = bench.domain.grants().into_iter();
+            let mine = grants.filter(|(_, entry)| entry.permits(bench.vif.backend));
+            mine.map(|(gref, _)| bench.back.map_page(FRONT, gref, true).unwrap()).collect()
+        };
+        let kept = pages(&other);
+        other.queues.clear();
+        let Bench { front, .. } = other;
+        drop(front);
+        assert!(bench.table.usage().quarantined >= 20);
+        drop(kept);
+        if anew {
+            let (platform, store) = (bench.domain.clone(), bench.domain.clone());
+            let config = Config { rx_floor: 20, ..Config::default() };
+            let opened = xen_netfront::netfront::Netfront::open(
+                platform,
+                store,
+                &bench.pool,
+                &bench.table,
+                2,
+                config,
+            );
+            assert!(opened.is_ok());
+            assert_eq!(bench.table.usage().quarantined, 0);
+        } else {
+            bench.queues.clear();
+            bench.set_state(6);
+            bench.pass(Duration::from_millis(100));
+            bench.connect();
+            assert_eq!(bench.table.usage().quarantined, 0);
+        }
+    }
+}
+
+/// Whatever a connection finds wanting, and however far it has come: nothing of it is left, and the device
+/// says what it is.
+#[test]
+fn a_connection_that_cannot_be_made_leaves_nothing() {
+    use xen_netfront::netfront::Obstacle;
+    use xen_netfront::platform::EventError;
+    const ENOSPC: EventError = EventError(28);
+    for (queues, split) in [(1, false), (1, true), (3, false), (3, true)] {
+        let ports = if split { 2 * queues } else { queues };
+        // An event channel that there is not, or a page.
+        let cases = (0..ports).map(|nth| (Some(nth), None));
+        for (port, pages) in cases.chain((0..2 * queues).map(|nth| (None, Some(nth)))) {
+            let vif = Vif::new(FRONT, BACK, 0).back_key("feature-rx-copy", "1");
+            let vif = vif.back_key("multi-queue-max-queues", "8");
+            let vif = vif.back_key("feature-split-event-channels", "1");
+            let config = Config { queues, split_event_channels: split, ..Config::default() };
+            let mut bench = Bench::on(Host::new(1), vif, config, 400);
+            let (claimed, unreserved) = (bench.table.usage().claimed, bench.pool.unreserved());
+            let rule = port.map(|nth| FaultRule {
+                after: nth.into(),
+                every: Some(std::num::NonZeroU64::MIN),
+                error: ENOSPC,
+            });
+            bench.domain.change_faults(|faults| faults.alloc_unbound = rule);
+            let held: Vec<_> = match pages {
+                None => Vec::new(),
+                Some(left) => bench.pool.take_many(400 - left as usize).collect(),
+            };
+            let free = bench.pool.free();
+            bench.set_state(2);
+            bench.pass(SECOND);
+            let case = (queues, split, port, pages);
+            let expected = match port {
+                Some(_) => Obstacle::NoEventChannel(ENOSPC),
+                None => Obstacle::NoPages,
+            };
+            assert_eq!(bench.front.obstacle(), Some(expected), "{case:?}");
+            assert!(!expected.to_string().is_empty());
+            assert_eq!(bench.domain.open_ports(), [], "{case:?}");
+            assert_eq!(
+                (bench.pool.free(), bench.pool.unreserved()),
+                (free, unreserved),
+                "{case:?}"
+            );
+            let usage = bench.table.usage();
+            assert_eq!((usage.claimed, usage.quarantined), (claimed, 0), "{case:?}");
+            assert_eq!(bench.domain.grants().len(), 0, "{case:?}");
+            let stats = *bench.front.stats();
+            assert_eq!(stats.grants, stats.revokes, "{case:?}");
+            assert_eq!(bench.front_state(), Some(1));
+            let again = bench.front.next_deadline().expect("it tries again");
+            assert!(again.since(bench.host.now()) <= Duration::from_millis(500), "{case:?}");
+            drop(held);
+            bench.domain.change_faults(|faults| faults.alloc_unbound = None);
+            bench.connect();
+            assert_eq!(bench.front.obstacle(), None);
+            assert_eq!(bench.domain.open_ports().len(), ports as usize);
+            bench.assert_receives();
+            bench.assert_sound();
+            bench.assert_no_leak();
+        }
+    }
+}

@@ -61,6 +61,45 @@ fn f9_a_bad_packet_is_dropped_and_counted_and_the_next_one_arrives() {
     }
 }
 
+/// However it is cut, a packet has an Ethernet header or is none.
+#[test]
+fn f9_a_runt_of_several_slots_is_a_runt() {
+    let mut bench = Bench::new();
+    let size = std::num::NonZeroU16::new(1448).unwrap();
+    let gso = xen_netfront::wire::Gso { size, kind: xen_netfront::wire::GsoKind::TcpV4 };
+    let cuts: [&[usize]; 10] = [
+        &[6, 7],
+        &[0, 13],
+        &[13, 0],
+        &[0, 0],
+        &[1; 13],
+        &[6, 8],
+        &[0, 14],
+        &[14, 0],
+        &[1; 14],
+        &[13, 1],
+    ];
+    let mut runts = 0;
+    for cut in cuts {
+        for extras in [&[][..], &[Extra::from_gso(gso)]] {
+            let parts: Vec<Vec<u8>> = cut.iter().map(|len| vec![7; *len]).collect();
+            let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+            bench.deliver_with(&parts, rx_flags::CSUM_BLANK, extras);
+            let whole = parts.concat();
+            if whole.len() < 14 {
+                runts += 1;
+                assert_eq!(bench.received(), [[0; 0]; 0], "{cut:?}");
+            } else {
+                assert_eq!(bench.received(), [whole], "{cut:?}");
+            }
+            let drops = bench.front.stats().rx_drops;
+            assert_eq!((drops.runt, drops.total()), (runts, runts), "{cut:?}");
+        }
+    }
+    bench.assert_receives();
+    bench.assert_sound();
+}
+
 #[test]
 fn f10_nothing_is_read_while_the_backend_can_write_it() {
     let mut bench = Bench::new();

@@ -139,3 +139,54 @@ fn a_batch_is_one_event_and_gives_back_what_has_no_room() {
     }
     bench.assert_no_leak();
 }
+
+/// Each way to send has the same bounds: an Ethernet header, and what the MTU of this connection allows.
+#[test]
+fn no_way_to_send_is_past_the_mtu() {
+    let single = |bench: &mut Bench, len: usize| {
+        let mut buf = bench.front.buffer(0).unwrap();
+        buf.append(len).unwrap().fill(1);
+        bench.front.reserve(1).unwrap().send_single(buf)
+    };
+    let whole = |bench: &mut Bench, len: usize| {
+        let packet = bench.packet(&vec![1; len], &[], Default::default());
+        bench.front.reserve(1).unwrap().send(packet)
+    };
+    let batched = |bench: &mut Bench, len: usize| {
+        let mut batch = bench.front.batch().unwrap();
+        let mut buf = batch.buffer(0).unwrap();
+        buf.append(len).unwrap().fill(1);
+        batch.send(buf).map_err(|error| match error {
+            SendError::Refused(why) => why,
+            SendError::Full(_) => panic!("there is room"),
+        })
+    };
+    type Way = fn(&mut Bench, usize) -> Result<(), Unsendable>;
+    let ways: [Way; 3] = [single, whole, batched];
+    let mut bench = Bench::new();
+    // What is allowed changes with the connection.
+    for mtu in [1500, 68, 3000, 1280] {
+        bench.set_state(6);
+        bench.queues.clear();
+        bench.pass(Duration::from_millis(100));
+        let node = format!("{}/mtu", bench.vif.front_dir());
+        bench.toolstack.store().set(&node, &mtu.to_string());
+        bench.connect();
+        // With the tag of a VLAN.
+        let longest = mtu + 18;
+        for way in ways {
+            let before = bench.front.stats().tx_drops.bad_length;
+            assert_eq!(way(&mut bench, 13), Err(Unsendable::TooShort));
+            assert_eq!(way(&mut bench, longest + 1), Err(Unsendable::TooLong), "{mtu}");
+            assert_eq!(way(&mut bench, 4096), Err(Unsendable::TooLong), "{mtu}");
+            assert_eq!(bench.front.stats().tx_drops.bad_length, before + 3);
+            for len in [14, longest] {
+                assert_eq!(way(&mut bench, len), Ok(()), "{mtu}");
+                bench.front.flush();
+                assert_eq!(usize::from(bench.tx_requests()[0].size), len);
+            }
+        }
+    }
+    bench.assert_sound();
+    bench.assert_no_leak();
+}
