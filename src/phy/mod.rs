@@ -113,6 +113,8 @@
 //! ```
 
 mod follow;
+mod probe;
+mod reassembly;
 mod receive;
 #[cfg(test)]
 mod tests;
@@ -124,6 +126,7 @@ use smoltcp::iface::{Interface, PollIngressSingleResult, PollResult, SocketSet};
 use smoltcp::phy::{self, Checksum, DeviceCapabilities, Medium};
 use smoltcp::time::Instant;
 
+use self::probe::Own;
 use self::receive::Receive;
 use self::transmit::{Shape, Transmit};
 use crate::netif::Netif;
@@ -153,6 +156,8 @@ pub struct Device<N: Netif> {
     tx: Transmit<N>,
     /// What the interface believes that it may fill.
     shown: Shape,
+    /// The interface's addresses, when it was seen last.
+    own: Own,
 }
 
 /// What a [`Device`] has done.
@@ -174,6 +179,13 @@ pub struct Stats {
     /// Frames that the stack made longer than the device takes. None, from a stack that minds the
     /// MTU.
     pub too_long: u64,
+    /// Datagrams put together of fragments.
+    pub reassembled: u64,
+    /// Fragments dropped: malformed, or of a datagram that never became whole, contradicts itself or
+    /// had to make place for another.
+    pub fragments_dropped: u64,
+    /// Answers to those who were about to take an address of the interface's.
+    pub probes_answered: u64,
     /// Packets that waited while the device changed, and found no room on the new one.
     pub lost: u64,
 }
@@ -185,7 +197,7 @@ impl<N: Netif> Device<N> {
     /// back, may have another MTU or another address then: see [`follow`](Device::follow).
     pub fn new(netif: N) -> Device<N> {
         let tx = Transmit::new(netif);
-        Device { rx: Receive::new(), shown: tx.last_shape(), tx }
+        Device { rx: Receive::new(), shown: tx.last_shape(), own: Own::new(), tx }
     }
 
     /// Lets the stack handle what was received and send what it has, until the device is full, then
@@ -216,6 +228,9 @@ impl<N: Netif> Device<N> {
     ) -> PollResult {
         let now = now.into();
         let mut result = PollResult::None;
+        self.own.clear();
+        // There is room for as many as the interface may have.
+        let _ = self.own.try_extend_from_slice(iface.ip_addrs());
         iface.poll_maintenance(now);
         loop {
             match iface.poll_ingress_single(now, self, sockets) {
@@ -303,8 +318,8 @@ impl<N: Netif> phy::Device for Device<N> {
     where
         Self: 'a;
 
-    fn receive(&mut self, _now: Instant) -> Option<(RxToken<'_, N>, TxToken<'_, N>)> {
-        if !self.rx.fetch(&mut self.tx) {
+    fn receive(&mut self, now: Instant) -> Option<(RxToken<'_, N>, TxToken<'_, N>)> {
+        if !self.rx.fetch(&mut self.tx, &self.own, now) {
             return None;
         }
         let Some(tx) = self.tx.token() else {

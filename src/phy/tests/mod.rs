@@ -1,9 +1,12 @@
 //! The adaptor over a device whose every answer a test decides.
 
+mod fragments;
 mod frames;
 mod mixture;
+mod probes;
 mod receive;
 mod sockets;
+mod tags;
 mod transmit;
 
 use alloc::collections::VecDeque;
