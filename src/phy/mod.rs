@@ -28,8 +28,36 @@
 //! A device whose peer takes no blank checksum of that IP version, or none any more, fills it in,
 //! as [`Netif::send`] promises: nothing here depends on when a peer comes and goes. What a raw
 //! socket has summed itself, stays. Fragments of an IPv4 datagram can't be left blank, so smoltcp
-//! sends datagrams of UDP that need fragments without a checksum, which RFC 768 allows; those that
-//! it puts together (its feature `proto-ipv4-fragmentation`) have been verified by nobody.
+//! sends datagrams of UDP that need fragments without a checksum, which RFC 768 allows.
+//!
+//! # Fragments
+//!
+//! Datagrams that come in fragments, over IPv4 or IPv6, are put together here, four at a time: the
+//! stack sees one packet, of up to 65,535 bytes of data, whose checksum has been verified, whatever is
+//! known of the fragments. What is lost shuts out nobody: a datagram that begins takes the place of
+//! the one that is worth least, and none is waited for longer than 15 s. A place has memory of 72 KB,
+//! taken when it is first needed and kept. smoltcp's own reassembly never has anything to do, so it
+//! needs no feature, no buffers and no time-out. Not put together are fragments over IPv6 with other
+//! extension headers in front of the fragment header, which are dropped; a packet that has a fragment
+//! header and is whole (RFC 6946) goes up as it is, and smoltcp refuses it.
+//!
+//! What is sent above the MTU, smoltcp cuts over IPv4, if it has its feature `proto-ipv4-fragmentation`
+//! and a buffer that is large enough (`fragmentation-buffer-size-65536`; 1,500 bytes unless a feature
+//! says more). Over IPv6 smoltcp 0.14 drops it without a word, before this adaptor sees anything of
+//! it: a ping of more than the MTU less 48 bytes of headers is received whole, and not answered.
+//!
+//! # Who asks whether an address is free
+//!
+//! ARP probes from 0.0.0.0 (RFC 5227) and neighbour solicitations from :: (RFC 4862) smoltcp leaves
+//! unread. They are answered here for the addresses that the interface had when it was last handed to
+//! [`poll`](Device::poll) or [`poll_ingress`](Device::poll_ingress): one answer to each, and no more
+//! of them in a round than there are packets. Who calls `Interface::poll` itself answers none.
+//!
+//! # Tags
+//!
+//! A frame with VLAN tags that all have the number 0 is in no VLAN: it has them for its priority, and
+//! goes up without them, its 12 bytes of addresses moved in place if nobody else reads it, else gathered. Frames of
+//! a VLAN go up as they are, and smoltcp ignores them.
 //!
 //! # Large packets
 //!
@@ -191,7 +219,8 @@ pub struct Stats {
 }
 
 impl<N: Netif> Device<N> {
-    /// The device, with all the memory that it will need as long as the MTU does not grow.
+    /// The device, with all the memory that it will need as long as the MTU does not grow and nothing
+    /// comes in fragments.
     ///
     /// What it says of itself is what `netif` says now. A netif that is not up yet, or goes down and comes
     /// back, may have another MTU or another address then: see [`follow`](Device::follow).

@@ -97,14 +97,13 @@ impl<N: Netif> Receive<N> {
         if self.is_done {
             self.is_done = false;
             self.drop_held(tx);
-        }
-        if self.is_held() {
+        } else if self.is_held() {
             // The last round stopped for want of room.
             tx.flush();
             if self.has_packet() {
                 return true;
             }
-            if !self.send_answer(tx) {
+            if self.answer.is_some() && !self.send_answer(tx) {
                 return false;
             }
         }
@@ -122,7 +121,7 @@ impl<N: Netif> Receive<N> {
                 Fate::Done => {}
             }
             self.drop_held(tx);
-            if !self.send_answer(tx) {
+            if self.answer.is_some() && !self.send_answer(tx) {
                 return false;
             }
         }
@@ -206,7 +205,8 @@ impl<N: Netif> Receive<N> {
                 // Somebody else reads it too.
                 Err(packet) => {
                     self.linear.gather(&packet);
-                    tx.below().recycle(packet);
+                    self.packet = Some(packet);
+                    self.drop_held(tx);
                 }
             }
         }
@@ -215,7 +215,7 @@ impl<N: Netif> Receive<N> {
     }
 
     /// Whether no answer waits for room any more.
-    #[inline]
+    #[cold]
     fn send_answer(&mut self, tx: &mut Transmit<N>) -> bool {
         let Some(answer) = &self.answer else { return true };
         let Some(token) = tx.token() else {
@@ -229,6 +229,7 @@ impl<N: Netif> Receive<N> {
         true
     }
 
+    #[inline(never)] // in one place, the packet need not be moved
     fn drop_held(&mut self, tx: &mut Transmit<N>) {
         self.copied = None;
         if let Some(packet) = self.packet.take() {

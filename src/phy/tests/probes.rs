@@ -138,7 +138,7 @@ fn nothing_else_is_answered() {
     ];
     for frame in frames {
         let mut stack = Stack::new(1, mock());
-        assert!(sent(&mut stack, &[frame.clone()]).is_empty(), "{frame:x?}");
+        assert!(sent(&mut stack, core::slice::from_ref(&frame)).is_empty(), "{frame:x?}");
         assert_eq!(stack.device.stats().probes_answered, 0);
     }
 }
