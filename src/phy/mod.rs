@@ -226,7 +226,7 @@ impl<N: Netif> Device<N> {
     /// back, may have another MTU or another address then: see [`follow`](Device::follow).
     pub fn new(netif: N) -> Device<N> {
         let tx = Transmit::new(netif);
-        Device { rx: Receive::new(), shown: tx.last_shape(), own: Own::new(), tx }
+        Device { rx: Receive::new(), shown: tx.last_shape(), own: Own::default(), tx }
     }
 
     /// Lets the stack handle what was received and send what it has, until the device is full, then
@@ -257,9 +257,7 @@ impl<N: Netif> Device<N> {
     ) -> PollResult {
         let now = now.into();
         let mut result = PollResult::None;
-        self.own.clear();
-        // There is room for as many as the interface may have.
-        let _ = self.own.try_extend_from_slice(iface.ip_addrs());
+        self.own.see(iface);
         iface.poll_maintenance(now);
         loop {
             match iface.poll_ingress_single(now, self, sockets) {

@@ -7,7 +7,8 @@
 
 use arrayvec::ArrayVec;
 use smoltcp::config::IFACE_MAX_ADDR_COUNT;
-use smoltcp::wire::{IpAddress, IpCidr};
+use smoltcp::iface::Interface;
+use smoltcp::wire::{IpAddress, IpCidr, Ipv4Address, Ipv6Address};
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
 use crate::announce::{self, Advertisement};
@@ -16,8 +17,32 @@ use crate::header::checksum::{Verdict, verify};
 use crate::header::{Arp, At, EtherType, Ethernet, Icmp, Ipv6, Layout, MacAddr, Network};
 use crate::header::{Pieces, Transport};
 
-/// The interface's addresses.
-pub(super) type Own = ArrayVec<IpCidr, IFACE_MAX_ADDR_COUNT>;
+/// The addresses of an interface that has been seen.
+#[derive(Default)]
+pub(super) struct Own {
+    mac: Option<MacAddr>,
+    ips: ArrayVec<IpCidr, IFACE_MAX_ADDR_COUNT>,
+}
+
+impl Own {
+    /// They are this interface's now.
+    pub(super) fn see(&mut self, iface: &Interface) {
+        self.mac = iface.hardware_addr().as_bytes().try_into().ok().map(MacAddr);
+        self.ips.clear();
+        // There is room for as many as an interface may have.
+        let _ = self.ips.try_extend_from_slice(iface.ip_addrs());
+    }
+
+    /// Whether a frame to this station may be for the interface.
+    pub(super) fn is_for(&self, station: MacAddr) -> bool {
+        station.is_group() || self.mac.is_none_or(|mac| mac == station)
+    }
+
+    fn has(&self, ip: impl Into<IpAddress>) -> bool {
+        let ip = ip.into();
+        self.ips.iter().any(|cidr| cidr.address() == ip)
+    }
+}
 
 /// That an address is taken: a frame.
 pub(super) enum Taken {
@@ -36,22 +61,18 @@ pub(super) struct Reply {
 
 impl Taken {
     /// The answer to a frame, if it asks whether one of our addresses is free.
-    pub(super) fn answer_to(
-        frame: &[u8],
-        layout: &Layout,
-        mac: MacAddr,
-        own: &Own,
-    ) -> Option<Taken> {
+    pub(super) fn answer_to(frame: &[u8], layout: &Layout, own: &Own) -> Option<Taken> {
+        let mac = own.mac?;
         let (ethernet, network) = At::new(frame).open()?;
         // What we have asked ourselves may come back.
-        if ethernet.source == mac || !is_for(ethernet.destination, mac) {
+        if ethernet.source == mac || !own.is_for(ethernet.destination) {
             return None;
         }
         match network {
             Network::Arp(arp) => {
                 let arp = arp.open()?;
                 let is_probe = arp.operation.get() == Arp::REQUEST && arp.sender_ip == [0; 4];
-                let is_ours = own.iter().any(|cidr| cidr.address() == v4(arp.target_ip));
+                let is_ours = own.has(Ipv4Address::from(arp.target_ip));
                 let is_from_one = !arp.sender.is_group() && arp.sender != mac;
                 (is_probe && is_ours && is_from_one).then(|| {
                     let (to, ip) = (arp.sender, arp.target_ip);
@@ -63,10 +84,8 @@ impl Taken {
                 })
             }
             Network::Ipv6(ip) => {
-                let target = solicited(frame, layout, ip)?;
-                let is_ours =
-                    own.iter().any(|cidr| cidr.address() == IpAddress::Ipv6(target.into()));
-                is_ours.then(|| Taken::V6(announce::advertisement(mac, target.into())))
+                let target = Ipv6Address::from(solicited(frame, layout, ip)?);
+                own.has(target).then(|| Taken::V6(announce::advertisement(mac, target)))
             }
             _ => None,
         }
@@ -78,15 +97,6 @@ impl Taken {
             Taken::V6(advertisement) => advertisement.as_bytes(),
         }
     }
-}
-
-/// Whether a frame to `destination` is for the station `mac`.
-pub(super) fn is_for(destination: MacAddr, mac: MacAddr) -> bool {
-    destination == mac || destination.is_group()
-}
-
-fn v4(address: [u8; 4]) -> IpAddress {
-    IpAddress::Ipv4(address.into())
 }
 
 /// Which address a neighbour solicitation from :: is about, if it is a valid one (RFC 4861,

@@ -13,14 +13,14 @@ use smoltcp::phy;
 use smoltcp::phy::TxToken as _;
 use smoltcp::time::Instant;
 
-use super::probe::{Own, Taken, is_for};
+use super::probe::{Own, Taken};
 use super::reassembly::Reassembly;
 use super::transmit::Transmit;
 use super::{BURST, Stats};
 use crate::buffer::{Checksum, Packet};
 use crate::header::U16;
 use crate::header::checksum::{Verdict, verify};
-use crate::header::{At, ETHERNET_HEADER, Ethernet, Layout, MacAddr, Network, Pieces, Protocol};
+use crate::header::{At, ETHERNET_HEADER, Ethernet, Layout, Network, Pieces, Protocol};
 use crate::netif::{Linear, Netif, RxOf};
 use crate::wire::MAX_FRAME;
 
@@ -165,10 +165,9 @@ impl<N: Netif> Receive<N> {
         now: Instant,
     ) -> Fate {
         self.untag(tx);
-        let mac = tx.netif().mac().unwrap_or_default();
         let bytes = arrived::<N>(&self.packet, &self.copied, &self.linear);
         let Ok(layout) = Layout::at_start(bytes, bytes.len()) else { return Fate::of(is_known) };
-        self.answer = Taken::answer_to(bytes, &layout, mac, own);
+        self.answer = Taken::answer_to(bytes, &layout, own);
         if self.answer.is_some() {
             return Fate::Done;
         }
@@ -177,7 +176,7 @@ impl<N: Netif> Receive<N> {
             let is_good = is_known || verify(&Packet::from(bytes)) != Verdict::Wrong;
             return Fate::of(is_good);
         }
-        if !is_to(bytes, mac) || !self.reassembly.add(bytes, &layout, now.into()) {
+        if !is_for(own, bytes) || !self.reassembly.add(bytes, &layout, now.into()) {
             return Fate::Done;
         }
         // Of the whole nobody knows anything, whatever is known of its parts.
@@ -316,8 +315,8 @@ fn is_plain(frame: &[u8]) -> bool {
     }
 }
 
-fn is_to(frame: &[u8], mac: MacAddr) -> bool {
-    At::new(frame).peek().is_some_and(|header: &Ethernet| is_for(header.destination, mac))
+fn is_for(own: &Own, frame: &[u8]) -> bool {
+    At::new(frame).peek().is_some_and(|header: &Ethernet| own.is_for(header.destination))
 }
 
 /// How many bytes of tags a frame has, if it has any and is in no VLAN.

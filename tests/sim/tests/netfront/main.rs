@@ -20,6 +20,7 @@ mod receive;
 mod shapes;
 mod silence;
 mod software;
+mod stack;
 mod starvation;
 mod transmit;
 mod trust;
