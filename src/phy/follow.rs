@@ -41,6 +41,7 @@ impl<N: Netif> Device<N> {
         let changes = self.tx.below().take_changes();
         if changes != Changes::NONE {
             self.tx.begin_round();
+            self.rx.forget_answer();
             let mac = EthernetAddress(self.netif().mac().unwrap_or_default().0);
             if self.tx.shape() != self.shown || iface.hardware_addr() != mac.into() {
                 let made = self.interface(seed(), now);

@@ -37,9 +37,9 @@
 //! known of the fragments. What is lost shuts out nobody: a datagram that begins takes the place of
 //! the one that is worth least, and none is waited for longer than 15 s. A place has memory of 72 KB,
 //! taken when it is first needed and kept. smoltcp's own reassembly never has anything to do, so it
-//! needs no feature, no buffers and no time-out. Not put together are fragments over IPv6 with other
-//! extension headers in front of the fragment header, which are dropped; a packet that has a fragment
-//! header and is whole (RFC 6946) goes up as it is, and smoltcp refuses it.
+//! needs no feature, no buffers and no time-out. A packet over IPv6 that has a fragment header and is
+//! whole (RFC 6946) goes up without it. Other extension headers in front of it are nothing that smoltcp
+//! takes: such fragments are dropped, such a whole packet goes up as it is.
 //!
 //! What is sent above the MTU, smoltcp cuts over IPv4, if it has its feature `proto-ipv4-fragmentation`
 //! and a buffer that is large enough (`fragmentation-buffer-size-65536`; 1,500 bytes unless a feature
@@ -311,7 +311,7 @@ impl<N: Netif> Device<N> {
         self.tx.flush();
     }
 
-    /// Whether a received packet waits for room to transmit: poll again when there is some.
+    /// Whether a received packet, or an answer to one, waits for room to transmit: poll again when there is some.
     pub fn is_held(&self) -> bool {
         self.rx.is_held()
     }

@@ -9,8 +9,9 @@
 //!                                        asks for a free address    Taken is sent, the next one
 //! ```
 
+mod unusual;
+
 use smoltcp::phy;
-use smoltcp::phy::TxToken as _;
 use smoltcp::time::Instant;
 
 use super::probe::{Own, Taken};
@@ -18,17 +19,10 @@ use super::reassembly::Reassembly;
 use super::transmit::Transmit;
 use super::{BURST, Stats};
 use crate::buffer::{Checksum, Packet};
-use crate::header::U16;
 use crate::header::checksum::{Verdict, verify};
-use crate::header::{At, ETHERNET_HEADER, Ethernet, Layout, Network, Pieces, Protocol};
+use crate::header::{At, Network, Protocol};
 use crate::netif::{Linear, Netif, RxOf};
 use crate::wire::MAX_FRAME;
-
-/// Bytes of a tag.
-const TAG: usize = 4;
-/// The VLAN's number in a tag: 0 if the frame is in none, and has the tag for its priority
-/// (IEEE 802.1Q, section 9.6).
-const VLAN: u16 = 0xfff;
 
 pub(super) struct Receive<N: Netif> {
     /// Held, if it has one slot.
@@ -156,78 +150,6 @@ impl<N: Netif> Receive<N> {
         self.look_closer(tx, is_known, own, now)
     }
 
-    #[cold]
-    fn look_closer(
-        &mut self,
-        tx: &mut Transmit<N>,
-        is_known: bool,
-        own: &Own,
-        now: Instant,
-    ) -> Fate {
-        self.untag(tx);
-        let bytes = arrived::<N>(&self.packet, &self.copied, &self.linear);
-        let Ok(layout) = Layout::at_start(bytes, bytes.len()) else { return Fate::of(is_known) };
-        self.answer = Taken::answer_to(bytes, &layout, own);
-        if self.answer.is_some() {
-            return Fate::Done;
-        }
-        let is_fragment = layout.tags == 0 && layout.ip.is_some_and(|ip| ip.part.is_some());
-        if !is_fragment {
-            let is_good = is_known || verify(&Packet::from(bytes)) != Verdict::Wrong;
-            return Fate::of(is_good);
-        }
-        if !is_for(own, bytes) || !self.reassembly.add(bytes, &layout, now.into()) {
-            return Fate::Done;
-        }
-        // Of the whole nobody knows anything, whatever is known of its parts.
-        let is_good = verify(&Packet::from(self.reassembly.whole())) != Verdict::Wrong;
-        self.drop_held(tx);
-        self.copied = Some(Copied::Whole);
-        Fate::of(is_good)
-    }
-
-    /// Takes the tags off a frame that is in no VLAN.
-    fn untag(&mut self, tx: &mut Transmit<N>) {
-        let bytes = arrived::<N>(&self.packet, &self.copied, &self.linear);
-        let Some(tags) = priority_tags(bytes) else { return };
-        if let Some(packet) = self.packet.take() {
-            match packet.try_into_tx() {
-                Ok(mut packet) => {
-                    if let [only] = packet.fragments_mut() {
-                        shift_stations(only.bytes_mut(), tags);
-                        // It has the tags, for they have been read.
-                        let _ = only.pull_front(tags);
-                    }
-                    self.packet = Some(packet.freeze());
-                    return;
-                }
-                // Somebody else reads it too.
-                Err(packet) => {
-                    self.linear.gather(&packet);
-                    self.packet = Some(packet);
-                    self.drop_held(tx);
-                }
-            }
-        }
-        shift_stations(self.linear.contents_mut(), tags);
-        self.copied = Some(Copied::Linear(tags));
-    }
-
-    /// Whether no answer waits for room any more.
-    #[cold]
-    fn send_answer(&mut self, tx: &mut Transmit<N>) -> bool {
-        let Some(answer) = &self.answer else { return true };
-        let Some(token) = tx.token() else {
-            self.held_back += 1;
-            return false;
-        };
-        let bytes = answer.bytes();
-        token.consume(bytes.len(), |frame| frame.copy_from_slice(bytes));
-        self.answer = None;
-        self.answered += 1;
-        true
-    }
-
     #[inline(never)] // in one place, the packet need not be moved
     fn drop_held(&mut self, tx: &mut Transmit<N>) {
         self.copied = None;
@@ -312,25 +234,5 @@ fn is_plain(frame: &[u8]) -> bool {
                 && ip.source != [0; 16]
         }),
         _ => false,
-    }
-}
-
-fn is_for(own: &Own, frame: &[u8]) -> bool {
-    At::new(frame).peek().is_some_and(|header: &Ethernet| own.is_for(header.destination))
-}
-
-/// How many bytes of tags a frame has, if it has any and is in no VLAN.
-fn priority_tags(frame: &[u8]) -> Option<usize> {
-    let layout = Layout::at_start(frame, frame.len()).ok().filter(|layout| layout.tags > 0)?;
-    let mut tags = (ETHERNET_HEADER..layout.network).step_by(TAG);
-    let is_in_none = tags.all(|at| frame.read(at).is_some_and(|tag: U16| tag.get() & VLAN == 0));
-    is_in_none.then_some(layout.network - ETHERNET_HEADER)
-}
-
-/// Moves the stations' addresses over the tags behind them, up to the type of what is in the frame.
-fn shift_stations(frame: &mut [u8], tags: usize) {
-    const STATIONS: usize = ETHERNET_HEADER - size_of::<U16>();
-    if frame.len() >= STATIONS + tags {
-        frame.copy_within(..STATIONS, tags);
     }
 }

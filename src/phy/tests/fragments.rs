@@ -166,6 +166,26 @@ fn a_flood_in_between_shuts_out_nobody() {
     }
 }
 
+/// Who has lost something and hears no more gives its place to anybody, also to one whose first
+/// fragment comes last; before that only to one that begins.
+#[test]
+fn who_waits_for_long_gives_its_place_away() {
+    let lost = frame(true, Kind::Udp, &data(5000, 1));
+    let next = data(4000, 2);
+    for (millis, heard) in [(50, 0), (150, 1)] {
+        let mut hearer = Hearer::new();
+        assert!(
+            hearer
+                .hears((0..4).flat_map(|id| fragments(&lost, id, 1480).into_iter().take(3)))
+                .is_empty()
+        );
+        hearer.stack.now += smoltcp::time::Duration::from_millis(millis);
+        let mut parts = fragments(&frame(true, Kind::Udp, &next), 999, 1480);
+        parts.reverse();
+        assert_eq!(hearer.hears(parts).len(), heard);
+    }
+}
+
 /// More senders at a time than there are places, in turn: some are heard, and whole.
 #[test]
 fn of_many_at_once_some_are_heard() {

@@ -181,3 +181,21 @@ fn a_flood_of_probes_is_bounded() {
     assert_eq!(sent(&mut stack, &flood).len(), BURST as usize);
     assert_eq!(sent(&mut stack, &[]).len(), 100 - BURST as usize);
 }
+
+/// What was to be answered with an address that the vif has no more is not answered.
+#[test]
+fn no_answer_outlives_its_connection() {
+    let mut stack = Stack::new(1, Mock { room: 0, ..mock() });
+    assert!(sent(&mut stack, &[solicitation(1)]).is_empty() && stack.device.is_held());
+    let netif = stack.device.netif_mut();
+    (netif.mac, netif.room) = (5, 9);
+    netif.changes = Changes { connection: true, mac: true, ..Changes::NONE };
+    stack.device.follow(&mut stack.iface, || 1, stack.now);
+    assert!(!stack.device.is_held());
+    assert!(sent(&mut stack, &[]).is_empty());
+    let answer = &sent(&mut stack, &[solicitation(1)])[0];
+    assert_eq!(
+        (&answer[6..12], &answer[80..86]),
+        (&[2, 0, 0, 0, 0, 5][..], &[2, 0, 0, 0, 0, 5][..])
+    );
+}

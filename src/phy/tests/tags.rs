@@ -1,4 +1,4 @@
-//! Frames with VLAN tags.
+//! Frames with headers that say nothing: VLAN tags, and a fragment header of what is whole.
 
 use super::frames::{Kind, frame};
 use super::*;
@@ -100,4 +100,36 @@ fn a_ping_with_a_tag_for_priority_is_answered() {
     let sent = &stack.device.netif().sent;
     assert_eq!(sent.len(), 2);
     assert_eq!((sent[0].head()[12..14].to_vec(), sent[1].head()[34]), (vec![8, 6], 0));
+}
+
+/// RFC 6946, behind a tag or not, cut or not, for anything that IPv6 carries.
+#[test]
+fn a_fragment_header_of_what_is_whole_goes() {
+    for kind in [Kind::Tcp, Kind::Udp, Kind::Icmp] {
+        let bytes = frame(false, kind, b"data");
+        let mut long = bytes.clone();
+        long.splice(54..54, [bytes[20], 0, 0, 0, 1, 2, 3, 4]);
+        (long[20], long[19]) = (44, long[19] + 8);
+        for frame in [long.clone(), tagged(&long, &[PRIORITY])] {
+            for at in [0, 13, 56] {
+                let parts = [&frame[..at], &frame[at..]];
+                let packet = packet(if at == 0 { &parts[1..] } else { &parts });
+                let other = (at == 13).then(|| packet.clone());
+                let mut device = Device::new(mock());
+                device.netif_mut().incoming.push_back(packet);
+                assert_eq!(receive(&mut device).map(|(bytes, _)| bytes), Some(bytes.clone()));
+                assert_eq!(device.stats().linearised_packets, u64::from(at > 0));
+                assert!(other.is_none_or(|other| joined(&other) == frame));
+                assert!(receive(&mut device).is_none());
+                assert_eq!(device.netif().recycled, 1);
+            }
+        }
+        // Another header in front of it is the stack's to refuse.
+        let mut behind = long.clone();
+        behind.splice(54..54, [44, 0, 1, 4, 0, 0, 0, 0]);
+        (behind[20], behind[19]) = (60, behind[19] + 8);
+        let mut device = Device::new(mock());
+        device.netif_mut().incoming.push_back(packet(&[&behind]));
+        assert_eq!(receive(&mut device).map(|(bytes, _)| bytes), Some(behind));
+    }
 }
