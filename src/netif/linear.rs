@@ -52,7 +52,8 @@ impl Linear {
     }
 
     /// The same, to change.
-    pub(crate) fn contents_mut(&mut self) -> &mut [u8] {
+    #[inline]
+    pub fn contents_mut(&mut self) -> &mut [u8] {
         &mut self.memory
     }
 

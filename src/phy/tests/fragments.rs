@@ -167,23 +167,39 @@ fn a_flood_in_between_shuts_out_nobody() {
 }
 
 /// Who has lost something and hears no more gives its place to anybody, also to one whose first
-/// fragment comes last; before that only to one that begins.
+/// fragment comes last; before that only to one that begins, or that is no better off.
 #[test]
 fn who_waits_for_long_gives_its_place_away() {
     let lost = frame(true, Kind::Udp, &data(5000, 1));
     let next = data(4000, 2);
-    for (millis, heard) in [(50, 0), (150, 1)] {
+    for (there, millis, heard) in [(0..3, 50, 0), (0..3, 150, 1), (1..3, 50, 1)] {
         let mut hearer = Hearer::new();
-        assert!(
-            hearer
-                .hears((0..4).flat_map(|id| fragments(&lost, id, 1480).into_iter().take(3)))
-                .is_empty()
-        );
+        let of = |id| fragments(&lost, id, 1480).drain(there.clone()).collect::<Vec<_>>();
+        assert!(hearer.hears((0..4).flat_map(of)).is_empty());
         hearer.stack.now += smoltcp::time::Duration::from_millis(millis);
         let mut parts = fragments(&frame(true, Kind::Udp, &next), 999, 1480);
         parts.reverse();
-        assert_eq!(hearer.hears(parts).len(), heard);
+        assert_eq!(hearer.hears(parts).len(), heard, "{there:?} {millis}");
     }
+}
+
+/// On a slow link it is the last fragment that counts, not the first.
+#[test]
+fn who_goes_on_hearing_keeps_its_place() {
+    let all: Vec<_> = (0..4).map(|id| data(4000, id)).collect();
+    let parts: Vec<_> = all
+        .iter()
+        .zip(0..)
+        .map(|(data, id)| fragments(&frame(true, Kind::Udp, data), id, 1480))
+        .collect();
+    let mut hearer = Hearer::new();
+    for turn in 0..2 {
+        assert!(hearer.hears(parts.iter().map(|parts| &parts[turn])).is_empty());
+        hearer.stack.now += smoltcp::time::Duration::from_millis(60);
+    }
+    let lost = frame(true, Kind::Udp, &data(5000, 9));
+    assert!(hearer.hears((10..60).map(|id| fragments(&lost, id, 1480).swap_remove(1))).is_empty());
+    assert_eq!(hearer.hears(parts.iter().map(|parts| &parts[2])), all);
 }
 
 /// More senders at a time than there are places, in turn: some are heard, and whole.
@@ -266,6 +282,7 @@ fn what_makes_no_sense_ends_its_own_datagram_only() {
     sum_header(&mut beyond);
     let mut elsewhere = good[1].clone();
     elsewhere[5] = 9;
+    *elsewhere.last_mut().unwrap() ^= 1;
     // Dropped, and nothing else happens.
     for (bad, dropped) in [(bad_header, 1), (odd, 1), (empty, 1), (beyond, 1), (elsewhere, 0)] {
         let mut hearer = Hearer::new();
@@ -289,6 +306,23 @@ fn what_makes_no_sense_ends_its_own_datagram_only() {
             assert!(hearer.stack.device.stats().fragments_dropped >= 2);
             assert_eq!(hearer.hears(fragments(&whole, 6, 1480)), [&data[..]]);
         }
+    }
+}
+
+/// As many bytes as the end says, but not those in front of it.
+#[test]
+fn what_lies_behind_the_end_fills_no_hole() {
+    let whole = frame(true, Kind::Udp, &data(4000, 0));
+    let mut end = cut(&whole, 5, 1480, 1600);
+    end[20] &= !0x20;
+    sum_header(&mut end);
+    let parts = [cut(&whole, 5, 0, 1472), cut(&whole, 5, 2960, 2968), end];
+    for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+        let mut hearer = Hearer::new();
+        assert!(hearer.hears(order.map(|at| &parts[at])).is_empty());
+        let stats = hearer.stack.device.stats();
+        assert_eq!((stats.reassembled, stats.checksums_wrong), (0, 0));
+        assert!(stats.fragments_dropped >= 2);
     }
 }
 
