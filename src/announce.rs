@@ -67,7 +67,7 @@ struct Request {
 /// The IPv6 frame.
 #[derive(IntoBytes, Immutable, Unaligned)]
 #[repr(C)]
-struct Advertisement {
+pub(crate) struct Advertisement {
     ethernet: Ethernet,
     ip: Ipv6,
     neighbour: Neighbour,
@@ -106,7 +106,7 @@ fn request(mac: MacAddr, ip: Ipv4Addr) -> Request {
     }
 }
 
-fn advertisement(mac: MacAddr, ip: Ipv6Addr) -> Advertisement {
+pub(crate) fn advertisement(mac: MacAddr, ip: Ipv6Addr) -> Advertisement {
     let source = ip.octets();
     let mut neighbour = Neighbour {
         kind: NEIGHBOUR_ADVERTISEMENT,

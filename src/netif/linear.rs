@@ -51,6 +51,12 @@ impl Linear {
         &self.memory
     }
 
+    /// The same, to change.
+    #[inline]
+    pub fn contents_mut(&mut self) -> &mut [u8] {
+        &mut self.memory
+    }
+
     /// Copies the first `len` bytes of what has been filled into `bufs`, as many as it takes, and
     /// counts it; `None` if they have too little room. Buffers not needed are dropped.
     pub fn scatter<B: Block>(

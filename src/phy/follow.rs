@@ -29,10 +29,9 @@ impl<N: Netif> Device<N> {
     ///
     /// Where MTU, address or offloads are others than the interface knows, it is made anew, with the
     /// `seed` for [`interface`](Device::interface). Its IP addresses and routes stay, and so does every
-    /// socket. What it has learnt of neighbours, and fragments that wait for others of their datagram,
-    /// are forgotten; a reassembly time-out has to be set again, multicast groups have to be joined
-    /// again. Addresses that are made of the hardware address (link-local ones) are the caller's to
-    /// change.
+    /// socket. What it has learnt of neighbours, and what is left to send of a datagram in fragments,
+    /// are forgotten; multicast groups have to be joined again. Addresses that are made of the hardware
+    /// address (link-local ones) are the caller's to change.
     pub fn follow(
         &mut self,
         iface: &mut Interface,
@@ -42,6 +41,7 @@ impl<N: Netif> Device<N> {
         let changes = self.tx.below().take_changes();
         if changes != Changes::NONE {
             self.tx.begin_round();
+            self.rx.forget_answer();
             let mac = EthernetAddress(self.netif().mac().unwrap_or_default().0);
             if self.tx.shape() != self.shown || iface.hardware_addr() != mac.into() {
                 let made = self.interface(seed(), now);

@@ -28,8 +28,36 @@
 //! A device whose peer takes no blank checksum of that IP version, or none any more, fills it in,
 //! as [`Netif::send`] promises: nothing here depends on when a peer comes and goes. What a raw
 //! socket has summed itself, stays. Fragments of an IPv4 datagram can't be left blank, so smoltcp
-//! sends datagrams of UDP that need fragments without a checksum, which RFC 768 allows; those that
-//! it puts together (its feature `proto-ipv4-fragmentation`) have been verified by nobody.
+//! sends datagrams of UDP that need fragments without a checksum, which RFC 768 allows.
+//!
+//! # Fragments
+//!
+//! Datagrams that come in fragments, over IPv4 or IPv6, are put together here, four at a time: the
+//! stack sees one packet, of up to 65,535 bytes of data, whose checksum has been verified, whatever is
+//! known of the fragments. What is lost shuts out nobody: a datagram that begins takes the place of
+//! the one that is worth least, and none is waited for longer than 15 s. A place has memory of 72 KB,
+//! taken when it is first needed and kept. smoltcp's own reassembly never has anything to do, so it
+//! needs no feature, no buffers and no time-out. A packet over IPv6 that has a fragment header and is
+//! whole (RFC 6946) goes up without it. Other extension headers in front of it are nothing that smoltcp
+//! takes: such fragments are dropped, such a whole packet goes up as it is.
+//!
+//! What is sent above the MTU, smoltcp cuts over IPv4, if it has its feature `proto-ipv4-fragmentation`
+//! and a buffer that is large enough (`fragmentation-buffer-size-65536`; 1,500 bytes unless a feature
+//! says more). Over IPv6 smoltcp 0.14 drops it without a word, before this adaptor sees anything of
+//! it: a ping of more than the MTU less 48 bytes of headers is received whole, and not answered.
+//!
+//! # Who asks whether an address is free
+//!
+//! ARP probes from 0.0.0.0 (RFC 5227) and neighbour solicitations from :: (RFC 4862) smoltcp leaves
+//! unread. They are answered here for the addresses that the interface had when it was last handed to
+//! [`poll`](Device::poll) or [`poll_ingress`](Device::poll_ingress): one answer to each, and no more
+//! of them in a round than there are packets. Who calls `Interface::poll` itself answers none.
+//!
+//! # Tags
+//!
+//! A frame with VLAN tags that all have the number 0 is in no VLAN: it has them for its priority, and
+//! goes up without them, its 12 bytes of addresses moved in place if nobody else reads it, else gathered. Frames of
+//! a VLAN go up as they are, and smoltcp ignores them.
 //!
 //! # Large packets
 //!
@@ -113,6 +141,8 @@
 //! ```
 
 mod follow;
+mod probe;
+mod reassembly;
 mod receive;
 #[cfg(test)]
 mod tests;
@@ -124,6 +154,7 @@ use smoltcp::iface::{Interface, PollIngressSingleResult, PollResult, SocketSet};
 use smoltcp::phy::{self, Checksum, DeviceCapabilities, Medium};
 use smoltcp::time::Instant;
 
+use self::probe::Own;
 use self::receive::Receive;
 use self::transmit::{Shape, Transmit};
 use crate::netif::Netif;
@@ -153,6 +184,8 @@ pub struct Device<N: Netif> {
     tx: Transmit<N>,
     /// What the interface believes that it may fill.
     shown: Shape,
+    /// The interface's addresses, when it was seen last.
+    own: Own,
 }
 
 /// What a [`Device`] has done.
@@ -174,18 +207,26 @@ pub struct Stats {
     /// Frames that the stack made longer than the device takes. None, from a stack that minds the
     /// MTU.
     pub too_long: u64,
+    /// Datagrams put together of fragments.
+    pub reassembled: u64,
+    /// Fragments dropped: malformed, or of a datagram that never became whole, contradicts itself or
+    /// had to make place for another.
+    pub fragments_dropped: u64,
+    /// Answers to those who were about to take an address of the interface's.
+    pub probes_answered: u64,
     /// Packets that waited while the device changed, and found no room on the new one.
     pub lost: u64,
 }
 
 impl<N: Netif> Device<N> {
-    /// The device, with all the memory that it will need as long as the MTU does not grow.
+    /// The device, with all the memory that it will need as long as the MTU does not grow and nothing
+    /// comes in fragments.
     ///
     /// What it says of itself is what `netif` says now. A netif that is not up yet, or goes down and comes
     /// back, may have another MTU or another address then: see [`follow`](Device::follow).
     pub fn new(netif: N) -> Device<N> {
         let tx = Transmit::new(netif);
-        Device { rx: Receive::new(), shown: tx.last_shape(), tx }
+        Device { rx: Receive::new(), shown: tx.last_shape(), own: Own::default(), tx }
     }
 
     /// Lets the stack handle what was received and send what it has, until the device is full, then
@@ -216,6 +257,7 @@ impl<N: Netif> Device<N> {
     ) -> PollResult {
         let now = now.into();
         let mut result = PollResult::None;
+        self.own.see(iface);
         iface.poll_maintenance(now);
         loop {
             match iface.poll_ingress_single(now, self, sockets) {
@@ -269,7 +311,7 @@ impl<N: Netif> Device<N> {
         self.tx.flush();
     }
 
-    /// Whether a received packet waits for room to transmit: poll again when there is some.
+    /// Whether a received packet, or an answer to one, waits for room to transmit: poll again when there is some.
     pub fn is_held(&self) -> bool {
         self.rx.is_held()
     }
@@ -303,8 +345,8 @@ impl<N: Netif> phy::Device for Device<N> {
     where
         Self: 'a;
 
-    fn receive(&mut self, _now: Instant) -> Option<(RxToken<'_, N>, TxToken<'_, N>)> {
-        if !self.rx.fetch(&mut self.tx) {
+    fn receive(&mut self, now: Instant) -> Option<(RxToken<'_, N>, TxToken<'_, N>)> {
+        if !self.rx.fetch(&mut self.tx, &self.own, now) {
             return None;
         }
         let Some(tx) = self.tx.token() else {

@@ -2,58 +2,104 @@
 //!
 //! ```text
 //!  Netif::receive ─► several slots? gather ─► unknown checksum? verify ─► held until a token takes it
-//!                                                     └─► wrong: dropped, the next one
+//!                                  │                  └─► wrong: dropped, the next one
+//!                                  └─► not plain IP? look closer:
+//!                                        tagged for no VLAN         the tags go, as above
+//!                                        a fragment                 Reassembly, verify what it completes
+//!                                        asks for a free address    Taken is sent, the next one
 //! ```
 
-use smoltcp::phy;
+mod unusual;
 
+use smoltcp::phy;
+use smoltcp::time::Instant;
+
+use super::probe::{Own, Taken};
+use super::reassembly::Reassembly;
 use super::transmit::Transmit;
 use super::{BURST, Stats};
 use crate::buffer::{Checksum, Packet};
 use crate::header::checksum::{Verdict, verify};
+use crate::header::{At, Network, Protocol};
 use crate::netif::{Linear, Netif, RxOf};
 use crate::wire::MAX_FRAME;
 
 pub(super) struct Receive<N: Netif> {
     /// Held, if it has one slot.
     packet: Option<RxOf<N>>,
-    /// Another one is held, in `linear`.
-    is_gathered: bool,
+    /// Another one is held.
+    copied: Option<Copied>,
     /// What is held has been handed up and may go.
     is_done: bool,
     linear: Linear,
+    reassembly: Reassembly,
+    /// To be sent before anything else is received.
+    answer: Option<Taken>,
     /// Packets taken in this round.
     burst: u32,
     /// A round has ended, and nobody has flushed.
     owes_flush: bool,
     wrong: u64,
     held_back: u64,
+    answered: u64,
+}
+
+/// Where a packet is that has been copied.
+enum Copied {
+    /// Gathered, from this byte on.
+    Linear(usize),
+    /// Put together of fragments.
+    Whole,
+}
+
+/// What becomes of a packet.
+enum Fate {
+    /// The stack gets it.
+    Up,
+    /// Its checksum is wrong, or its headers.
+    Wrong,
+    /// It has been dealt with.
+    Done,
+}
+
+impl Fate {
+    #[inline]
+    fn of(is_good: bool) -> Fate {
+        if is_good { Fate::Up } else { Fate::Wrong }
+    }
 }
 
 impl<N: Netif> Receive<N> {
     pub(super) fn new() -> Receive<N> {
         Receive {
             packet: None,
-            is_gathered: false,
+            copied: None,
             is_done: false,
             linear: Linear::with_capacity(MAX_FRAME),
+            reassembly: Reassembly::new(),
+            answer: None,
             burst: 0,
             owes_flush: false,
             wrong: 0,
             held_back: 0,
+            answered: 0,
         }
     }
 
     /// Whether there is a packet to hand up.
-    pub(super) fn fetch(&mut self, tx: &mut Transmit<N>) -> bool {
+    pub(super) fn fetch(&mut self, tx: &mut Transmit<N>, own: &Own, now: Instant) -> bool {
         if self.is_done {
             self.is_done = false;
             self.drop_held(tx);
-        }
-        if self.has_packet() {
+        } else if self.is_held() {
             // The last round stopped for want of room.
             tx.flush();
-            return true;
+            if self.has_packet() {
+                return true;
+            }
+            if self.answer.is_some() && !self.send_answer(tx) {
+                return false;
+            }
         }
         if self.burst == 0 {
             tx.begin_round();
@@ -63,11 +109,15 @@ impl<N: Netif> Receive<N> {
             if tx.below().receive(1, |packet| self.packet = Some(packet)) == 0 {
                 break;
             }
-            if self.is_good(tx) {
-                return true;
+            match self.look(tx, own, now) {
+                Fate::Up => return true,
+                Fate::Wrong => self.wrong += 1,
+                Fate::Done => {}
             }
-            self.wrong += 1;
             self.drop_held(tx);
+            if self.answer.is_some() && !self.send_answer(tx) {
+                return false;
+            }
         }
         self.burst = 0;
         if core::mem::replace(&mut self.owes_flush, true) {
@@ -78,29 +128,38 @@ impl<N: Netif> Receive<N> {
 
     /// Puts a packet that has just come into one slice, and verifies its checksum if that is due.
     #[inline]
-    fn is_good(&mut self, tx: &mut Transmit<N>) -> bool {
-        let Some(packet) = &self.packet else { return false };
+    fn look(&mut self, tx: &mut Transmit<N>, own: &Own, now: Instant) -> Fate {
+        let Some(packet) = &self.packet else { return Fate::Done };
         // A large packet's is blank, whatever its state says.
         let is_known = packet.meta.checksum != Checksum::Unknown || packet.meta.gso.is_some();
         if packet.fragments().len() == 1 {
-            return is_known || verify(packet) != Verdict::Wrong;
+            if is_plain(packet.head()) {
+                return Fate::of(is_known || verify(packet) != Verdict::Wrong);
+            }
+        } else {
+            let bytes = &*self.linear.gather(packet);
+            if is_plain(bytes) {
+                let is_good = is_known || verify(&Packet::from(bytes)) != Verdict::Wrong;
+                self.drop_held(tx);
+                self.copied = Some(Copied::Linear(0));
+                return Fate::of(is_good);
+            }
+            self.drop_held(tx);
+            self.copied = Some(Copied::Linear(0));
         }
-        let bytes = &*self.linear.gather(packet);
-        let is_good = is_known || verify(&Packet::from(bytes)) != Verdict::Wrong;
-        self.drop_held(tx);
-        self.is_gathered = true;
-        is_good
+        self.look_closer(tx, is_known, own, now)
     }
 
+    #[inline(never)] // in one place, the packet need not be moved
     fn drop_held(&mut self, tx: &mut Transmit<N>) {
-        self.is_gathered = false;
+        self.copied = None;
         if let Some(packet) = self.packet.take() {
             tx.below().recycle(packet);
         }
     }
 
     fn has_packet(&self) -> bool {
-        self.packet.is_some() || self.is_gathered
+        self.packet.is_some() || self.copied.is_some()
     }
 
     /// What has been fetched, for the stack.
@@ -114,7 +173,7 @@ impl<N: Netif> Receive<N> {
     }
 
     pub(super) fn is_held(&self) -> bool {
-        self.has_packet() && !self.is_done
+        (self.has_packet() || self.answer.is_some()) && !self.is_done
     }
 
     pub(super) fn flushed(&mut self) {
@@ -126,6 +185,8 @@ impl<N: Netif> Receive<N> {
         stats.linearised_bytes += self.linear.bytes();
         stats.checksums_wrong += self.wrong;
         stats.held_back += self.held_back;
+        stats.probes_answered += self.answered;
+        self.reassembly.count(stats);
     }
 }
 
@@ -140,11 +201,38 @@ impl<N: Netif> phy::RxToken for RxToken<'_, N> {
     where
         F: FnOnce(&[u8]) -> R,
     {
-        let Receive { packet, is_done, linear, .. } = self.rx;
+        let Receive { packet, copied, is_done, linear, reassembly, .. } = self.rx;
         *is_done = true;
-        match packet {
-            Some(packet) => f(packet.head()),
-            None => f(linear.contents()),
-        }
+        f(match copied {
+            Some(Copied::Whole) => reassembly.whole(),
+            _ => arrived::<N>(packet, copied, linear),
+        })
+    }
+}
+
+/// The bytes of a frame that has come.
+#[inline]
+fn arrived<'a, N: Netif>(
+    packet: &'a Option<RxOf<N>>,
+    copied: &Option<Copied>,
+    linear: &'a Linear,
+) -> &'a [u8] {
+    match (packet, copied) {
+        (Some(packet), _) => packet.head(),
+        (None, Some(Copied::Linear(from))) => linear.contents().get(*from..).unwrap_or_default(),
+        (None, _) => &[],
+    }
+}
+
+/// Whether a frame is nothing but IP, whole, from somebody with an address.
+#[inline]
+fn is_plain(frame: &[u8]) -> bool {
+    match At::new(frame).open() {
+        Some((_, Network::Ipv4(ip))) => ip.peek().is_some_and(|ip| !ip.is_fragment()),
+        Some((_, Network::Ipv6(ip))) => ip.peek().is_some_and(|ip| {
+            matches!(ip.next_header, Protocol::TCP | Protocol::UDP | Protocol::ICMPV6)
+                && ip.source != [0; 16]
+        }),
+        _ => false,
     }
 }

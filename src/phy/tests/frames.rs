@@ -56,7 +56,7 @@ fn places(frame: &[u8]) -> (usize, usize) {
 }
 
 /// RFC 1071 as the RFC defines it.
-fn plainly(bytes: &[u8]) -> u16 {
+pub(super) fn plainly(bytes: &[u8]) -> u16 {
     let words =
         bytes.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(*word.get(1).unwrap_or(&0)));
     let mut sum: u32 = words.sum();

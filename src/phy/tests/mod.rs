@@ -1,9 +1,12 @@
 //! The adaptor over a device whose every answer a test decides.
 
+mod fragments;
 mod frames;
 mod mixture;
+mod probes;
 mod receive;
 mod sockets;
+mod tags;
 mod transmit;
 
 use alloc::collections::VecDeque;
@@ -20,7 +23,7 @@ use crate::buffer::{TxBuf, TxPacket};
 use crate::features::Features;
 use crate::header::MacAddr;
 use crate::header::checksum::fill_blank;
-use crate::netif::{Capabilities, Linear, Permit, RxOf, SendError, Unsendable, slots};
+use crate::netif::{Capabilities, Changes, Linear, Permit, RxOf, SendError, Unsendable, slots};
 use crate::offload::{Segments, Sums};
 
 /// A device that has `room` slots and `blocks` blocks, full of old bytes.
@@ -37,6 +40,7 @@ struct Mock {
     sent: Vec<TxPacket<HeapBlock>>,
     flushes: usize,
     recycled: usize,
+    changes: Changes,
     linear: Linear,
 }
 
@@ -85,6 +89,10 @@ impl Netif for Mock {
 
     fn stats(&self) -> crate::netif::Stats {
         crate::netif::Stats::default()
+    }
+
+    fn take_changes(&mut self) -> Changes {
+        core::mem::take(&mut self.changes)
     }
 
     fn alloc(&mut self, headroom: usize) -> Option<TxBuf<HeapBlock>> {
@@ -147,6 +155,7 @@ fn mock() -> Mock {
         sent: Vec::new(),
         flushes: 0,
         recycled: 0,
+        changes: Changes::NONE,
         linear: Linear::default(),
     }
 }

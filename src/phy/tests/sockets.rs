@@ -8,7 +8,7 @@ use smoltcp::wire::{IcmpRepr, Icmpv4Packet, Icmpv4Repr, IpProtocol, IpVersion};
 use super::frames::{Kind, blank, filled_in, frame, is_right, kind};
 use super::*;
 
-fn udp_socket(port: u16) -> udp::Socket<'static> {
+pub(super) fn udp_socket(port: u16) -> udp::Socket<'static> {
     let buffer = || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; 32], vec![0; 8 * 1500]);
     let mut socket = udp::Socket::new(buffer(), buffer());
     socket.bind(port).unwrap();

@@ -20,9 +20,15 @@ impl Large {
         Large { mtu, free: !queued && !is_cutting(iface, now) }
     }
 
+    /// Whether an IP packet of so many bytes needs no fragments. Over IPv6 smoltcp makes none, and drops
+    /// it.
+    pub fn is_whole(&self, len: usize) -> bool {
+        len <= self.mtu
+    }
+
     /// Whether an IP packet of so many bytes may be queued. A large one may, once.
     pub fn admits(&mut self, len: usize) -> bool {
-        len <= self.mtu || core::mem::replace(&mut self.free, false)
+        self.is_whole(len) || core::mem::replace(&mut self.free, false)
     }
 }
 

@@ -21,7 +21,7 @@ const HOP_LIMIT: u8 = 64;
 const WAITING: usize = 256;
 /// The largest IPv4 packet.
 const LARGEST: usize = 1 << 16;
-/// There are no fragments over IPv6: what waits is short.
+/// What is too long to be answered over IPv6 need not wait long.
 const WAITING_V6: usize = 64 << 10;
 
 /// The sockets that echo requests come to.
@@ -77,7 +77,9 @@ impl Ping {
                 let len = request.len();
                 let Some(copy) = scratch.get_mut(..len) else { break };
                 copy.copy_from_slice(request);
-                if let Some(packet) = answer(iface, copy) {
+                // Over IPv6 nobody cuts it.
+                let goes = |packet: &&[u8]| handle == self.v4 || large.is_whole(packet.len());
+                if let Some(packet) = answer(iface, copy).filter(goes) {
                     let room = socket.can_send() && large.admits(packet.len());
                     if !room || socket.send_slice(packet).is_err() {
                         break;

@@ -4,6 +4,7 @@ use alloc::vec;
 
 use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::udp::{PacketBuffer, PacketMetadata, SendError, Socket};
+use smoltcp::wire::IpAddress;
 
 use super::large::Large;
 
@@ -12,8 +13,9 @@ const PORT: u16 = 7;
 const WAITING: usize = 256;
 /// Room for a datagram of the largest size.
 const BYTES: usize = 1 << 16;
-/// An IPv4 header with UDP's behind it.
+/// An IPv4 or IPv6 header with UDP's behind it.
 const HEADERS: usize = 28;
+const HEADERS_V6: usize = 48;
 
 /// The service's socket.
 pub struct UdpEcho {
@@ -55,6 +57,11 @@ impl UdpEcho {
         {
             let Some(copy) = scratch.get_mut(..datagram.len()) else { break };
             copy.copy_from_slice(datagram);
+            let is_v6 = matches!(meta.endpoint.addr, IpAddress::Ipv6(_));
+            if is_v6 && !large.is_whole(copy.len() + HEADERS_V6) {
+                let _ = socket.recv();
+                continue;
+            }
             if !large.admits(copy.len() + HEADERS) {
                 break;
             }

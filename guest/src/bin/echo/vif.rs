@@ -14,7 +14,7 @@ use core::mem;
 
 use smoltcp::iface::{Interface, SocketSet};
 use smoltcp::phy::Device as _;
-use smoltcp::time::{Duration as StackDuration, Instant};
+use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr, Ipv6Address};
 use xen_guest::Xen;
 use xen_netfront::announce::announce;
@@ -46,8 +46,6 @@ const REQUEST: usize = 2 << 10;
 const ANSWER: usize = 16 << 10;
 /// The longest packet that a service handles in one piece.
 const LARGEST_PACKET: usize = 1 << 16;
-/// Lost fragments cost their datagram's place for so long.
-const REASSEMBLY: StackDuration = StackDuration::from_secs(5);
 
 /// A vif that is served, connected or not.
 pub struct Vif {
@@ -55,7 +53,7 @@ pub struct Vif {
     driver: netfront::Config,
     options: VifOptions,
     device: Device<Netfront<Xen, Xen>>,
-    /// On the heap: it holds the buffer for fragments.
+    /// On the heap: it holds the buffer that fragments are cut from.
     iface: Box<Interface>,
     sockets: SocketSet<'static>,
     link: Link,
@@ -297,7 +295,6 @@ impl Services {
 /// Gives the interface its addresses and gateways. With any IPv6 address comes a link-local one
 /// (RFC 4291, appendix A), for neighbours expect that.
 fn configure(iface: &mut Interface, options: &VifOptions) {
-    iface.set_reassembly_timeout(REASSEMBLY);
     let mac = address_of(iface);
     let own = &options.addresses;
     let has_v6 = own.iter().any(|cidr| matches!(cidr, IpCidr::Ipv6(_)));

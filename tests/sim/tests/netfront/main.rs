@@ -21,6 +21,7 @@ mod receive;
 mod shapes;
 mod silence;
 mod software;
+mod stack;
 mod starvation;
 mod transmit;
 mod trust;
