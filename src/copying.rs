@@ -17,10 +17,12 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
+use zerocopy::FromBytes;
+
 use crate::buffer::{Block, HeapBlock, Meta, Packet, TxBuf, TxPacket, View};
 use crate::features::Features;
 use crate::header::checksum::settle_blank;
-use crate::header::{ETHERNET_HEADER, MacAddr};
+use crate::header::{ETHERNET_HEADER, Ethernet, LINK_HEADER, MacAddr};
 use crate::netif::{Capabilities, Linear, Netif, Permit, RxOf, Stats, Unsendable, slots};
 use crate::offload::{Segments, Sums, make_blank};
 use crate::wire::{MAX_FRAME, MAX_PACKET, MAX_SLOTS};
@@ -42,8 +44,8 @@ pub trait RawIo {
         Features::NONE
     }
 
-    /// As [`recv`](RawIo::recv), with what is known about the frame. `target` has room for 65,535
-    /// bytes if there is GSO in the [`features`](RawIo::features).
+    /// As [`recv`](RawIo::recv), with what is known about the frame. `target` has room for
+    /// [`MAX_FRAME`] bytes if there is GSO in the [`features`](RawIo::features).
     fn recv_meta(&mut self, target: &mut [u8]) -> Option<(usize, Meta)> {
         Some((self.recv(target)?, Meta::default()))
     }
@@ -131,9 +133,16 @@ impl<Io: RawIo> Copying<Io> {
         Features { scatter_gather: true, ..self.io.features() }.coherent()
     }
 
+    /// The longest frame that is not to be cut, of those that begin with `head`: a tag does not count
+    /// into the MTU.
+    fn longest(&self, head: &[u8]) -> usize {
+        let is_tagged = Ethernet::ref_from_prefix(head).is_ok_and(|(it, _)| it.kind.is_tag());
+        self.mtu + if is_tagged { LINK_HEADER } else { ETHERNET_HEADER }
+    }
+
     /// Bytes of a block for a frame.
     fn block_size(&self) -> usize {
-        self.max_frame().saturating_add(HEADROOM)
+        self.mtu + LINK_HEADER + HEADROOM
     }
 
     /// Bytes of a block for whatever `io` takes and gives.
@@ -178,12 +187,16 @@ impl<Io: RawIo> Copying<Io> {
         }
         if self.is_to_be_cut(packet) {
             let plan = Segments::plan(packet).map_err(Unsendable::Gso)?;
-            return if plan.longest > self.max_frame() { Err(Unsendable::TooLong) } else { Ok(()) };
+            return if plan.longest > self.longest(packet.head()) {
+                Err(Unsendable::TooLong)
+            } else {
+                Ok(())
+            };
         }
         if packet.meta.gso.is_some() {
             return make_blank(packet).map_err(Unsendable::Gso);
         }
-        if len > self.max_frame() {
+        if len > self.longest(packet.head()) {
             return Err(Unsendable::TooLong);
         }
         if !self.features().takes_packet(packet) {
@@ -235,7 +248,8 @@ impl<Io: RawIo> Copying<Io> {
             Err(packet) => packet,
         };
         let len = packet.len();
-        let size = if len > self.max_frame() { self.large_size() } else { self.block_size() };
+        let size =
+            if len > self.block_size() - HEADROOM { self.large_size() } else { self.block_size() };
         let mut buf = TxBuf::new(self.take_block(size), 0);
         packet.copy_to_slice(buf.append(len)?)?;
         self.stats.linearised_packets += 1;
@@ -307,7 +321,7 @@ impl<Io: RawIo> Netif for Copying<Io> {
     }
 
     fn receive(&mut self, budget: usize, mut sink: impl FnMut(RxOf<Self>)) -> usize {
-        let (size, max) = (self.large_size(), self.max_frame());
+        let size = self.large_size();
         let mut received = 0;
         for _ in 0..budget {
             let mut buf = TxBuf::new(self.take_block(size), HEADROOM);
@@ -316,7 +330,9 @@ impl<Io: RawIo> Netif for Copying<Io> {
                 self.keep_block(buf);
                 break;
             };
-            if len > if meta.gso.is_some() { size - HEADROOM } else { max } {
+            let is_large = meta.gso.is_some();
+            let longest = if is_large { size - HEADROOM } else { self.longest(buf.bytes()) };
+            if len > longest {
                 self.stats.rx_dropped += 1;
                 self.keep_block(buf);
                 continue;

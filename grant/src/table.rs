@@ -290,8 +290,14 @@ impl Reference {
 pub(crate) fn quarantine(held: Held) {
     // SAFETY: the grant's reference keeps the table.
     let table = unsafe { &*held.entry().table };
-    log::warn!("grant {} is still in use by its peer; kept in quarantine", held.entry().number);
-    table.state.lock().quarantine.push(held);
+    let mut state = table.state.lock();
+    let is_first = state.quarantine.is_empty();
+    state.quarantine.push(held);
+    drop(state);
+    // One of maybe thousands.
+    if is_first {
+        log::warn!("pages are still in use by their peer; kept in quarantine");
+    }
 }
 
 impl Drop for Reference {

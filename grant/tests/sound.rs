@@ -37,7 +37,7 @@ fn foreign(granted: &Granted<ReadWrite>) -> Foreign {
 
 /// Every way to cut a batch short: no operation is left whose frame went home.
 #[test]
-fn an_operation_goes_with_its_frame() {
+fn n9_an_operation_goes_with_its_frame() {
     let step = if cfg!(miri) { 2 } else { 1 };
     for frames in (0..=4).step_by(step) {
         for ops in (0..=7).step_by(step) {
@@ -71,7 +71,7 @@ fn an_operation_goes_with_its_frame() {
 }
 
 #[test]
-fn a_domain_has_one_table() {
+fn n9_a_domain_has_one_table() {
     let domain = Domain::new(2, 1);
     let pool = FramePool::new(&domain, 2).unwrap();
     let (first, second) = (GrantTable::new(&domain), GrantTable::new(&domain));
@@ -89,7 +89,7 @@ fn a_domain_has_one_table() {
 }
 
 #[test]
-fn a_frame_of_another_domain_is_granted_to_nobody() {
+fn n9_a_frame_of_another_domain_is_granted_to_nobody() {
     let (ours, theirs) = (Domain::new(1, 1), Domain::new(1, 1));
     let pool = FramePool::new(&ours, 1).unwrap();
     let mine = pool.take().unwrap();
@@ -107,7 +107,7 @@ fn a_frame_of_another_domain_is_granted_to_nobody() {
 }
 
 #[test]
-fn a_copy_in_another_domain_touches_no_frame() {
+fn n9_a_copy_in_another_domain_touches_no_frame() {
     let (ours, theirs) = (Domain::new(2, 1), Domain::new(2, 1));
     let [mine, other] = [&ours, &theirs].map(|domain| FramePool::new(domain, 2).unwrap());
     let granted = offer(&other, &GrantTable::new(&theirs));
@@ -176,7 +176,7 @@ fn panics(what: impl FnOnce()) {
 }
 
 #[test]
-fn a_platform_that_panics_sees_no_page_twice() {
+fn n9_a_platform_that_panics_sees_no_page_twice() {
     grumble(|domain, _, granted| {
         let mut quarantine = Quarantine::new(4);
         domain.begin(PEER, granted.number(), true);

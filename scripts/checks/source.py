@@ -34,6 +34,7 @@ REQUIREMENTS = (
     + [f"b{n}" for n in (1, 2, 3, 4, 6, 8, 9, 10, 11)]
     + [f"p{n}" for n in (2, 3, 5)]
     + [f"r{n}" for n in range(1, 17)]
+    + [f"n{n}" for n in (4, 7, 8, 9)]
 )
 
 
@@ -100,14 +101,14 @@ def names_are_those_compiled(context):
 def named_checks():
     """Checks in this folder that are named after a requirement, as `p5_...`."""
     texts = [path.read_text() for path in (ROOT / "scripts/checks").glob("*.py")]
-    return set(re.findall(r"^def ([fbpr]\d+_\w+)\(", "\n".join(texts), re.MULTILINE))
+    return set(re.findall(r"^def ([fbprn]\d+_\w+)\(", "\n".join(texts), re.MULTILINE))
 
 
 def requirements(context):
     covered = {}
     for name in sorted(rust_tests(context) | named_checks()):
         # A test may be named after several: f7_r15_no_stale_byte.
-        for requirement in re.match(r"(?:[fbpr]\d+_)*", name)[0].split("_")[:-1]:
+        for requirement in re.match(r"(?:[fbprn]\d+_)*", name)[0].split("_")[:-1]:
             covered.setdefault(requirement, []).append(name)
     for requirement in REQUIREMENTS:
         context.check(

@@ -7,6 +7,9 @@ use super::{Arp, At, Ipv4, Ipv6, Source, U16};
 /// Bytes of an Ethernet header.
 pub const ETHERNET_HEADER: usize = 14;
 
+/// An Ethernet header with an 802.1Q tag: what a frame may have besides the MTU.
+pub const LINK_HEADER: usize = ETHERNET_HEADER + 4;
+
 const _: () = assert!(size_of::<Ethernet>() == ETHERNET_HEADER);
 
 /// A hardware address.

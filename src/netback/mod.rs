@@ -135,7 +135,7 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
     /// toolstack has made. [`service`](Netback::service) then connects it.
     ///
     /// What the client sends is copied into frames of `pool`. A client with a pool of its own
-    /// can't use up another's frames.
+    /// can't use up another's frames; nor, which matters more, those that a frontend of ours lives on.
     pub fn open(
         platform: P,
         store: S,

@@ -1,8 +1,8 @@
 //! What the client does not take, done here: blank checksums filled in, large packets cut.
 //!
 //! ```text
-//!  blank    | headers, data | data |         the first fragment is written, or a copy of it if
-//!                │                           somebody else reads it
+//!  blank    | headers, data | data |         the fragment with the field is written, or a copy of
+//!                │                           it if somebody else reads it
 //!                ▼
 //!           | headers, data'| data |
 //!

@@ -189,9 +189,14 @@ impl<P: BackendPlatform> ToClient<P> {
         self.push(&mut ready)
     }
 
+    /// Pages posted that no packet has.
+    fn available(&self) -> usize {
+        self.posted.len() + self.ring.waiting() as usize
+    }
+
     #[inline]
     fn has_room(&self, fragments: usize, slots: usize) -> Result<(), Refused> {
-        if self.wanted > 0 && slots > self.posted.len() {
+        if self.wanted > 0 && slots > self.available() {
             return Err(Refused::Stalled);
         }
         if self.packets.len() >= self.bounds.packets
@@ -242,19 +247,11 @@ impl<P: BackendPlatform> ToClient<P> {
             return Ok(notify);
         }
         let (mut progress, held) = (false, self.posted.len());
-        loop {
+        let full = loop {
             self.ring.refresh()?;
             let full = self.stage();
             if self.staged.is_empty() {
-                // A page is progress, too: it is not asked how fast they come.
-                progress |= self.posted.len() > held;
-                if progress {
-                    self.stuck = None;
-                }
-                if full && self.watch(platform.now(), stats) {
-                    continue;
-                }
-                break;
+                break full;
             }
             progress = true;
             self.submit(platform, stats);
@@ -263,17 +260,27 @@ impl<P: BackendPlatform> ToClient<P> {
                 notify = Notify::Needed;
             }
             if self.packets.is_empty() {
-                self.stuck = None;
-                break;
+                break false;
             }
+        };
+        // A page is progress, too: it is not asked how fast they come.
+        progress |= self.posted.len() > held;
+        if progress {
+            self.stuck = None;
         }
         self.progress |= progress;
+        if full && self.give_up_waiting(platform, stats)? == Notify::Needed {
+            notify = Notify::Needed;
+        }
         Ok(notify)
     }
 
     /// Writes down what to copy; true if the client has not posted enough.
     #[inline]
     fn stage(&mut self) -> bool {
+        if self.wanted > 0 && self.available() >= self.wanted {
+            self.wanted = 0;
+        }
         let mut used = 0;
         while self.staged.len() < BATCH_PACKETS && self.copy.len() <= BATCH_OPS - MAX_OPS {
             let slots = self.packets.front().map_or(self.wanted, |next| usize::from(next.slots));
@@ -284,7 +291,6 @@ impl<P: BackendPlatform> ToClient<P> {
                 let Some((_, request)) = self.ring.pop() else { return true };
                 self.posted.push(request);
             }
-            self.wanted = 0;
             let Some(packet) = self.packets.pop_front() else { return false };
             let failed = self.write_ops(&packet, used).is_none();
             used += slots;
@@ -366,6 +372,17 @@ impl<P: BackendPlatform> ToClient<P> {
         self.posted.drain(..used);
     }
 
+    /// The next packet does not fit. Once that has gone on for too long, what does fit goes.
+    #[cold]
+    #[inline(never)]
+    fn give_up_waiting(&mut self, platform: &P, stats: &mut Stats) -> Result<Notify, Fault> {
+        if self.watch(platform.now(), stats) {
+            self.flush(platform, stats)
+        } else {
+            Ok(Notify::Suppressed)
+        }
+    }
+
     /// The next packet does not fit: if that goes on for too long, the client is stalled, and
     /// holds no frames of ours any more but for packets that it has posted pages enough for. Such are
     /// all that it gets until it posts one more: it may have no more than these. Whether there are any.
@@ -380,14 +397,14 @@ impl<P: BackendPlatform> ToClient<P> {
         }
         self.stuck = None;
         if self.takes.notify {
-            self.wanted = self.posted.len() + 1;
+            self.wanted = self.available() + 1;
             stats.stalls += 1;
         }
         // Round once: what fits goes to the back again, in its order.
         for _ in 0..self.packets.len() {
             let Some(packet) = self.packets.pop_front() else { break };
             let fragments = usize::from(packet.fragments).min(self.fragments.len());
-            if usize::from(packet.slots) <= self.posted.len() {
+            if usize::from(packet.slots) <= self.available() {
                 self.fragments.rotate_left(fragments);
                 self.packets.push_back(packet);
             } else {

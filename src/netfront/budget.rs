@@ -9,7 +9,7 @@
 //! Posted pages come home only with packets in them, and a layer above may need a page to answer before
 //! it lets go of what it received. So receiving takes no page that sending was promised, and no device
 //! one that another was. What the layers above hold is on nobody's account; the pool has to be that
-//! much larger.
+//! much larger. What they pass on, received and not yet sent, is sending's.
 
 use xen_grant::{Frame, FramePool, Overbooked, Reservation};
 
@@ -28,8 +28,8 @@ pub(super) struct Budget {
     promised: u32,
     /// How many pages sending may hold.
     sending: u32,
-    /// Drawn in the place of pages that the peer has kept since an earlier connection.
-    standing_in: u32,
+    /// Pages in quarantine since an earlier connection, drawn to make up for them.
+    made_up: u32,
 }
 
 /// The pages that a device with this configuration is promised.
@@ -42,7 +42,7 @@ impl Budget {
     pub(super) fn new(pool: &FramePool, config: &Config) -> Result<Budget, Overbooked> {
         let reservation = pool.reserve(least_pages(config))?;
         let promised = reservation.pages();
-        Ok(Budget { reservation, promised, sending: SENDING, standing_in: 0 })
+        Ok(Budget { reservation, promised, sending: SENDING, made_up: 0 })
     }
 
     #[inline]
@@ -62,7 +62,8 @@ impl Budget {
     /// A frame to send, where `held` are at hand or in flight already.
     pub(super) fn frame_to_send(&mut self, held: u32) -> Option<Frame> {
         if held >= self.sending {
-            self.sending += self.reservation.draw(STEP);
+            // It may hold many more, that were received and are passed on.
+            self.sending += self.reservation.draw(held + STEP - self.sending);
         }
         if held < self.sending { self.pool().take() } else { None }
     }
@@ -76,20 +77,25 @@ impl Budget {
         }
     }
 
-    /// A connection has ended: nothing more is needed than was promised, but for pages that the peer
-    /// does not let go of. Returns how many of those nothing was left for.
-    pub(super) fn settle(&mut self, quarantined: usize) -> u32 {
-        self.sending = SENDING;
+    /// There is no connection any more: nothing is needed but what was promised.
+    pub(super) fn settle(&mut self) {
+        (self.sending, self.made_up) = (SENDING, 0);
         self.give_back(self.reservation.pages() - self.promised);
-        let kept = u32::try_from(quarantined).unwrap_or(u32::MAX);
-        self.standing_in = self.draw(kept);
-        kept - self.standing_in
     }
 
-    /// A page that the peer had kept is ours again, and no queue has lacked it.
-    pub(super) fn regained(&mut self) {
-        let surplus = self.standing_in.min(1);
-        self.standing_in -= surplus;
-        self.give_back(surplus);
+    /// A connection begins, and the peer has not let go of so many pages of earlier ones: draws as many
+    /// in their place. Returns how many are missing.
+    pub(super) fn make_up_for(&mut self, quarantined: usize) -> u32 {
+        let kept = u32::try_from(quarantined).unwrap_or(u32::MAX);
+        self.made_up = self.draw(kept);
+        kept - self.made_up
+    }
+
+    /// One of those is ours again.
+    pub(super) fn came_home(&mut self) {
+        if let Some(left) = self.made_up.checked_sub(1) {
+            self.made_up = left;
+            self.give_back(1);
+        }
     }
 }

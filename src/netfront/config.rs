@@ -24,7 +24,7 @@ pub struct Config {
     pub split_event_channels: bool,
     /// Pages posted for receiving, on each queue, while little arrives: at least 20.
     pub rx_floor: u16,
-    /// The most pages posted, on each queue, while much arrives: at most 256.
+    /// The most pages posted, on each queue, while much arrives: 20 to 256.
     pub rx_ceiling: u16,
     /// The most bytes in flight to the backend, on each queue, before
     /// [`reserve`](super::Netfront::reserve) says that there is no room. With `None` the ring is the limit.

@@ -12,13 +12,11 @@ use super::rx::RxQueue;
 use super::target::Target;
 use super::tx::TxQueue;
 use super::{Netfront, Obstacle, Stats};
+use crate::header::LINK_HEADER;
 use crate::platform::{EventError, Instant, Platform, Port};
 use crate::store::{Store, StoreError};
 use crate::wire::MAX_PACKET;
 use crate::xenbus::BackendOffer;
-
-/// Ethernet header with a VLAN tag, which netif does not count into the MTU.
-pub(super) const LINK_HEADER: usize = 18;
 
 /// A node to publish: its name below our directory, and its value.
 type Node = (String, String);
@@ -38,16 +36,28 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             self.refill();
             self.bus.publish(now, &nodes).map_err(Obstacle::Store)
         });
-        let obstacle = published.err();
-        if let Some(obstacle) = obstacle {
-            self.dismantle();
-            self.bus.fail(now);
-            // A store that is busy says nothing about the vif.
-            if self.obstacle != Some(obstacle) && obstacle != Obstacle::Store(StoreError::Again) {
-                log::warn!("vif: can't connect: {obstacle}");
+        match published {
+            Ok(()) => {
+                self.patience.begin(self.bus.offer().rate);
+                self.obstacle = None;
+            }
+            Err(obstacle) => {
+                self.dismantle();
+                self.bus.fail(now);
+                self.note_obstacle(obstacle);
             }
         }
-        self.obstacle = obstacle;
+    }
+
+    /// Says once what is wanting, however often it is tried again.
+    fn note_obstacle(&mut self, obstacle: Obstacle) {
+        let kind = core::mem::discriminant(&obstacle);
+        let is_known = self.obstacle.is_some_and(|known| core::mem::discriminant(&known) == kind);
+        // A store that is busy says nothing about the vif.
+        if !is_known && obstacle != Obstacle::Store(StoreError::Again) {
+            log::warn!("vif: can't connect: {obstacle}");
+        }
+        self.obstacle = Some(obstacle);
     }
 
     /// Makes the connection; returns what is to be published of it. If something is wanting, the caller
@@ -69,15 +79,16 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         if count > 1 {
             nodes.push(node("multi-queue-num-queues", count));
         }
-        self.patience.begin(offer.rate);
         // Pages in quarantine are the backend's for now, and this device's trouble.
-        let kept = self.budget.settle(self.quarantine.len()).div_ceil(count);
+        let mut missing = self.budget.make_up_for(self.quarantine.len());
         // More are for backends with more queues.
         let most = self.config.references() / self.config.most_queues() as usize;
         for number in 0..count {
             // One queue keeps its nodes at the top, where frontends have always had them.
             let dir = if count > 1 { format!("queue-{number}/") } else { String::new() };
             let share = (self.references.len() / (count - number) as usize).min(most);
+            let kept = missing.div_ceil(count - number);
+            missing -= kept;
             let queue = self.make_queue(now, &offer, (share, kept), &dir, &mut nodes)?;
             match &mut self.connection {
                 Some(connection) => connection.queues.others.push(queue),
@@ -168,6 +179,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
 
     /// Ends the connection on our side, at once and whatever the backend does.
     pub(super) fn dismantle(&mut self) {
+        self.budget.settle();
         let Some(connection) = self.connection.take() else { return };
         for queue in connection.queues.into_iter() {
             self.platform.close(queue.tx_port);
@@ -191,7 +203,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
                 break;
             };
             if !connection.queues.restore(reference) {
-                self.budget.regained();
+                self.budget.came_home();
             }
         }
     }
@@ -250,10 +262,13 @@ fn open_ports<P: Platform>(
 fn stalled(queue: &mut Queue, now: Instant, patience: &mut Patience) -> Option<u32> {
     let (outstanding, answered) = (queue.tx.outstanding(), queue.tx.answered());
     let waited = now.since(queue.tx_moved);
-    if queue.answered_then != answered {
-        patience.answered(waited);
-    } else if outstanding > 0 {
-        return (waited >= patience.limit()).then_some(outstanding);
+    // What has begun since the last look, however long ago that is, has not waited so long.
+    if !queue.tx.looked() {
+        if queue.answered_then != answered {
+            patience.answered(waited);
+        } else if outstanding > 0 {
+            return (waited >= patience.limit()).then_some(outstanding);
+        }
     }
     queue.answered_then = answered;
     queue.tx_moved = now;

@@ -23,7 +23,7 @@ pub(super) struct Queue {
     pub(super) tx_port: Port,
     /// The same one unless the channels are split.
     pub(super) rx_port: Port,
-    /// The last moment at which transmit was idle or moved.
+    /// The last look at which transmit was idle or had moved.
     pub(super) tx_moved: Instant,
     /// How far transmit had got then.
     pub(super) answered_then: u32,
@@ -39,6 +39,14 @@ impl Queue {
         let (tx_port, rx_port) = ports;
         let (answered_then, tell_rx) = (told.0, Notify::Suppressed);
         Queue { tx, rx, tx_port, rx_port, tx_moved: now, answered_then, tell_rx, told }
+    }
+
+    /// Posts pages, if it is worth it; the backend is told of them by the next flush, if it waits.
+    #[inline]
+    pub(super) fn refill(&mut self, budget: &mut Budget, stats: &mut Stats) {
+        if self.rx.refill(budget, stats) == Notify::Needed {
+            self.tell_rx = Notify::Needed;
+        }
     }
 
     /// Shows the backend what has been sent, and tells it of that and of pages posted: by one event
@@ -177,29 +185,37 @@ impl Queues {
         }
     }
 
+    /// Slots that a packet may take at most, whichever queue it goes to.
+    pub(super) fn capacity(&self) -> usize {
+        self.iter().map(|queue| queue.tx.capacity()).min().unwrap_or(0) as usize
+    }
+
     /// Whether some queue can't carry the largest packet any more.
     pub(super) fn is_crippled(&self) -> bool {
         self.iter().any(Queue::is_crippled)
     }
 
-    /// Gives a page and a reference that have come out of quarantine to the queue that lacks most;
-    /// false if none lacks a page.
+    /// Gives a page and a reference that have come out of quarantine to the queue that lacks most; false
+    /// if none lacks any.
     pub(super) fn restore(&mut self, reference: Reference) -> bool {
         let mut reference = Some(reference);
-        let lacks = |queue: &Queue| (RING_SIZE as u32 - queue.tx.capacity()).max(queue.rx.kept());
+        let lacks = |queue: &Queue| (RING_SIZE as u32 - queue.tx.capacity()).max(queue.rx.lacks());
         let most = self.iter().map(lacks).max().unwrap_or(0);
+        if most == 0 {
+            return false;
+        }
         self.each(|queue| {
             if lacks(queue) == most
                 && let Some(one) = reference.take()
             {
-                if queue.rx.kept() == most {
+                if queue.rx.lacks() == most {
                     queue.rx.restore(one);
                 } else {
                     reference = queue.tx.restore(one).err();
                 }
             }
         });
-        most > 0
+        true
     }
 
     /// The queue for a packet that begins with `head`: one flow, one queue.

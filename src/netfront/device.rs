@@ -2,12 +2,12 @@
 
 use xen_grant::Frame;
 
-use super::connect::LINK_HEADER;
 use super::connection::Connection;
 use super::{Link, Netfront, TxPermit, software};
 use crate::buffer::{TxBuf, TxPacket};
-use crate::header::MacAddr;
-use crate::netif::{self, Capabilities, Changes, Linear, Netif, RxOf, SendError};
+use crate::header::{LINK_HEADER, MacAddr};
+use crate::netif::{self, Capabilities, Changes, Linear, Netif, RxOf, SendError, Unsendable};
+use crate::offload::Refusal;
 use crate::platform::Platform;
 use crate::store::Store;
 use crate::wire::MAX_PACKET;
@@ -167,6 +167,10 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         };
         let slots = software::slots_when_cut(&packet, &features, longest)
             .map_err(|why| self.stats.tx_drops.count(why))?;
+        // More than a queue ever has room for is not to be waited for.
+        if slots > self.connection.as_ref().map_or(0, |it| it.queues.capacity()) {
+            return Err(self.stats.tx_drops.count(Unsendable::Gso(Refusal::TooMany)).into());
+        }
         if self.make_room(&packet, slots).is_none() {
             return Err(SendError::Full(packet));
         }

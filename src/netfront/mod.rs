@@ -51,7 +51,6 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use xen_grant::{Frame, FramePool, GrantTable, Overbooked, Quarantine, Reference, TableFull};
-use xen_ring::Notify;
 
 use crate::buffer::{RxPacket, TxBuf};
 use crate::features::Features;
@@ -78,8 +77,14 @@ const NO_FRAME_RETRY: Duration = Duration::from_millis(10);
 pub enum OpenError {
     /// Xenstore would not let us watch the vif.
     Store(StoreError),
-    /// The grant table has not enough references left for the device.
-    Table(TableFull),
+    /// The grant table has not enough references left for the device, which needs `needed`
+    /// ([`Config::references`]).
+    Table {
+        /// References that the device claims.
+        needed: usize,
+        /// Why there was no other.
+        error: TableFull,
+    },
     /// The pool has fewer pages that are nobody else's than [`Config::least_pages`].
     Pool(Overbooked),
 }
@@ -88,7 +93,9 @@ impl core::fmt::Display for OpenError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             OpenError::Store(error) => error.fmt(f),
-            OpenError::Table(error) => error.fmt(f),
+            OpenError::Table { needed, error } => {
+                write!(f, "{needed} grant references are needed: {error}")
+            }
             OpenError::Pool(error) => error.fmt(f),
         }
     }
@@ -152,7 +159,9 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         let bus = FrontBus::open(store, vif).map_err(OpenError::Store)?;
         // What other devices left in the table's quarantine may have come free.
         table.sweep();
-        let references = table.claim_many(config.references()).map_err(OpenError::Table)?;
+        let needed = config.references();
+        let references =
+            table.claim_many(needed).map_err(|error| OpenError::Table { needed, error })?;
         let budget = Budget::new(pool, &config).map_err(OpenError::Pool)?;
         Ok(Netfront {
             platform,
@@ -204,6 +213,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
                 self.dismantle();
                 // Others may need them meanwhile.
                 self.references.clear();
+                self.obstacle = None;
             }
         }
         if let Some(connection) = &mut self.connection {
@@ -224,7 +234,10 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             connection.queues.iter().flat_map(move |queue| {
                 let waits = sends && queue.tx.outstanding() > 0;
                 let starved = queue.is_starved();
-                let stall = waits.then(|| queue.tx_moved + self.patience.limit());
+                let since = || {
+                    if queue.tx.has_begun() { self.platform.now() } else { queue.tx_moved }
+                };
+                let stall = waits.then(|| since() + self.patience.limit());
                 stall.into_iter().chain(starved.then(|| self.platform.now() + NO_FRAME_RETRY))
             })
         });
@@ -351,11 +364,8 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         let Some(connection) = self.connection.as_mut().filter(|it| !it.is_broken()) else {
             return;
         };
-        connection.queues.each(|queue| {
-            if queue.rx.refill(&mut self.budget, &mut self.stats) == Notify::Needed {
-                queue.tell_rx = Notify::Needed;
-            }
-        });
+        let (budget, stats) = (&mut self.budget, &mut self.stats);
+        connection.queues.each(|queue| queue.refill(budget, stats));
     }
 
     // -- transmit ---------------------------------------------------------------------------

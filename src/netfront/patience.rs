@@ -3,8 +3,8 @@
 //! Progress is not speed. A backend with a `rate` answers nothing while it saves up for a packet; one
 //! whose network is slow, or whose host is, answers when it has sent. So what counts is the time between
 //! two answers, of whichever requests, and the measure of it is the backend's own: what its `rate` makes
-//! of the largest packet, and twice what it has taken before. A backend that was taken for silent and
-//! comes back gets twice the time at once.
+//! of the largest packet, and twice what it has taken before in this connection, on any queue. A backend
+//! that was taken for silent and comes back gets twice the time at once.
 
 use core::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::xenbus::Rate;
 /// What a backend gets that says nothing about itself.
 const LEAST: Duration = Duration::from_secs(10);
 
-/// What is learnt goes up to this.
+/// What is learnt, and what a `rate` asks for, goes up to this.
 const MOST: Duration = Duration::from_secs(640);
 
 pub(super) struct Patience {
@@ -32,7 +32,8 @@ impl Patience {
 
     /// A connection to a backend begins.
     pub(super) fn begin(&mut self, rate: Option<Rate>) {
-        self.least = LEAST + rate.map_or(Duration::ZERO, |rate| rate.time_for(MAX_PACKET));
+        let largest = rate.map_or(Duration::ZERO, |rate| rate.time_for(MAX_PACKET));
+        self.least = LEAST + largest.min(MOST);
         self.now = if core::mem::take(&mut self.ran_out) { self.now } else { Duration::ZERO };
         self.now = self.now.max(self.least);
     }
@@ -86,6 +87,9 @@ mod tests {
             patience.run_out();
         }
         assert_eq!(patience.limit(), MOST);
+        let years = Rate { bytes: 1, every: Duration::from_secs(4000) };
+        patience.begin(Some(years));
+        assert_eq!(patience.limit(), LEAST + MOST);
     }
 
     #[test]
@@ -97,9 +101,9 @@ mod tests {
         assert_eq!(patience.limit(), SECOND * 18, "one that was slow once");
         patience.answered(SECOND * 3600);
         assert_eq!(patience.limit(), MOST);
-        // A rate that takes longer than that is the toolstack's word.
+        // With a rate that takes as long, it is never less than that and what any backend gets.
         let slow = Rate { bytes: 1, every: SECOND };
-        let needed = SECOND * (10 + MAX_PACKET as u32);
+        let needed = LEAST + MOST;
         patience.begin(Some(slow));
         assert_eq!(patience.limit(), needed);
         patience.answered(SECOND * 9);

@@ -91,7 +91,7 @@ impl RxQueue {
 
     #[inline(never)]
     fn post_many(&mut self, wanted: u32, budget: &mut Budget, stats: &mut Stats) -> Notify {
-        let wanted = wanted.min(self.affordable(wanted, budget)) as usize;
+        let wanted = self.affordable(wanted, budget) as usize;
         let room = (self.ring.free() as usize).saturating_sub(self.bare).min(wanted);
         let frames = budget.pool().take_many(room);
         if frames.len() < room {
@@ -106,16 +106,24 @@ impl RxQueue {
     }
 
     /// How many more pages the queue may post, of `wanted`: above its floor, as many as are nobody's.
+    #[inline]
     fn affordable(&mut self, wanted: u32, budget: &mut Budget) -> u32 {
-        let out = self.posted() + self.kept;
-        let needed = (out + wanted).max(self.target.floor());
+        let needed = (self.posted() + self.kept + wanted).max(self.target.floor());
+        if needed == self.allowed { wanted } else { self.allow(needed, wanted, budget) }
+    }
+
+    /// Has the queue allowed as many pages as it needs, as far as there are so many; returns how many of
+    /// `wanted` it may post.
+    #[cold]
+    #[inline(never)]
+    fn allow(&mut self, needed: u32, wanted: u32, budget: &mut Budget) -> u32 {
         if needed < self.allowed {
             budget.give_back(self.allowed - needed);
             self.allowed = needed;
         } else {
             self.allowed += budget.draw(needed - self.allowed);
         }
-        let affordable = self.allowed.saturating_sub(out);
+        let affordable = self.allowed.saturating_sub(self.posted() + self.kept).min(wanted);
         if affordable < wanted {
             self.target.make_do(self.posted() + affordable);
         }
@@ -128,12 +136,12 @@ impl RxQueue {
         slots.min(self.allowed.saturating_sub(self.kept))
     }
 
-    /// Pages of this queue's that the backend has not let go of.
-    pub(super) fn kept(&self) -> u32 {
-        self.kept
+    /// Pages of this queue's that the backend has not let go of, or slots that want a reference.
+    pub(super) fn lacks(&self) -> u32 {
+        self.kept.max(self.bare as u32)
     }
 
-    /// One of those is ours again, and so is a reference.
+    /// A page has come out of quarantine, and a reference.
     pub(super) fn restore(&mut self, reference: Reference) {
         self.kept = self.kept.saturating_sub(1);
         let is_bare = |slot: &&mut Slot| slot.reference.is_none() && slot.posted.is_none();

@@ -304,3 +304,25 @@ fn r9_what_a_copying_device_cannot_do_it_counts() {
     assert_eq!(netif.receive(9, |packet| heard.push((packet.len(), packet.head()[0]))), 1);
     assert_eq!((heard, netif.stats().rx_dropped), (vec![(1514, 2)], 1));
 }
+
+/// A tag does not count into the MTU, either way.
+#[test]
+fn r9_a_tagged_frame_of_full_size_goes_and_comes() {
+    let mut netif = copying(9);
+    for (kind, len, goes) in [
+        ([0x81, 0x00], 1518, true),
+        ([0x88, 0xa8], 1518, true),
+        ([0x81, 0x00], 1519, false),
+        ([0x08, 0x00], 1515, false),
+    ] {
+        let mut frame = vec![2; len];
+        frame[12..14].copy_from_slice(&kind);
+        let mut block = xen_netfront::buffer::HeapBlock::new(len);
+        xen_netfront::buffer::Block::range_mut(&mut block, 0..len).unwrap().copy_from_slice(&frame);
+        let buf = TxBuf::with_range(block, 0..len).unwrap();
+        assert_eq!(netif.send(buf.into()).is_ok(), goes, "{kind:x?} {len}");
+        let mut heard = Vec::new();
+        netif.receive(9, |packet| heard.push(packet.head().to_vec()));
+        assert_eq!(heard, if goes { vec![frame] } else { vec![] });
+    }
+}

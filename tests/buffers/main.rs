@@ -5,6 +5,7 @@
 mod allocations;
 mod copying;
 mod devices;
+mod lent;
 mod model;
 mod offloads;
 mod pipe;

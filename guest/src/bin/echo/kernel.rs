@@ -101,7 +101,7 @@ impl Means {
         let Means { xen, pool, table, driver, .. } = self;
         match Netfront::open(*xen, *xen, pool, table, number, *driver) {
             Ok(net) => Stage::Opening(number, Box::new(net), vif),
-            Err(OpenError::Table(_)) => {
+            Err(OpenError::Table { .. }) => {
                 let (needed, claimed) = (driver.references(), table.usage().claimed);
                 log::warn!(
                     "vif {number} waits for {needed} grant references: {claimed} are taken, and \

@@ -95,7 +95,7 @@ fn behind_tags_checksums_are_filled_in_and_large_packets_cut() {
 }
 
 #[test]
-fn what_has_no_checksum_is_never_called_blank() {
+fn n7_what_has_no_checksum_is_never_called_blank() {
     let mut both = client_that_takes(Takes::ALL, offering(Takes::ALL), 0);
     let mut part = frames::frame(false, false, 7, &pattern(1, 99));
     part[20] = 0x20;

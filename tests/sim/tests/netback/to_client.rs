@@ -315,3 +315,33 @@ fn a_client_that_does_not_tell_of_pages_is_not_waited_for() {
     bench.netback.flush();
     assert_eq!(client.receive().len(), 1);
 }
+
+/// Once a client has been stalled, what it has shown no pages for is refused at once, and what fits is
+/// not held up by it.
+#[test]
+fn b7_after_a_stall_large_packets_do_not_hold_up_small_ones() {
+    let (mut bench, mut client) = Bench::with_client(Config::default(), 64);
+    client.post(3);
+    let large = pattern(9, 4096 * 3 + 1);
+    bench.netback.deliver(bench.plain(&large)).unwrap();
+    for _ in 0..22 {
+        bench.netback.flush();
+        bench.host.advance(Duration::from_millis(500));
+    }
+    assert_eq!(bench.netback.stats().stalls, 1);
+    for n in 0..100 {
+        assert_eq!(bench.netback.deliver(bench.plain(&large)), Err(Refused::Stalled));
+        bench.netback.deliver(bench.plain(&pattern(n, 60))).unwrap();
+        bench.netback.flush();
+        assert_eq!(client.receive().len(), 1, "small packet {n} comes at once");
+        client.post(1);
+        bench.host.advance(Duration::from_millis(100));
+    }
+    // One page more than it ever had, and the next large one is worth waiting for.
+    client.post(1);
+    bench.netback.flush();
+    bench.netback.deliver(bench.plain(&large)).unwrap();
+    bench.netback.flush();
+    assert_eq!(client.receive()[0].as_ref().unwrap().bytes, large);
+    assert_eq!(bench.netback.stats().stalls, 1);
+}

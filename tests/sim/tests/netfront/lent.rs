@@ -3,11 +3,14 @@
 
 use super::*;
 
+#[expect(clippy::duplicate_mod, reason = "the same tests, of another type")]
 #[path = "offload_tx.rs"]
 mod offload_tx;
+#[expect(clippy::duplicate_mod, reason = "the same tests, of another type")]
 #[path = "software.rs"]
 mod software;
 
+#[expect(clippy::result_large_err, reason = "the packet comes back, not an error")]
 fn send(mut net: &mut Front, packet: TxPacket) -> Result<(), SendError<TxPacket>> {
     fn to_any<N: Netif>(net: &mut N, packet: TxOf<N>) -> Result<(), SendError<TxOf<N>>> {
         net.send(packet)

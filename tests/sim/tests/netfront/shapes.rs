@@ -69,7 +69,7 @@ fn verdict(bytes: &[u8]) -> Verdict {
 }
 
 #[test]
-fn a_first_fragment_without_room_for_a_header_is_led_by_one() {
+fn n7_a_first_fragment_without_room_for_a_header_is_led_by_one() {
     for features in [SG, Features::ALL] {
         let mut bench = backend(features);
         for flow in Flow::each_kind(1) {
@@ -120,7 +120,7 @@ fn a_first_fragment_at_the_end_of_its_page_is_led_by_another_page() {
 
 /// What a layer has taken off the front stays as fragments without bytes.
 #[test]
-fn fragments_without_bytes_take_no_slot() {
+fn n7_fragments_without_bytes_take_no_slot() {
     use xen_netfront::header::Source;
     let mut bench = backend(SG);
     let inner = Flow::udp(true, 9).packet(0, &pattern(3, 500));
@@ -140,7 +140,7 @@ fn fragments_without_bytes_take_no_slot() {
 }
 
 #[test]
-fn what_is_no_frame_is_refused_and_says_why() {
+fn n7_what_is_no_frame_is_refused_and_says_why() {
     let mut bench = backend(SG);
     for (len, cuts, why) in [
         (0, vec![], Unsendable::TooShort),
@@ -161,7 +161,7 @@ fn what_is_no_frame_is_refused_and_says_why() {
 
 /// Linux does not look behind tags: it would answer that all is well and drop the packet.
 #[test]
-fn a_blank_checksum_behind_tags_is_filled_in() {
+fn n7_a_blank_checksum_behind_tags_is_filled_in() {
     for features in [SG, Features::ALL, Features::NONE] {
         let mut bench = backend(features);
         for flow in Flow::each_kind(1) {
@@ -238,7 +238,7 @@ fn padding_is_neither_summed_nor_cut() {
 
 /// Nothing there can be filled in, and nothing is to be: Linux would swallow it.
 #[test]
-fn what_has_no_checksum_is_never_called_blank() {
+fn n7_what_has_no_checksum_is_never_called_blank() {
     for features in [SG, Features::ALL] {
         let mut bench = backend(features);
         let flow = Flow::udp(false, 1);
@@ -292,7 +292,7 @@ fn extended(frame: &[u8], kind: u8, extension: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn large_packets_behind_extension_headers_are_cut_or_go_whole() {
+fn n7_large_packets_behind_extension_headers_are_cut_or_go_whole() {
     let flow = Flow::tcp(true, 1);
     let data = pattern(7, 9000);
     let options = [0, 1, 1, 4, 0, 0, 0, 0, 1, 8, 0, 0, 0, 0, 0, 0];

@@ -108,3 +108,28 @@ fn f13_a_slow_backend_is_not_reconnected_again_and_again() {
     let stalls = bench.front.stats().stalls;
     assert!((1..=2).contains(&stalls) && answered >= 15, "{stalls} reconnects, {answered} answers");
 }
+
+/// The driver is looked after only when it asks for it, as its documentation has it: an idle hour is
+/// nobody's silence.
+#[test]
+fn f13_what_has_just_been_sent_has_not_waited() {
+    let mut bench = Bench::new();
+    for _ in 0..3 {
+        assert_eq!(bench.front.next_deadline(), None, "there is nothing to do");
+        bench.host.advance(SECOND * 3600);
+        assert!(bench.send(&[&pattern(1, 60)]));
+        let deadline = bench.front.next_deadline().unwrap();
+        assert_eq!(deadline.since(bench.host.now()), SECOND * 10);
+        bench.front.service();
+        assert_eq!((bench.front.stats().stalls, bench.front.link()), (0, Link::Up));
+        for request in bench.tx_requests() {
+            bench.answer_tx(request.id, 0);
+        }
+        bench.front.complete_tx();
+    }
+    // Nor is it taken for the backend's pace.
+    bench.host.advance(SECOND * 3600);
+    assert!(bench.send(&[&pattern(1, 60)]));
+    bench.pass(SECOND * 11);
+    assert_eq!(bench.front.stats().stalls, 1);
+}

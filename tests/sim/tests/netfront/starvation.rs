@@ -161,3 +161,90 @@ fn n4_a_device_that_takes_all_it_gets_leaves_another_its_share() {
     }
     bench.assert_sound();
 }
+
+/// What a queue never has room for is refused, not waited for.
+#[test]
+fn n4_a_packet_that_no_queue_will_ever_hold_is_refused() {
+    use xen_netfront::features::Features;
+    use xen_netfront::netif::SendError;
+    let sg = Features { scatter_gather: true, ..Features::NONE };
+    let mut bench = Bench::with(Config::default(), &[], &sg.nodes());
+    let mut held = Vec::new();
+    for _ in 0..60 {
+        assert!(bench.send(&[&pattern(1, 60)]));
+        for request in bench.tx_requests() {
+            held.push(bench.back.map_page(FRONT, request.gref, false).unwrap());
+            bench.answer_tx(request.id, 0);
+        }
+        bench.front.complete_tx();
+    }
+    assert_eq!(bench.front.room(), 196);
+    let flow = super::packets::Flow::tcp(false, 1);
+    let bytes = flow.blank(0, &pattern(1, 60_000));
+    let cuts: Vec<usize> = (4096..bytes.len()).step_by(4096).collect();
+    let packet = bench.packet(&bytes, &cuts, flow.meta(300));
+    assert!(matches!(Netif::send(&mut bench.front, packet), Err(SendError::Refused(_))));
+    let packet = bench.packet(&bytes, &cuts, flow.meta(1448));
+    assert!(Netif::send(&mut bench.front, packet).is_ok());
+    bench.front.flush();
+    assert!(bench.sent().len() >= 42);
+}
+
+/// Packets that are passed on are as much in flight as our own, and leave our own what was promised.
+#[test]
+fn n4_what_is_passed_on_leaves_frames_to_send_with() {
+    let mut bench = Bench::new();
+    let mut kept = Vec::new();
+    for n in 0..180 {
+        bench.deliver(&[&pattern(n, 60)]);
+        bench.front.poll_rx(10, |packet| kept.push(packet));
+    }
+    for packet in kept {
+        let Ok(packet) = packet.try_into_tx() else { panic!("it is ours alone") };
+        assert!(Netif::send(&mut bench.front, packet).is_ok());
+    }
+    bench.front.flush();
+    for n in 0..64 {
+        assert!(bench.send(&[&pattern(1, 60)]), "{n} of 64 of our own");
+    }
+    bench.assert_sound();
+}
+
+/// What a device has drawn is there for others again when its connection ends.
+#[test]
+fn n4_what_was_drawn_goes_back_when_the_connection_ends() {
+    let vif = Vif::new(FRONT, BACK, 0).back_key("feature-sg", "1").back_key("feature-rx-copy", "1");
+    let config = Config::default();
+    let mut bench = Bench::on(Host::new(1), vif, config, config.least_pages() + 300);
+    let before = bench.pool.unreserved();
+    assert_eq!(before, 300);
+    for end in 0..4 {
+        bench.connect();
+        for _ in 0..5 {
+            for _ in 0..bench.rings().rx.refresh().unwrap() {
+                bench.deliver(&[&pattern(1, 60)]);
+            }
+            bench.received();
+        }
+        assert!(bench.pool.unreserved() <= 300 - 192, "it has drawn for a burst");
+        bench.queues.clear();
+        match end {
+            0 => bench.front.resumed(),
+            1 => {
+                bench.set_state(6);
+                bench.pass(SECOND);
+            }
+            2 => {
+                bench.front.disconnect();
+                bench.pass(SECOND * 2);
+                bench.front.reconnect();
+            }
+            _ => {
+                bench.toolstack.remove_vif(&bench.vif);
+                bench.pass(SECOND);
+            }
+        }
+        assert_eq!(bench.pool.unreserved(), before, "end {end}");
+    }
+    bench.assert_no_leak();
+}
