@@ -28,12 +28,16 @@ type Tree = BTreeMap<String, Vec<u8>>;
 /// A node, and its new value; `None`: it is removed.
 type Change = (String, Option<String>);
 
+/// A transaction: a working copy, what was written there, and the generation it began from.
+type Begun = (Rc<Tree>, Vec<String>, u64);
+
 #[derive(Default)]
 struct Inner {
     tree: Rc<Tree>,
     watches: BTreeMap<u32, (String, bool)>,
-    /// Working copies, what was written there, and the generation they began from.
-    transactions: BTreeMap<u32, (Rc<Tree>, Vec<String>, u64)>,
+    transactions: BTreeMap<u32, Begun>,
+    /// Transactions in which nothing was looked at: they meet no other.
+    untouched: BTreeSet<u32>,
     generation: u64,
     last_id: u32,
     operations: u64,
@@ -184,7 +188,10 @@ impl Inner {
         }
     }
 
-    fn tree(&self, within: Option<Transaction>) -> Result<&Tree, StoreError> {
+    fn tree(&mut self, within: Option<Transaction>) -> Result<&Tree, StoreError> {
+        if let Some(Transaction(id)) = within {
+            self.untouched.remove(&id.get());
+        }
         match within {
             None => Ok(&self.tree),
             Some(Transaction(id)) => match self.transactions.get(&id.get()) {
@@ -232,6 +239,7 @@ impl FakeStore {
                 changed
             }
             Some(Transaction(id)) => {
+                inner.untouched.remove(&id.get());
                 let (tree, paths, _) =
                     inner.transactions.get_mut(&id.get()).ok_or(StoreError::Other(2))?;
                 let changed = change(Rc::make_mut(tree), &path);
@@ -287,6 +295,7 @@ impl Store for FakeStore {
         let id = inner.next_id();
         let copy = (inner.tree.clone(), Vec::new(), inner.generation);
         inner.transactions.insert(id, copy);
+        inner.untouched.insert(id);
         NonZeroU32::new(id).map(Transaction).ok_or(StoreError::Other(0))
     }
 
@@ -298,6 +307,9 @@ impl Store for FakeStore {
         if inner.refuse_commits > 0 {
             inner.refuse_commits -= 1;
             return Err(StoreError::Again);
+        }
+        if inner.untouched.remove(&transaction.0.get()) {
+            return Ok(());
         }
         if inner.generation != generation {
             return Err(StoreError::Again);
