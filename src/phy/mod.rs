@@ -12,7 +12,8 @@
 //!
 //! A transmit token stands for buffers already taken and room already reserved, so using it can't
 //! fail. smoltcp wants one with every received packet, to answer it; when transmit is full, the
-//! packet is held back, not lost, and comes first the next time.
+//! packet is held back, not lost, and comes first the next time. If it is memory that is wanting, what is
+//! held back is copied, and its block goes home: it may be the one that is wanted.
 //!
 //! # Checksums
 //!
@@ -204,6 +205,9 @@ pub struct Stats {
     pub coalesced: CoalescerStats,
     /// Times that a received packet was held back because transmit was full.
     pub held_back: u64,
+    /// Times that one was held back for want of memory to answer it: copied, so that it holds none
+    /// itself.
+    pub held_without_memory: u64,
     /// Frames that the stack made longer than the device takes. None, from a stack that minds the
     /// MTU.
     pub too_long: u64,
@@ -300,7 +304,7 @@ impl<N: Netif> Device<N> {
         now: platform::Instant,
     ) -> Option<platform::Instant> {
         let at = platform::Instant::from(iface.poll_at(now.into(), sockets)?);
-        let stuck = at <= now && self.tx.token().is_none();
+        let stuck = at <= now && self.tx.token().is_err();
         Some(if stuck { now + NO_ROOM } else { at })
     }
 
@@ -349,15 +353,17 @@ impl<N: Netif> phy::Device for Device<N> {
         if !self.rx.fetch(&mut self.tx, &self.own, now) {
             return None;
         }
-        let Some(tx) = self.tx.token() else {
-            self.rx.hold();
-            return None;
-        };
-        Some((self.rx.token(), tx))
+        match self.tx.token() {
+            Ok(tx) => Some((self.rx.token(), tx)),
+            Err(want) => {
+                self.rx.hold(want);
+                None
+            }
+        }
     }
 
     fn transmit(&mut self, _now: Instant) -> Option<TxToken<'_, N>> {
-        self.tx.token()
+        self.tx.token().ok()
     }
 
     /// The stack asks once, when an `Interface` is made: see [`follow`](Device::follow).

@@ -16,7 +16,7 @@ use smoltcp::time::Instant;
 
 use super::probe::{Own, Taken};
 use super::reassembly::Reassembly;
-use super::transmit::Transmit;
+use super::transmit::{Transmit, Want};
 use super::{BURST, Stats};
 use crate::buffer::{Checksum, Packet};
 use crate::header::checksum::{Verdict, verify};
@@ -41,6 +41,7 @@ pub(super) struct Receive<N: Netif> {
     owes_flush: bool,
     wrong: u64,
     held_back: u64,
+    held_without_memory: u64,
     answered: u64,
 }
 
@@ -82,6 +83,7 @@ impl<N: Netif> Receive<N> {
             owes_flush: false,
             wrong: 0,
             held_back: 0,
+            held_without_memory: 0,
             answered: 0,
         }
     }
@@ -167,9 +169,21 @@ impl<N: Netif> Receive<N> {
         RxToken { rx: self }
     }
 
-    /// What has been fetched stays until there is room to transmit.
-    pub(super) fn hold(&mut self) {
-        self.held_back += 1;
+    /// What has been fetched stays until there is room to transmit, and memory.
+    pub(super) fn hold(&mut self, want: Want) {
+        match want {
+            Want::Room => self.held_back += 1,
+            Want::Memory => self.hold_copied(),
+        }
+    }
+
+    #[cold]
+    fn hold_copied(&mut self) {
+        self.held_without_memory += 1;
+        if let Some(packet) = self.packet.take() {
+            let _ = self.linear.gather(&packet);
+            self.copied = Some(Copied::Linear(0));
+        }
     }
 
     pub(super) fn is_held(&self) -> bool {
@@ -185,6 +199,7 @@ impl<N: Netif> Receive<N> {
         stats.linearised_bytes += self.linear.bytes();
         stats.checksums_wrong += self.wrong;
         stats.held_back += self.held_back;
+        stats.held_without_memory += self.held_without_memory;
         stats.probes_answered += self.answered;
         self.reassembly.count(stats);
     }

@@ -26,6 +26,15 @@ use crate::wire::{Gso, GsoKind, MAX_PACKET, MAX_SLOTS};
 /// As many bytes as a TCP packet's headers have at most, and more: Ethernet, IPv4, TCP with options.
 const HEADERS: usize = 128;
 
+/// Why the stack can send nothing now.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Want {
+    /// The device has no room: it will have when its peer has made progress.
+    Room,
+    /// There is no memory: somebody has to let go of some.
+    Memory,
+}
+
 /// What the stack may fill.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Shape {
@@ -88,20 +97,20 @@ impl<N: Netif> Transmit<N> {
 
     /// A token, if the largest frame is sure to have memory and room, whatever it makes leave.
     #[inline]
-    pub(super) fn token(&mut self) -> Option<TxToken<'_, N>> {
+    pub(super) fn token(&mut self) -> Result<TxToken<'_, N>, Want> {
         if self.is_stale {
             self.look_anew();
         }
-        self.cut()?;
+        self.cut().ok_or(Want::Room)?;
         while self.bufs.len() < self.shape.per_frame {
-            let buf = self.netif.alloc(0)?;
-            self.bufs.try_push(buf).ok()?;
+            let buf = self.netif.alloc(0).ok_or(Want::Memory)?;
+            self.bufs.try_push(buf).map_err(|_| Want::Memory)?;
         }
         // A large packet takes one more, for its GSO size.
         let gso = usize::from(self.shape.large.is_some());
         let slots = self.shape.per_frame + gso + self.coalescer.slots();
-        Some(TxToken {
-            permit: self.netif.reserve(slots)?,
+        Ok(TxToken {
+            permit: self.netif.reserve(slots).ok_or(Want::Room)?,
             gso: None,
             told: &self.told,
             max: self.shape.max,

@@ -113,7 +113,7 @@ impl<N: Netif> Receive<N> {
     #[cold]
     pub(super) fn send_answer(&mut self, tx: &mut Transmit<N>) -> bool {
         let Some(answer) = &self.answer else { return true };
-        let Some(token) = tx.token() else {
+        let Ok(token) = tx.token() else {
             self.held_back += 1;
             return false;
         };

@@ -58,6 +58,27 @@ fn when_transmit_is_full_receive_loses_nothing() {
 }
 
 #[test]
+fn without_memory_to_answer_receive_loses_nothing_and_holds_no_block() {
+    let mut device = Device::new(Mock { blocks: 0, ..mock() });
+    for number in 0..3 {
+        device.netif_mut().incoming.push_back(packet(&[&[number; 60]]));
+    }
+    for _ in 0..5 {
+        assert!(receive(&mut device).is_none());
+        assert!(device.is_held());
+    }
+    let stats = device.stats();
+    assert_eq!((stats.held_back, stats.held_without_memory), (0, 5));
+    // Copied once, however often it is held.
+    assert_eq!((stats.linearised_packets, stats.linearised_bytes), (1, 60));
+    device.netif_mut().blocks = 9;
+    for number in 0..3 {
+        assert_eq!(receive(&mut device).unwrap().0, [number; 60]);
+    }
+    assert!(receive(&mut device).is_none());
+}
+
+#[test]
 fn one_round_is_bounded_and_flushed_once() {
     let mut device = Device::new(mock());
     for _ in 0..100 {

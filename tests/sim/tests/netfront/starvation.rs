@@ -248,3 +248,25 @@ fn n4_what_was_drawn_goes_back_when_the_connection_ends() {
     }
     bench.assert_no_leak();
 }
+
+/// A packet that waits for a page to be answered with does not keep the one that it came in.
+#[test]
+fn n4_a_packet_that_is_held_keeps_no_page() {
+    use smoltcp::phy::Device as _;
+    let vif = Vif::new(FRONT, BACK, 0).back_key("feature-rx-copy", "1");
+    let config = Config::default();
+    let mut bench = Bench::on(Host::new(1), vif, config, config.least_pages() + 10);
+    bench.connect();
+    bench.deliver(&[&arp_request()]);
+    let spare = Bench::new();
+    let mut device = Device::new(std::mem::replace(&mut bench.front, spare.front));
+    let hogged: Vec<_> = std::iter::from_fn(|| device.netif_mut().frame()).collect();
+    assert_eq!(bench.pool.free(), 0);
+    let now = bench.domain.now().into();
+    assert!(device.receive(now).is_none() && device.is_held());
+    assert_eq!(device.stats().held_without_memory, 1);
+    assert_eq!(bench.pool.free(), 1, "its page is home");
+    // That one is enough to answer it.
+    assert!(device.receive(now).is_some());
+    drop(hogged);
+}
