@@ -43,11 +43,15 @@ const COUNTERS: [Number; 34] = [
     ("rx_checksums_wrong", "Packets with a wrong checksum", |vif| vif.adaptor.checksums_wrong),
     ("tx_checksums_left", "Checksums left to the driver", |vif| vif.adaptor.checksums_left),
     ("held_back", "Times a packet waited for room to answer", |vif| vif.adaptor.held_back),
+    ("held_without_memory", "Times a packet waited for memory to answer", |vif| {
+        vif.adaptor.held_without_memory
+    }),
     ("events_sent", "Events sent to the backend", |vif| vif.stats.events_sent),
     ("events_received", "Events the backend woke us by", |vif| vif.events),
     ("connects", "Times the vif was connected", |vif| vif.stats.connects),
     ("faults", "Rules the backend broke", |vif| vif.stats.faults),
     ("stalls", "Times the backend fell silent", |vif| vif.stats.stalls),
+    ("crippled", "Times the backend held too many pages", |vif| vif.stats.crippled),
     ("rx_errors", "Slots the backend reported as failed", |vif| vif.stats.rx_drops.backend_error),
     ("tx_errors", "Slots the backend answered with an error", |vif| {
         vif.stats.tx_drops.backend_error
