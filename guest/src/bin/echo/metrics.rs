@@ -17,7 +17,7 @@ const GAUGES: [Number; 5] = [
     ("quarantined_pages", "Pages the backend does not let go of", |vif| vif.quarantined as u64),
 ];
 
-const COUNTERS: [Number; 34] = [
+const COUNTERS: [Number; 36] = [
     ("rx_packets", "Packets received", |vif| vif.stats.rx_packets),
     ("rx_bytes", "Their bytes", |vif| vif.stats.rx_bytes),
     ("rx_slots", "Slots they took", |vif| vif.stats.rx_slots),
