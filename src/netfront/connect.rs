@@ -262,15 +262,15 @@ fn open_ports<P: Platform>(
 fn stalled(queue: &mut Queue, now: Instant, patience: &mut Patience) -> Option<u32> {
     let (outstanding, answered) = (queue.tx.outstanding(), queue.tx.answered());
     let waited = now.since(queue.tx_moved);
-    // What has begun since the last look, however long ago that is, has not waited so long.
-    if !queue.tx.looked() {
-        if queue.answered_then != answered {
-            patience.answered(waited);
-        } else if outstanding > 0 {
-            return (waited >= patience.limit()).then_some(outstanding);
-        }
+    let moved = queue.answered_then != answered;
+    if outstanding > 0 && !moved && !queue.is_fresh() {
+        return (waited >= patience.limit()).then_some(outstanding);
     }
-    queue.answered_then = answered;
+    // After more than that nobody looked, and the backend may have answered at once.
+    if moved && waited <= patience.limit() {
+        patience.answered(waited);
+    }
+    (queue.answered_then, queue.asked_then) = (answered, queue.tx.asked());
     queue.tx_moved = now;
     None
 }

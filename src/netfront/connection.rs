@@ -25,8 +25,9 @@ pub(super) struct Queue {
     pub(super) rx_port: Port,
     /// The last look at which transmit was idle or had moved.
     pub(super) tx_moved: Instant,
-    /// How far transmit had got then.
+    /// How far transmit had been answered then, and asked.
     pub(super) answered_then: u32,
+    pub(super) asked_then: u32,
     /// Whether the backend waits to hear of the pages posted since the last flush.
     pub(super) tell_rx: Notify,
     /// How far either ring had got when the platform was last told.
@@ -37,8 +38,15 @@ impl Queue {
     pub(super) fn new(tx: TxQueue, rx: RxQueue, ports: (Port, Port), now: Instant) -> Queue {
         let told = (tx.answered(), rx.answered());
         let (tx_port, rx_port) = ports;
-        let (answered_then, tell_rx) = (told.0, Notify::Suppressed);
-        Queue { tx, rx, tx_port, rx_port, tx_moved: now, answered_then, tell_rx, told }
+        let (answered_then, asked_then, tell_rx) = (told.0, told.0, Notify::Suppressed);
+        Queue { tx, rx, tx_port, rx_port, tx_moved: now, answered_then, asked_then, tell_rx, told }
+    }
+
+    /// Whether all that was outstanding at the last look has been answered: what is outstanding now has
+    /// begun since then, whenever that was.
+    pub(super) fn is_fresh(&self) -> bool {
+        // At most a ring lies between the two.
+        self.tx.answered().wrapping_sub(self.asked_then) <= u32::MAX / 2
     }
 
     /// Posts pages, if it is worth it; the backend is told of them by the next flush, if it waits.

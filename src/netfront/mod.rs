@@ -235,7 +235,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
                 let waits = sends && queue.tx.outstanding() > 0;
                 let starved = queue.is_starved();
                 let since = || {
-                    if queue.tx.has_begun() { self.platform.now() } else { queue.tx_moved }
+                    if queue.is_fresh() { self.platform.now() } else { queue.tx_moved }
                 };
                 let stall = waits.then(|| since() + self.patience.limit());
                 stall.into_iter().chain(starved.then(|| self.platform.now() + NO_FRAME_RETRY))

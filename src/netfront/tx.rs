@@ -29,8 +29,6 @@ pub(super) struct TxQueue {
     staged_extras: u32,
     /// Extras published and not answered yet: so many NULL responses may come, no more.
     published_extras: u32,
-    /// Nothing was outstanding at a publish since this was last asked.
-    began: bool,
 }
 
 impl TxQueue {
@@ -50,7 +48,6 @@ impl TxQueue {
             grantee,
             staged_extras: 0,
             published_extras: 0,
-            began: false,
         }
     }
 
@@ -110,14 +107,9 @@ impl TxQueue {
         self.ring.consumed()
     }
 
-    /// Whether what is outstanding may have begun since somebody last [looked](TxQueue::looked).
-    pub(super) fn has_begun(&self) -> bool {
-        self.began
-    }
-
-    /// Somebody has seen what is outstanding; whether that had begun since the last time.
-    pub(super) fn looked(&mut self) -> bool {
-        core::mem::take(&mut self.began)
+    /// How far the backend has been asked: an index that moves with every request published.
+    pub(super) fn asked(&self) -> u32 {
+        self.ring.published()
     }
 
     /// Slots that the backend has not answered.
@@ -211,7 +203,6 @@ impl TxQueue {
     /// Shows the backend what has been sent; whether it wants an event for that.
     #[inline(always)] // one queue is the usual case, and has no call
     pub(super) fn publish(&mut self, stats: &mut Stats) -> Notify {
-        self.began |= self.ring.outstanding() == 0;
         let extras = core::mem::take(&mut self.staged_extras);
         let slots = self.ring.staged() - extras;
         stats.tx_slots += u64::from(slots);
