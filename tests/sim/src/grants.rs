@@ -261,6 +261,12 @@ impl Domain {
             .collect()
     }
 
+    /// Which of this domain's frames has this number, counted from 0; `None` if none has. Unlike the
+    /// number it is the same in every run.
+    pub fn frame_index(&self, frame: u32) -> Option<u32> {
+        lock(&self.me.memory).index_of(frame)
+    }
+
     /// Moves the domain to another machine, as far as its grants are concerned: none of the old ones is
     /// there. Peers must have unmapped its pages.
     pub fn migrate_grants(&self) {

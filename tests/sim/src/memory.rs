@@ -146,6 +146,13 @@ impl MemState {
         Some((page, Gfn(self.base.0 + u64::from(index))))
     }
 
+    /// Which of the domain's frames has this number. The numbers themselves depend on what other hosts
+    /// there are in the program.
+    pub(crate) fn index_of(&self, frame: u32) -> Option<u32> {
+        let index = u64::from(frame).checked_sub(self.base.0)?;
+        u32::try_from(index).ok().filter(|&index| (index as usize) < self.frames.len())
+    }
+
     /// The page with this number, if it is allocated.
     pub(crate) fn frame(&self, gfn: Gfn) -> Option<&Arc<SimPage>> {
         let index = usize::try_from(gfn.0.checked_sub(self.base.0)?).ok()?;

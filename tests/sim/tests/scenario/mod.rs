@@ -112,7 +112,11 @@ pub fn trace(pair: &Pair) -> u64 {
         (change.at.0, change.domain.0, change.path, change.value).hash(&mut hasher);
     }
     for domain in [pair.front_domain(), pair.back_domain()] {
-        format!("{:?} {:?}", domain.counts(), domain.grants()).hash(&mut hasher);
+        format!("{:?}", domain.counts()).hash(&mut hasher);
+        for (gref, entry) in domain.grants() {
+            let frame = domain.frame_index(entry.frame).ok_or(entry.frame);
+            (gref, entry.flags, entry.peer.0, frame).hash(&mut hasher);
+        }
     }
     pair.describe().hash(&mut hasher);
     hasher.finish()
