@@ -218,7 +218,7 @@ impl<P> From<Unsendable> for SendError<P> {
 impl<P> core::fmt::Display for SendError<P> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            SendError::Full(_) => f.write_str("no room in the transmit queue"),
+            SendError::Full(_) => f.write_str("no room to transmit now, or the link is down"),
             SendError::Refused(why) => why.fmt(f),
         }
     }
@@ -270,7 +270,7 @@ impl core::error::Error for Unsendable {}
 pub enum WriteError {
     /// `size` is more than the device sends at once.
     TooLong,
-    /// No room now: try again when the device has made progress.
+    /// No room now, or the link is down: try again when the device has made progress.
     Full,
     /// No free block now.
     NoMemory,
@@ -282,7 +282,7 @@ impl core::fmt::Display for WriteError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
             WriteError::TooLong => "the frame is longer than the MTU allows",
-            WriteError::Full => "no room in the transmit queue",
+            WriteError::Full => "no room to transmit now, or the link is down",
             WriteError::NoMemory => "no free block",
             WriteError::BadLength => "the length filled in is not that of a frame",
         })

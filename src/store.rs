@@ -32,11 +32,13 @@ impl core::fmt::Display for StoreError {
 
 impl core::error::Error for StoreError {}
 
-/// A transaction that has begun. Its id is never 0 (0 on the wire means "no transaction").
+/// A transaction that has begun: a store makes one of its id, which is never 0 (0 on the wire means
+/// "no transaction").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transaction(pub core::num::NonZeroU32);
 
-/// A watch that has been set. It means something only to the store that set it.
+/// A watch that has been set: a store makes one of a number of its own. It means something only to the
+/// store that set it.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct Watch(pub u32);
 

@@ -40,6 +40,9 @@ impl core::error::Error for Overbooked {}
 
 impl FramePool {
     /// Promises `pages` pages to the caller, if so many are promised to nobody else.
+    ///
+    /// A promise is kept by those who have one: hold no more frames than [`Reservation::pages`], and
+    /// the others find theirs. [`take`](FramePool::take) does not look at it.
     pub fn reserve(&self, pages: usize) -> Result<Reservation, Overbooked> {
         let mut reservation = Reservation { pool: self.clone(), pages: 0 };
         let drawn = reservation.draw(u32::try_from(pages).unwrap_or(u32::MAX)) as usize;

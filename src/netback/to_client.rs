@@ -269,8 +269,8 @@ impl<P: BackendPlatform> ToClient<P> {
             self.stuck = None;
         }
         self.progress |= progress;
-        if full && self.give_up_waiting(platform, stats)? == Notify::Needed {
-            notify = Notify::Needed;
+        if full {
+            self.watch(platform.now(), stats);
         }
         Ok(notify)
     }
@@ -372,30 +372,19 @@ impl<P: BackendPlatform> ToClient<P> {
         self.posted.drain(..used);
     }
 
-    /// The next packet does not fit. Once that has gone on for too long, what does fit goes.
-    #[cold]
-    #[inline(never)]
-    fn give_up_waiting(&mut self, platform: &P, stats: &mut Stats) -> Result<Notify, Fault> {
-        if self.watch(platform.now(), stats) {
-            self.flush(platform, stats)
-        } else {
-            Ok(Notify::Suppressed)
-        }
-    }
-
     /// The next packet does not fit: if that goes on for too long, the client is stalled, and
     /// holds no frames of ours any more but for packets that it has posted pages enough for. Such are
-    /// all that it gets until it posts one more: it may have no more than these. Whether there are any.
+    /// all that it gets until it posts one more: it may have no more than these. They go out with the
+    /// next flush, whose time has come.
     #[cold]
-    fn watch(&mut self, now: Instant, stats: &mut Stats) -> bool {
+    fn watch(&mut self, now: Instant, stats: &mut Stats) {
         if self.packets.is_empty() {
-            return false;
+            return;
         }
         let since = *self.stuck.get_or_insert(now);
         if now.since(since) < self.patience {
-            return false;
+            return;
         }
-        self.stuck = None;
         if self.takes.notify {
             self.wanted = self.available() + 1;
             stats.stalls += 1;
@@ -412,7 +401,9 @@ impl<P: BackendPlatform> ToClient<P> {
                 stats.to_drops.stalled += 1;
             }
         }
-        !self.packets.is_empty()
+        if self.packets.is_empty() {
+            self.stuck = None;
+        }
     }
 
     /// Asks for an event at the next request if a packet waits for it; true if it is there

@@ -7,7 +7,8 @@ use crate::xenbus::{BackendOffer, MAX_QUEUES};
 /// Grants of a queue: both rings full, and the two ring pages.
 const GRANTS: usize = 2 * RING_SIZE + 2;
 
-/// What the frontend asks for. The backend may have less to offer.
+/// What the frontend asks for. The backend may have less to offer. A number out of its range is taken
+/// as the nearest that is in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
     /// What to take from the backend, and what to give it if it takes as much.

@@ -256,7 +256,8 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     }
 
     /// Why the device is not connected, if it is something that the device itself finds wanting. It
-    /// tries again, now and then and whenever xenstore changes; until then the link stays down.
+    /// tries again every half second, so a change in xenstore helps as soon; until then the link stays
+    /// down. A vif that is not there yet, or has no backend, is waited for, and is no obstacle.
     pub fn obstacle(&self) -> Option<Obstacle> {
         self.obstacle
     }

@@ -292,7 +292,7 @@ impl<N: Netif> Device<N> {
         result
     }
 
-    /// When to poll again though nothing happens: `now` if the stack has something to send, `None`
+    /// When to poll again though nothing happens, on the driver's clock: `now` if the stack has something to send, `None`
     /// if it waits for nothing.
     ///
     /// `Interface::poll_at` says `now` as long as there is no room for what it has to send; who
@@ -301,8 +301,9 @@ impl<N: Netif> Device<N> {
         &mut self,
         iface: &mut Interface,
         sockets: &SocketSet<'_>,
-        now: platform::Instant,
+        now: impl Into<platform::Instant>,
     ) -> Option<platform::Instant> {
+        let now = now.into();
         let at = platform::Instant::from(iface.poll_at(now.into(), sockets)?);
         let stuck = at <= now && self.tx.token().is_err();
         Some(if stuck { now + NO_ROOM } else { at })

@@ -175,7 +175,7 @@ fn b7_a_client_with_few_pages_is_served_what_fits() {
         for n in 0..2 {
             let _ = bench.netback.deliver(bench.plain(&pattern(n, 60)));
         }
-        for _ in 0..21 {
+        for _ in 0..22 {
             bench.netback.flush();
             bench.host.advance(Duration::from_millis(500));
         }
@@ -223,6 +223,9 @@ fn b7_after_a_stall_what_fits_goes_out_in_its_order() {
     }
     bench.netback.flush();
     bench.host.advance(Duration::from_secs(10));
+    bench.netback.flush();
+    // Its time has come, so nobody sleeps over it.
+    assert!(bench.netback.next_deadline().unwrap() <= bench.back.now());
     bench.netback.flush();
     let received = |client: &mut Client| -> Vec<Vec<u8>> {
         client.receive().into_iter().map(|packet| packet.unwrap().bytes).collect()

@@ -48,7 +48,7 @@ pub struct Args {
     )]
     pub domains: u8,
 
-    /// The largest IP packet, 576 to 65521 (within one page with --no-sg)
+    /// The largest IP packet, 576 to 65521 (4078 with --no-sg: one page)
     #[arg(
         long,
         value_name = "BYTES",

@@ -206,7 +206,7 @@ impl Job {
         text += &format!(
             " in another terminal:\n  ping {CLIENT_V4}\n  curl http://{CLIENT_V4}/\n  \
              curl -o /dev/null http://{CLIENT_V4}/100000000\n  iperf -c {CLIENT_V4}\n\
-             TCP 7 echoes; 9 and 5001 discard. "
+             TCP 7 echoes; 9 and 5001 discard; no UDP. "
         );
         text += match self.args.seconds {
             Some(_) => "Ctrl-C, or the end of --seconds, ends it with a report.\n",
