@@ -10,7 +10,7 @@ from runner import Context, Outcome, end_all
 from steps import STEPS
 
 ABOUT = """\
-Runs the project's checks, each a named step. All of them take an hour or two on two
+Runs the project's checks, each a named step. All of them take some 40 minutes on two
 cores, more where nothing is built yet; fmt, unsafe, requirements and readme take
 seconds. A step's output is shown when it fails. The last line is "N passed, N
 failed, N skipped": tests and single checks together. The exit status is 0 if

@@ -221,6 +221,6 @@ STEPS = [
     Step("image", "the guest image: segments, hypercall stubs; a kernel elsewhere", guest_image),
     Step("instructions", "the instruction counts can be measured", instructions),
     Step("soak", "ten more minutes of the deterministic host", soak, 1800, long=True),
-    Step("xen", "boot on real Xen", xen, 2400),
+    Step("xen", "boot on real Xen", xen, 3000),
     Step("bench", "the bench beside Linux can be run", bench, 600),
 ]
