@@ -151,6 +151,12 @@ impl Queues {
         }
     }
 
+    /// Posts pages on all queues, where it is worth it.
+    #[inline]
+    pub(super) fn refill(&mut self, budget: &mut Budget, stats: &mut Stats) {
+        self.each(|queue| queue.refill(budget, stats));
+    }
+
     pub(super) fn into_iter(self) -> impl Iterator<Item = Queue> {
         core::iter::once(self.first).chain(self.others)
     }

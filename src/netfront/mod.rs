@@ -351,7 +351,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         match looked {
             Ok(0) => 0,
             Ok(looked) => {
-                self.refill();
+                connection.queues.refill(&mut self.budget, &mut self.stats);
                 looked
             }
             Err(fault) => {
@@ -365,8 +365,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         let Some(connection) = self.connection.as_mut().filter(|it| !it.is_broken()) else {
             return;
         };
-        let (budget, stats) = (&mut self.budget, &mut self.stats);
-        connection.queues.each(|queue| queue.refill(budget, stats));
+        connection.queues.refill(&mut self.budget, &mut self.stats);
     }
 
     // -- transmit ---------------------------------------------------------------------------
