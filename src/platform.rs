@@ -8,6 +8,7 @@ use core::num::NonZeroU32;
 use core::ops::{Add, Sub};
 use core::time::Duration;
 
+use packet_views::Wake;
 use xen_grant::{DomId, ForeignMemory, Memory};
 
 /// Time since some fixed moment, in nanoseconds. It never goes back.
@@ -67,6 +68,32 @@ impl core::fmt::Display for EventError {
 
 impl core::error::Error for EventError {}
 
+/// Which rings a peer's events are about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rings {
+    /// Both of a queue.
+    Both,
+    /// Its transmit ring, which carries packets from the frontend to the backend.
+    Transmit,
+    /// Its receive ring.
+    Receive,
+}
+
+/// What an event channel is for.
+#[derive(Clone, Debug)]
+pub struct Channel {
+    /// The domain at the other end.
+    pub peer: DomId,
+    /// The number of the vif: the frontend's own.
+    pub vif: u32,
+    /// The number of the queue, from 0.
+    pub queue: u32,
+    /// What the peer's events are about.
+    pub rings: Rings,
+    /// Who waits for them. It may be woken from an interrupt handler.
+    pub wake: Wake,
+}
+
 /// A frontend's machine: memory and grants, event channels, a clock.
 ///
 /// How an event reaches the driver is left to the platform: it polls, takes interrupts, or wakes
@@ -77,6 +104,15 @@ pub trait Platform: Memory {
 
     /// Allocates an event channel that `peer` may bind to (`EVTCHNOP_alloc_unbound`), unmasked.
     fn alloc_unbound(&self, peer: DomId) -> Result<Port, EventError>;
+
+    /// A port has been opened, and this is what it is for. The peer has not been told of it yet. With
+    /// each connection there are others; [`close`](Platform::close) ends what is said here.
+    ///
+    /// A platform whose tasks wait keeps `channel.wake` by the port and wakes it with each event on
+    /// it. One that polls, or runs its driver after each interrupt, has nothing to do.
+    fn opened(&self, port: Port, channel: Channel) {
+        let _ = (port, channel);
+    }
 
     /// Closes an event channel (`EVTCHNOP_close`). Closing a port that is not open does nothing.
     fn close(&self, port: Port);

@@ -10,7 +10,7 @@ fn hello(xen: xen_guest::Xen) -> xen_guest::Result {
     use smoltcp::wire::IpCidr;
     use xen_grant::{FramePool, GrantTable};
     use xen_guest::Suspended;
-    use xen_netfront::netfront::{Link, Netfront};
+    use xen_netfront::netfront::Netfront;
     use xen_netfront::{packet::phy::Device, platform::Platform};
 
     let ip = xen.option("ip").and_then(|ip| ip.parse::<IpCidr>().ok());

@@ -8,7 +8,7 @@ use arrayvec::ArrayVec;
 use xen_grant::{
     CopyEnd, CopyOp, DomId, ForeignMemory, Gfn, GrantStatus, Mapping, Memory, Page, Words,
 };
-use xen_netfront::platform::{BackendPlatform, EventError, Instant, Platform, Port};
+use xen_netfront::platform::{BackendPlatform, Channel, EventError, Instant, Platform, Port};
 use xen_netfront::store::{Store, StoreError, Transaction, Watch};
 
 use crate::hypercall::abi::{
@@ -241,6 +241,11 @@ impl Platform for Xen {
 
     fn alloc_unbound(&self, peer: DomId) -> Result<Port, EventError> {
         events::alloc_unbound(peer).map_err(event_error)
+    }
+
+    /// Whoever waits is woken when [`Xen::wait`] finds the event: never in an interrupt.
+    fn opened(&self, port: Port, channel: Channel) {
+        events::wakes(port, channel.wake);
     }
 
     fn close(&self, port: Port) {

@@ -19,7 +19,9 @@ use alloc::vec::Vec;
 
 use zerocopy::FromBytes;
 
-use crate::buffer::{Block, HeapBlock, Meta, Packet, TxBuf, TxPacket, View};
+use crate::buffer::{
+    Block, HeapBlock, Meta, Packet, RxPacket, SharedHeapBlock, TxBuf, TxPacket, View,
+};
 use crate::buffer::{MAX_FRAGMENTS, MAX_FRAME, MAX_PACKET};
 use crate::device::{Linear, NetDevice, Permit, RxOf, Stats, Unsendable, slots};
 use crate::features::{Capabilities, Features};
@@ -103,6 +105,8 @@ pub struct Copying<Io> {
     frame: Option<(TxBuf<HeapBlock>, Meta)>,
     segments: Option<Segments<TxBuf<HeapBlock>>>,
     packets: VecDeque<TxPacket<HeapBlock>>,
+    /// Received, and not handed up yet.
+    next: Option<RxPacket<SharedHeapBlock>>,
     linear: Linear,
     stats: Stats,
 }
@@ -119,6 +123,7 @@ impl<Io: RawIo> Copying<Io> {
             frame: None,
             segments: None,
             packets: VecDeque::with_capacity(MAX_FRAGMENTS),
+            next: None,
             linear: Linear::default(),
             stats: Stats::default(),
         }
@@ -258,6 +263,30 @@ impl<Io: RawIo> Copying<Io> {
         Some(buf)
     }
 
+    /// Reads the next frame; `None` if there is none, `Some(None)` if it is dropped.
+    fn fetch(&mut self) -> Option<Option<RxPacket<SharedHeapBlock>>> {
+        let size = self.large_size();
+        let mut buf = TxBuf::new(self.take_block(size), HEADROOM);
+        let target = buf.append(size - HEADROOM).unwrap_or_default();
+        let Some((len, meta)) = self.io.recv_meta(target) else {
+            self.keep_block(buf);
+            return None;
+        };
+        let is_large = meta.gso.is_some();
+        let longest = if is_large { size - HEADROOM } else { self.longest(buf.bytes()) };
+        if len > longest {
+            self.stats.rx_dropped += 1;
+            self.keep_block(buf);
+            return Some(None);
+        }
+        self.stats.copies += 1;
+        self.stats.copied_bytes += len as u64;
+        buf.truncate(len);
+        let mut packet = Packet::from(buf.freeze());
+        packet.meta = meta;
+        Some(Some(packet))
+    }
+
     fn take_block(&mut self, size: usize) -> HeapBlock {
         let spare = if size == self.block_size() { &mut self.spare } else { &mut self.large };
         let block = spare.pop().filter(|block| block.bytes().len() == size);
@@ -317,33 +346,28 @@ impl<Io: RawIo> NetDevice for Copying<Io> {
     }
 
     fn receive(&mut self, budget: usize, mut sink: impl FnMut(RxOf<Self>)) -> usize {
-        let size = self.large_size();
         let mut received = 0;
         for _ in 0..budget {
-            let mut buf = TxBuf::new(self.take_block(size), HEADROOM);
-            let target = buf.append(size - HEADROOM).unwrap_or_default();
-            let Some((len, meta)) = self.io.recv_meta(target) else {
-                self.keep_block(buf);
-                break;
-            };
-            let is_large = meta.gso.is_some();
-            let longest = if is_large { size - HEADROOM } else { self.longest(buf.bytes()) };
-            if len > longest {
-                self.stats.rx_dropped += 1;
-                self.keep_block(buf);
-                continue;
-            }
-            self.stats.copies += 1;
-            self.stats.copied_bytes += len as u64;
+            let Some(looked) = self.next.take().map(Some).or_else(|| self.fetch()) else { break };
+            let Some(packet) = looked else { continue };
             self.stats.rx_packets += 1;
-            self.stats.rx_bytes += len as u64;
-            buf.truncate(len);
-            let mut packet = Packet::from(buf.freeze());
-            packet.meta = meta;
+            self.stats.rx_bytes += packet.len() as u64;
             received += 1;
             sink(packet);
         }
         received
+    }
+
+    fn room(&self) -> usize {
+        let waits = self.frame.is_some() || self.segments.is_some() || !self.packets.is_empty();
+        if waits { 0 } else { MAX_FRAGMENTS }
+    }
+
+    fn has_packet(&mut self) -> bool {
+        if self.next.is_none() {
+            self.next = self.fetch().flatten();
+        }
+        self.next.is_some()
     }
 
     fn flush(&mut self) {

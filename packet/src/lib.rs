@@ -44,3 +44,6 @@ pub mod header;
 pub mod offload;
 #[cfg(feature = "smoltcp")]
 pub mod phy;
+mod wake;
+
+pub use wake::Wake;

@@ -8,7 +8,7 @@
 
 use alloc::vec::Vec;
 
-use xen_grant::{DomId, FramePool, GrantStatus};
+use xen_grant::{FramePool, GrantStatus};
 use xen_ring::Notify;
 
 use super::config::Config;
@@ -19,7 +19,7 @@ use super::refused::Refused;
 use super::stats::Stats;
 use super::to_client::{Bounds, Takes};
 use crate::buffer::{RxPacket, TxPacket};
-use crate::platform::{BackendPlatform, EventError, Instant, Port};
+use crate::platform::{BackendPlatform, Channel, EventError, Instant, Port};
 use crate::store::{Store, StoreError};
 use crate::wire::MAX_SLOTS;
 use crate::xenbus::{FrontendOffer, Reader};
@@ -107,7 +107,7 @@ pub(super) struct Connection<P: BackendPlatform> {
 impl<P: BackendPlatform> Connection<P> {
     pub(super) fn open(
         platform: &P,
-        client: DomId,
+        channel: &Channel,
         offer: &FrontendOffer,
         config: &Config,
         stats: &mut Stats,
@@ -127,7 +127,9 @@ impl<P: BackendPlatform> Connection<P> {
                 packets: share(config.queue_packets).max(1),
                 fragments: share(config.queue_frames).max(MAX_SLOTS),
             };
-            Queue::open(platform, client, queue, (takes, bounds), config, stats)
+            // At most MAX_QUEUES.
+            let channel = Channel { queue: number as u32, ..channel.clone() };
+            Queue::open(platform, channel, queue, (takes, bounds), config, stats)
         };
         let queues = offer.queues.iter().enumerate().map(open).collect::<Result<_, _>>()?;
         Ok(Connection { queues, turn: 0, debt: 0 })

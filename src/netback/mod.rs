@@ -95,11 +95,14 @@ mod to_client;
 
 use alloc::string::ToString;
 use alloc::vec::Vec;
+use core::future::poll_fn;
+use core::task::{Context, Poll};
 
+use packet_views::Wake;
 use xen_grant::{DomId, FramePool};
 
 use crate::buffer::{RxPacket, TxPacket};
-use crate::platform::{BackendPlatform, Instant, Port};
+use crate::platform::{BackendPlatform, Channel, Instant, Port, Rings};
 use crate::store::{Store, StoreError};
 use crate::xenbus::{BackBus, BackStep, FrontendOffer, MAX_QUEUES, Vif, feature_nodes};
 use connection::{ConnectError, Connection, Identity};
@@ -121,6 +124,8 @@ pub struct Netback<P: BackendPlatform, S: Store> {
     pool: FramePool,
     client: DomId,
     vif: u32,
+    /// Who waits for its events.
+    wake: Wake,
     config: Config,
     identity: Identity,
     connection: Option<Connection<P>>,
@@ -160,6 +165,7 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
             pool: pool.clone(),
             client,
             vif,
+            wake: Wake::new(),
             config,
             identity: Identity::default(),
             connection: None,
@@ -342,6 +348,26 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
         }
     }
 
+    /// Whether there is something to do: the client has sent something, or has posted pages that a
+    /// packet waits for. If not, the task is woken when there is; that of an earlier call is forgotten.
+    pub fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.wake.register(context.waker());
+        if self.rearm() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Waits until there is something to do. It needs no runtime, and dropping it loses nothing. Time
+    /// limits ([`next_deadline`](Netback::next_deadline)) are the caller's.
+    pub fn ready(&mut self) -> impl Future<Output = ()> {
+        poll_fn(|context| self.poll_ready(context))
+    }
+
+    /// Who waits for it. The platform wakes it with each event
+    /// ([`Platform::opened`](crate::platform::Platform::opened)); a kernel may wake it for a xenstore
+    /// watch too.
+    pub fn waker(&self) -> &Wake {
+        &self.wake
+    }
+
     /// Tells the client whether there is a network behind us (`carrier`): as long as nobody has
     /// called this, it takes it that there is. [`service`](Netback::service) writes it.
     pub fn set_carrier(&mut self, up: bool) {
@@ -354,8 +380,15 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
         self.disconnect();
         let opened = match self.bus.frontend_offer() {
             Some(offer) => self.identity.read(&self.bus.own()).and_then(|()| {
+                let channel = Channel {
+                    peer: self.client,
+                    vif: self.vif,
+                    queue: 0,
+                    rings: Rings::Both,
+                    wake: self.wake.clone(),
+                };
                 let (platform, stats) = (&self.platform, &mut self.stats);
-                Connection::open(platform, self.client, offer, &self.config, stats)
+                Connection::open(platform, &channel, offer, &self.config, stats)
             }),
             None => Err(ConnectError::Incomplete),
         };

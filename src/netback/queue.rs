@@ -1,6 +1,6 @@
 //! One queue of a client: a pair of rings, and the event channels that go with them.
 
-use xen_grant::{DomId, ForeignPage};
+use xen_grant::ForeignPage;
 use xen_ring::Notify;
 
 use super::config::Config;
@@ -9,7 +9,7 @@ use super::fault::Fault;
 use super::from_client::FromClient;
 use super::stats::Stats;
 use super::to_client::{Bounds, Takes, ToClient};
-use crate::platform::{BackendPlatform, EventError, Port};
+use crate::platform::{BackendPlatform, Channel, EventError, Port, Rings};
 use crate::xenbus::{EventChannels, QueueOffer};
 
 /// Bound event channels, closed when dropped.
@@ -21,16 +21,20 @@ struct Channels<P: BackendPlatform> {
 }
 
 impl<P: BackendPlatform> Channels<P> {
-    fn bind(platform: &P, client: DomId, to: EventChannels) -> Result<Channels<P>, EventError> {
+    fn bind(platform: &P, channel: Channel, to: EventChannels) -> Result<Channels<P>, EventError> {
         let (tx, rx) = match to {
             EventChannels::Single(port) => (port, None),
             EventChannels::Split { tx, rx } => (tx, (rx != tx).then_some(rx)),
         };
-        let tx = platform.bind_interdomain(client, tx)?;
+        let tx = platform.bind_interdomain(channel.peer, tx)?;
         let mut channels = Channels { platform: platform.clone(), tx, rx: tx };
-        if let Some(rx) = rx {
-            channels.rx = platform.bind_interdomain(client, rx)?;
-        }
+        let Some(rx) = rx else {
+            platform.opened(tx, channel);
+            return Ok(channels);
+        };
+        channels.rx = platform.bind_interdomain(channel.peer, rx)?;
+        platform.opened(tx, Channel { rings: Rings::Transmit, ..channel.clone() });
+        platform.opened(channels.rx, Channel { rings: Rings::Receive, ..channel });
         Ok(channels)
     }
 }
@@ -59,12 +63,13 @@ pub(super) struct Queue<P: BackendPlatform> {
 impl<P: BackendPlatform> Queue<P> {
     pub(super) fn open(
         platform: &P,
-        client: DomId,
+        channel: Channel,
         offer: &QueueOffer,
         (takes, bounds): (Takes, Bounds),
         config: &Config,
         stats: &mut Stats,
     ) -> Result<Queue<P>, ConnectError> {
+        let client = channel.peer;
         let tx = ForeignPage::map(platform, client, offer.tx_ring)?;
         stats.maps += 1;
         let rx = ForeignPage::map(platform, client, offer.rx_ring)?;
@@ -72,7 +77,7 @@ impl<P: BackendPlatform> Queue<P> {
         Ok(Queue {
             from: FromClient::new(tx, client, config.features.coherent(), config.headroom)?,
             to: ToClient::new(rx, client, takes, bounds, config.patience)?,
-            channels: Channels::bind(platform, client, offer.events)?,
+            channels: Channels::bind(platform, channel, offer.events)?,
             tell_tx: Notify::Suppressed,
             tell_rx: Notify::Suppressed,
             progress: false,

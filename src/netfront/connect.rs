@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use xen_grant::{DomId, GrantedPage, Grantee, Quarantine, Reference};
+use xen_grant::{GrantedPage, Grantee, Quarantine, Reference};
 
 use super::connection::{Connection, Queue, Queues, State};
 use super::patience::Patience;
@@ -12,7 +12,7 @@ use super::rx::RxQueue;
 use super::target::Target;
 use super::tx::TxQueue;
 use super::{Netfront, Obstacle, Stats};
-use crate::platform::{EventError, Instant, Platform, Port};
+use crate::platform::{Channel, EventError, Instant, Platform, Port, Rings};
 use crate::store::{Store, StoreError};
 use crate::wire::MAX_PACKET;
 use crate::xenbus::BackendOffer;
@@ -90,7 +90,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             let share = (self.references.len() / (count - number) as usize).min(most);
             let kept = missing.div_ceil(count - number);
             missing -= kept;
-            let queue = self.make_queue(now, &offer, (share, kept), &dir, &mut nodes)?;
+            let queue = self.make_queue(now, &offer, (share, kept), (number, &dir), &mut nodes)?;
             match &mut self.connection {
                 Some(connection) => connection.queues.others.push(queue),
                 None => {
@@ -133,7 +133,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         now: Instant,
         offer: &BackendOffer,
         (share, kept): (usize, u32),
-        dir: &str,
+        (number, dir): (u32, &str),
         nodes: &mut Vec<Node>,
     ) -> Result<Queue, Obstacle> {
         let grantee = Grantee::new(offer.domain, offer.trusted).on_machine(self.table.machine());
@@ -145,8 +145,15 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             return Err(Obstacle::NoReferences { wanted: 2, free });
         };
         let split = self.config.split_event_channels && offer.split_event_channels;
+        let channel = Channel {
+            peer: grantee.domain(),
+            vif: self.vif,
+            queue: number,
+            rings: Rings::Both,
+            wake: self.wake.clone(),
+        };
         // Nothing fails behind it: the ports are the queue's.
-        let (tx_port, rx_port) = match open_ports(&self.platform, grantee.domain(), split) {
+        let (tx_port, rx_port) = match open_ports(&self.platform, channel, split) {
             Ok(ports) => ports,
             Err(error) => {
                 // The device keeps what it has claimed.
@@ -248,14 +255,17 @@ impl<P: Platform, S: Store> Netfront<P, S> {
 /// An event channel for each ring, or one for both.
 fn open_ports<P: Platform>(
     platform: &P,
-    backend: DomId,
+    channel: Channel,
     split: bool,
 ) -> Result<(Port, Port), EventError> {
-    let tx = platform.alloc_unbound(backend)?;
+    let tx = platform.alloc_unbound(channel.peer)?;
     if !split {
+        platform.opened(tx, channel);
         return Ok((tx, tx));
     }
-    let rx = platform.alloc_unbound(backend).inspect_err(|_| platform.close(tx))?;
+    let rx = platform.alloc_unbound(channel.peer).inspect_err(|_| platform.close(tx))?;
+    platform.opened(tx, Channel { rings: Rings::Transmit, ..channel.clone() });
+    platform.opened(rx, Channel { rings: Rings::Receive, ..channel });
     Ok((tx, rx))
 }
 

@@ -372,6 +372,19 @@ impl Connection {
         Ok(budget - left)
     }
 
+    /// Whether a packet has come.
+    pub(super) fn has_news(&mut self) -> bool {
+        let (mut news, mut fault) = (false, None);
+        self.queues.each(|queue| match queue.rx.has_news() {
+            Ok(has) => news |= has,
+            Err(found) => fault = Some(found),
+        });
+        if let Some(fault) = fault {
+            self.break_down(fault);
+        }
+        news && !self.is_broken()
+    }
+
     /// Asks for events on all queues. True if there is something to do already.
     pub(super) fn arm(&mut self, platform: &impl Platform) -> bool {
         if self.is_broken() {

@@ -1,14 +1,16 @@
 //! The frontend as a [`NetDevice`].
 
+use core::task::{Context, Poll};
+
 use xen_grant::Frame;
 
 use super::connection::Connection;
-use super::{Link, Netfront, TxPermit, software};
+use super::{Netfront, TxPermit, software};
 use crate::buffer::{TxBuf, TxPacket};
 use crate::platform::Platform;
 use crate::store::Store;
 use crate::wire::MAX_PACKET;
-use packet_views::device::{self, Changes, Linear, NetDevice, RxOf, SendError, Unsendable};
+use packet_views::device::{self, Changes, Linear, Link, NetDevice, RxOf, SendError, Unsendable};
 use packet_views::features::Capabilities;
 use packet_views::header::{LINK_HEADER, MacAddr};
 use packet_views::offload::Refusal;
@@ -26,6 +28,10 @@ impl<P: Platform, S: Store> NetDevice for Netfront<P, S> {
 
     fn mac(&self) -> Option<MacAddr> {
         self.backend().mac.map(MacAddr)
+    }
+
+    fn link(&self) -> Link {
+        Netfront::link(self)
     }
 
     /// The vif's MTU, or what fits a page where a packet has only one.
@@ -74,6 +80,21 @@ impl<P: Platform, S: Store> NetDevice for Netfront<P, S> {
             self.complete_tx();
         }
         Netfront::reserve(self, slots)
+    }
+
+    #[inline]
+    fn room(&self) -> usize {
+        if self.link() == Link::Up { Netfront::room(self) } else { 0 }
+    }
+
+    #[inline]
+    fn has_packet(&mut self) -> bool {
+        self.has_news()
+    }
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.wake.register(context.waker());
+        if self.rearm() { Poll::Ready(()) } else { Poll::Pending }
     }
 
     #[inline]

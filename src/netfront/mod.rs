@@ -59,7 +59,8 @@ use crate::xenbus::{BackendOffer, FrontBus, FrontStep};
 use budget::Budget;
 use connection::{Connection, Queue, State};
 use device::Settings;
-use packet_views::device::{Changes, Linear};
+use packet_views::Wake;
+use packet_views::device::{Changes, Linear, Link};
 use packet_views::features::Features;
 use patience::Patience;
 
@@ -103,22 +104,13 @@ impl core::fmt::Display for OpenError {
 
 impl core::error::Error for OpenError {}
 
-/// Whether packets can be sent and received.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Link {
-    /// Not connected, not any more, or not yet.
-    Down,
-    /// Both ends are connected, but the backend says that there is nobody behind it (`carrier`):
-    /// nothing can be sent.
-    NoCarrier,
-    /// Both ends are connected.
-    Up,
-}
-
 /// The frontend of a vif. It owns its grants: dropped, it ends them all, or leaves them to the
 /// grant table's quarantine.
 pub struct Netfront<P: Platform, S: Store> {
     platform: P,
+    vif: u32,
+    /// Who waits for its events.
+    wake: Wake,
     bus: FrontBus<S>,
     budget: Budget,
     table: GrantTable,
@@ -165,6 +157,8 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         let budget = Budget::new(pool, &config).map_err(OpenError::Pool)?;
         Ok(Netfront {
             platform,
+            vif,
+            wake: Wake::new(),
             bus,
             budget,
             table: table.clone(),
@@ -268,6 +262,12 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             let other = (queue.rx_port != queue.tx_port).then_some(queue.rx_port);
             core::iter::once(queue.tx_port).chain(other)
         })
+    }
+
+    /// Who waits for the device ([`ready`](packet_views::device::NetDevice::ready)). The platform wakes it
+    /// with each event ([`Platform::opened`]); a kernel may wake it for a xenstore watch too.
+    pub fn waker(&self) -> &Wake {
+        &self.wake
     }
 
     /// Queues, while there are any.
@@ -454,6 +454,14 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         self.flush();
         self.complete_tx();
         self.connection.as_mut().is_some_and(|connection| connection.arm(&self.platform))
+    }
+
+    /// Whether a packet has come, or its first half.
+    fn has_news(&mut self) -> bool {
+        let Some(connection) = self.connection.as_mut().filter(|it| !it.is_broken()) else {
+            return false;
+        };
+        connection.has_news()
     }
 
     fn queues(&self) -> impl Iterator<Item = &Queue> {

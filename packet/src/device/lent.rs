@@ -1,6 +1,8 @@
 //! `&mut N` is a device where `N` is one.
 
-use super::{Changes, Linear, NetDevice, RxOf, SendError, Stats, TxOf, WriteError};
+use core::task::{Context, Poll};
+
+use super::{Changes, Linear, Link, NetDevice, RxOf, SendError, Stats, TxOf, WriteError};
 use crate::buffer::TxBuf;
 use crate::features::Capabilities;
 use crate::header::MacAddr;
@@ -19,6 +21,10 @@ impl<N: NetDevice + ?Sized> NetDevice for &mut N {
 
     fn mtu(&self) -> usize {
         (**self).mtu()
+    }
+
+    fn link(&self) -> Link {
+        (**self).link()
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -41,6 +47,24 @@ impl<N: NetDevice + ?Sized> NetDevice for &mut N {
     #[inline]
     fn reserve(&mut self, slots: usize) -> Option<Self::Permit<'_>> {
         (**self).reserve(slots)
+    }
+
+    fn room(&self) -> usize {
+        (**self).room()
+    }
+
+    #[inline]
+    fn has_packet(&mut self) -> bool {
+        (**self).has_packet()
+    }
+
+    #[inline]
+    fn next_packet(&mut self) -> Option<RxOf<Self>> {
+        (**self).next_packet()
+    }
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        (**self).poll_ready(context)
     }
 
     #[inline]

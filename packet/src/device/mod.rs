@@ -42,12 +42,19 @@ mod lent;
 mod linear;
 mod refused;
 
+use core::future::poll_fn;
+use core::task::{Context, Poll};
+
 use crate::buffer::{Block, Packet, RxPacket, TxBuf, TxPacket};
 use crate::features::Capabilities;
 use crate::header::{ETHERNET_HEADER, MacAddr};
 
 pub use linear::Linear;
 pub use refused::{SendError, Unsendable, WriteError};
+
+/// Received packets in a row that [`NetDevice::next_packet`] passes over because they are dropped: as
+/// many as the largest ring holds.
+const MOST_PASSED_OVER: usize = 256;
 
 /// A packet that device `N` has received.
 pub type RxOf<N> = RxPacket<<<N as NetDevice>::Block as Block>::Shared>;
@@ -71,6 +78,11 @@ pub trait NetDevice {
     /// The largest IP packet, in bytes: without the Ethernet header.
     fn mtu(&self) -> usize;
 
+    /// Whether packets can be sent and received now. Most devices always can.
+    fn link(&self) -> Link {
+        Link::Up
+    }
+
     /// What it can do.
     fn capabilities(&self) -> Capabilities;
 
@@ -93,6 +105,47 @@ pub trait NetDevice {
     /// Reserves room for packets of up to `slots` slots together (see [`slots`]), after making room
     /// if earlier packets are done; `None` if there is none now or the device is not connected.
     fn reserve(&mut self, slots: usize) -> Option<Self::Permit<'_>>;
+
+    /// Slots that have room now, whatever is sent: [`reserve`](NetDevice::reserve) gives at least so
+    /// many.
+    fn room(&self) -> usize;
+
+    /// Whether a packet has come: a look, no more. It may turn out to be one that is dropped.
+    fn has_packet(&mut self) -> bool;
+
+    /// The next received packet, for those who pull; `None` if there is none now.
+    ///
+    /// It is what [`receive`](NetDevice::receive) does with a budget of one, whose costs for each call
+    /// a burst shares. Of packets that have to be dropped it passes over a bounded number.
+    #[inline]
+    fn next_packet(&mut self) -> Option<RxOf<Self>> {
+        let mut next = None;
+        for _ in 0..MOST_PASSED_OVER {
+            let looked = self.receive(1, |packet| next = Some(packet));
+            if next.is_some() || looked == 0 {
+                break;
+            }
+        }
+        next
+    }
+
+    /// Whether there is something to do: a packet has come, there is room again. If not, the task is
+    /// woken when there is; that of an earlier call is forgotten.
+    ///
+    /// A device that has nobody to tell it always says that there is: whoever waits for it polls.
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let _ = context;
+        Poll::Ready(())
+    }
+
+    /// Waits until there is something to do. It needs no runtime, and dropping it loses nothing. Time
+    /// limits are the caller's.
+    fn ready(&mut self) -> impl Future<Output = ()>
+    where
+        Self: Sized,
+    {
+        poll_fn(|context| self.poll_ready(context))
+    }
 
     /// Hands up to `budget` received packets to `sink`, oldest first, each of them its own; returns
     /// how many. It may be called as often as one likes: with nothing there it is cheap.
@@ -189,6 +242,19 @@ pub trait Permit {
 #[inline]
 pub fn slots<V>(packet: &Packet<V>) -> usize {
     packet.fragments().len() + usize::from(packet.meta.gso.is_some())
+}
+
+/// Whether packets can be sent and received.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Link {
+    /// Not connected, not any more, or not yet.
+    #[default]
+    Down,
+    /// Both ends are connected, but the other says that there is nobody behind it (`carrier`):
+    /// nothing can be sent.
+    NoCarrier,
+    /// Both ends are connected.
+    Up,
 }
 
 /// What belongs to a connection, and changed with it.

@@ -113,6 +113,14 @@ impl<B: Block, F: FnMut() -> Option<B>> NetDevice for Mirror<F> {
         if self.room < slots { None } else { Some(MirrorPermit(self)) }
     }
 
+    fn room(&self) -> usize {
+        self.room
+    }
+
+    fn has_packet(&mut self) -> bool {
+        self.deliver && !self.on_the_way.is_empty()
+    }
+
     fn receive(&mut self, budget: usize, mut sink: impl FnMut(RxOf<Self>)) -> usize {
         let ready = if self.deliver { self.on_the_way.len() } else { 0 };
         for frame in self.on_the_way.drain(..ready.min(budget)) {

@@ -2,10 +2,11 @@
 //! device has that does not say how.
 
 use std::collections::BTreeMap;
+use std::task::{Context, Poll, Waker};
 
 use packet_views::buffer::{HeapBlock, Packet, TxBuf, TxPacket};
 use packet_views::device::{
-    Changes, Linear, NetDevice, Permit, RxOf, SendError, Stats, TxOf, Unsendable, WriteError,
+    Changes, Linear, Link, NetDevice, Permit, RxOf, SendError, Stats, TxOf, Unsendable, WriteError,
 };
 use packet_views::features::Capabilities;
 use packet_views::header::MacAddr;
@@ -45,6 +46,10 @@ impl NetDevice for Counting {
         1234
     }
 
+    fn link(&self) -> Link {
+        Link::NoCarrier
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities::plain(77)
     }
@@ -66,6 +71,25 @@ impl NetDevice for Counting {
     fn reserve(&mut self, _slots: usize) -> Option<NoRoom> {
         self.count("reserve");
         Some(NoRoom)
+    }
+
+    fn room(&self) -> usize {
+        99
+    }
+
+    fn has_packet(&mut self) -> bool {
+        self.count("has_packet");
+        true
+    }
+
+    fn next_packet(&mut self) -> Option<RxOf<Self>> {
+        self.count("next_packet");
+        None
+    }
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<()> {
+        self.count("poll_ready");
+        Poll::Pending
     }
 
     fn receive(&mut self, budget: usize, _sink: impl FnMut(RxOf<Self>)) -> usize {
@@ -114,6 +138,9 @@ fn use_all<N: NetDevice<Block = HeapBlock>>(mut net: N) {
     let buf = || TxBuf::new(HeapBlock::new(100), 0);
     assert_eq!(net.alloc(3).unwrap().headroom(), 3);
     assert!(net.reserve(5).is_some());
+    assert_eq!((net.link(), net.room()), (Link::NoCarrier, 99));
+    assert!(net.has_packet() && net.next_packet().is_none());
+    assert!(net.poll_ready(&mut Context::from_waker(Waker::noop())).is_pending());
     assert_eq!(net.receive(6, |_| panic!("nothing comes")), 7);
     net.flush();
     let _ = net.linear();
@@ -130,7 +157,10 @@ fn n9_a_device_that_is_lent_does_everything_itself() {
     let methods = [
         "alloc",
         "flush",
+        "has_packet",
         "linear",
+        "next_packet",
+        "poll_ready",
         "receive",
         "recycle",
         "reserve",

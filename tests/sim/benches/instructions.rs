@@ -11,8 +11,9 @@ use std::hint::black_box;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 
+use packet_views::device::Link;
 use xen_grant::{DomId, ForeignPage, FramePool, GrantTable, SharedPage};
-use xen_netfront::netfront::{Config, Link, Netfront};
+use xen_netfront::netfront::{Config, Netfront};
 use xen_netfront::store::Store;
 use xen_netfront::wire::{RxResponse, RxRing, TxResponse, TxRing};
 use xen_ring::{BackRing, RingPage};

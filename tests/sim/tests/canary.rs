@@ -122,8 +122,8 @@ fn f7_an_untrusted_backend_sees_nothing_outside_of_the_announced_range() {
 /// The ranges of a packet of several slots are each slot's own.
 #[test]
 fn f7_each_slot_of_an_untrusted_backends_packet_is_clean_around_its_own_bytes() {
+    use packet_views::device::Link;
     use xen_netfront::buffer::TxPacket;
-    use xen_netfront::netfront::Link;
     let network = Network::new(5, false);
     let mut rng = Rng::with_seed(5);
     let up = |network: &Network| network.firewall.borrow().left.link() == Link::Up;

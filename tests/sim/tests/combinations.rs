@@ -14,13 +14,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use packet_views::buffer::{Checksum, Meta, Packet, View};
+use packet_views::device::Link;
 use packet_views::device::NetDevice;
 use packet_views::features::Features;
 use packets::{Flow, check, join};
 use xen_grant::{DomId, FramePool, GrantTable};
 use xen_netfront::buffer::{TxBuf, TxPacket};
 use xen_netfront::netback::{self, Netback};
-use xen_netfront::netfront::{self, Link, Netfront};
+use xen_netfront::netfront::{self, Netfront};
 use xen_sim::{Domain, Host, Vif};
 
 const FRONT: DomId = DomId(1);

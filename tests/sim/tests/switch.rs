@@ -18,13 +18,14 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use packet_views::buffer::{Checksum, Meta};
+use packet_views::device::Link;
 use packet_views::device::NetDevice;
 use packet_views::features::Features;
 use packets::{Arrived, Flow, check};
 use xen_grant::{DomId, FramePool, GrantTable};
 use xen_netfront::buffer::{RxPacket, TxPacket};
 use xen_netfront::netback::{self, Netback};
-use xen_netfront::netfront::{self, Link, Netfront};
+use xen_netfront::netfront::{self, Netfront};
 use xen_sim::{Domain, Host, Vif};
 
 const SWITCH: DomId = DomId(1);

@@ -10,13 +10,13 @@ use std::num::NonZeroU16;
 use std::time::Duration;
 
 use packet_views::buffer::{Gso, GsoKind};
+use packet_views::device::Link;
 use packet_views::features::Features;
 use packets::Flow;
 use proptest::prelude::*;
 use raw_client::{Client, Page, pattern};
 use xen_grant::PAGE_SIZE;
 use xen_netfront::buffer::{RxPacket, TxPacket};
-use xen_netfront::netfront::Link;
 use xen_netfront::platform::Platform;
 use xen_netfront::wire::control::{Ctrl, CtrlRequest, CtrlRing, GrefList, HashAlgorithm, HashType};
 use xen_netfront::wire::{Extra, Hash, Multicast, RxResponse, rx_flags, tx_flags};

@@ -4,9 +4,10 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::mem;
 
+use packet_views::device::Link;
 use xen_grant::{FramePool, GrantTable};
 use xen_guest::{Suspended, Xen};
-use xen_netfront::netfront::{self, Link, Netfront, OpenError};
+use xen_netfront::netfront::{self, Netfront, OpenError};
 use xen_netfront::platform::Platform;
 
 use super::memory::Sizes;

@@ -13,6 +13,7 @@ use alloc::vec::Vec;
 use core::mem;
 
 use packet_views::announce::announce;
+use packet_views::device::Link;
 use packet_views::device::{Changes, NetDevice, WriteError};
 use packet_views::phy::Device;
 use smoltcp::iface::{Interface, SocketSet};
@@ -20,7 +21,7 @@ use smoltcp::phy::Device as _;
 use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr, Ipv6Address};
 use xen_guest::Xen;
-use xen_netfront::netfront::{self, Link, Netfront};
+use xen_netfront::netfront::{self, Netfront};
 use xen_netfront::platform::{self, Platform};
 
 use super::http::Http;

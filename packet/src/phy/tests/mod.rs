@@ -103,6 +103,14 @@ impl NetDevice for Mock {
         if self.room < slots { None } else { Some(MockPermit(self, slots)) }
     }
 
+    fn room(&self) -> usize {
+        self.room
+    }
+
+    fn has_packet(&mut self) -> bool {
+        !self.incoming.is_empty()
+    }
+
     fn receive(&mut self, budget: usize, mut sink: impl FnMut(RxOf<Self>)) -> usize {
         let now = budget.min(self.incoming.len());
         self.incoming.drain(..now).for_each(&mut sink);

@@ -13,6 +13,7 @@ mod offload_tx;
 #[path = "../packets/mod.rs"]
 mod packets;
 mod published;
+mod pull;
 mod quarantine;
 mod queues;
 #[path = "../raw_backend/mod.rs"]
@@ -28,11 +29,12 @@ mod trust;
 
 use std::time::Duration;
 
+use packet_views::device::Link;
 use packet_views::device::{NetDevice, SendError, TxOf};
 use raw_backend::{BACK, Bench, FRONT, Front, Rings, pattern};
 use xen_grant::DomId;
 use xen_netfront::buffer::{RxPacket, TxPacket};
-use xen_netfront::netfront::{Config, Link, RxDrops};
+use xen_netfront::netfront::{Config, RxDrops};
 use xen_netfront::wire::{Extra, RxResponse, TxRequest, rx_flags};
 use xen_sim::{FaultRule, Host, Vif};
 

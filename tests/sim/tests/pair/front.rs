@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use packet_views::device::Link;
 use packet_views::device::{NetDevice, SendError};
 use xen_grant::{Frame, FramePool, GrantTable};
 use xen_netfront::buffer::{RxPacket, TxPacket};
-use xen_netfront::netfront::{Config, Link, Netfront, Stats};
+use xen_netfront::netfront::{Config, Netfront, Stats};
 use xen_netfront::platform::Platform;
 use xen_sim::{Domain, Next};
 

@@ -7,9 +7,10 @@ use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use packet_views::buffer::View;
+use packet_views::device::Link;
 use xen_grant::{DomId, FramePool, GrantTable};
 use xen_netfront::buffer::{RxPacket, TxPacket};
-use xen_netfront::netfront::{Config, Link, Netfront};
+use xen_netfront::netfront::{Config, Netfront};
 use xen_netfront::wire::{
     RxRequest, RxResponse, RxRing, RxSlot, TxRequest, TxResponse, TxRing, rx_flags,
 };

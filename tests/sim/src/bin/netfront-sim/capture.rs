@@ -17,11 +17,12 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use packet_views::buffer::{Checksum, HeapBlock, Packet, TxBuf, TxPacket, View};
 use packet_views::device::{
-    Changes, Linear, NetDevice, Permit, RxOf, SendError, Stats, TxOf, Unsendable,
+    Changes, Linear, Link, NetDevice, Permit, RxOf, SendError, Stats, TxOf, Unsendable,
 };
 use packet_views::features::Capabilities;
 use packet_views::header::MacAddr;
@@ -216,6 +217,10 @@ impl<N: NetDevice> NetDevice for Captured<N> {
         self.netif.mtu()
     }
 
+    fn link(&self) -> Link {
+        self.netif.link()
+    }
+
     fn capabilities(&self) -> Capabilities {
         self.netif.capabilities()
     }
@@ -257,6 +262,18 @@ impl<N: NetDevice> NetDevice for Captured<N> {
             }
             sink(packet);
         })
+    }
+
+    fn room(&self) -> usize {
+        self.netif.room()
+    }
+
+    fn has_packet(&mut self) -> bool {
+        self.netif.has_packet()
+    }
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.netif.poll_ready(context)
     }
 
     fn flush(&mut self) {

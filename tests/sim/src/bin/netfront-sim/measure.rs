@@ -234,8 +234,9 @@ impl Snapshot {
 
 #[cfg(test)]
 mod tests {
+    use packet_views::device::Link;
     use xen_grant::{DomId, FramePool, GrantTable};
-    use xen_netfront::netfront::{Config, Link, Netfront};
+    use xen_netfront::netfront::{Config, Netfront};
     use xen_sim::{Host, Vif};
 
     use super::*;

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use packet_views::device::{self, Linear, NetDevice, Permit, RxOf, Unsendable};
+use packet_views::device::{self, Linear, Link, NetDevice, Permit, RxOf, Unsendable};
 use packet_views::features::Capabilities;
 use packet_views::features::Features;
 use packet_views::header::MacAddr;
@@ -104,6 +104,10 @@ impl NetDevice for Served {
         self.mtu
     }
 
+    fn link(&self) -> Link {
+        if self.vif.as_ref().is_some_and(Back::is_connected) { Link::Up } else { Link::Down }
+    }
+
     fn capabilities(&self) -> Capabilities {
         let offer = self.vif.as_ref().and_then(Back::frontend);
         let takes = offer.map_or(Features::NONE, |offer| offer.features.coherent());
@@ -138,10 +142,20 @@ impl NetDevice for Served {
         (vif.queued() < QUEUE).then_some(Delivery(vif))
     }
 
-    fn receive(&mut self, budget: usize, mut sink: impl FnMut(RxOf<Self>)) -> usize {
+    fn room(&self) -> usize {
+        let vif = self.vif.as_ref().filter(|vif| vif.is_connected());
+        vif.map_or(0, |vif| QUEUE.saturating_sub(vif.queued()))
+    }
+
+    fn has_packet(&mut self) -> bool {
         if let (true, Some(vif)) = (self.arrived.is_empty(), &mut self.vif) {
             vif.poll(BATCH, |packet| self.arrived.push_back(packet.freeze()));
         }
+        !self.arrived.is_empty()
+    }
+
+    fn receive(&mut self, budget: usize, mut sink: impl FnMut(RxOf<Self>)) -> usize {
+        self.has_packet();
         let count = budget.min(self.arrived.len());
         self.arrived.drain(..count).for_each(&mut sink);
         count
