@@ -27,9 +27,10 @@
 mod attention;
 mod back;
 mod backoff;
+mod bus;
 mod clients;
+mod directories;
 mod front;
-mod link;
 mod state;
 mod values;
 
