@@ -13,9 +13,7 @@
 use crate::buffer::{Checksum, Meta, Packet, View};
 use crate::header::checksum::Place;
 use crate::header::{Extensions, Layout, Pieces, Protocol, Tcp};
-use crate::store::{Store, StoreError};
 use crate::wire::{GsoKind, MAX_SLOTS};
-use crate::xenbus::Reader;
 
 /// What one end of a vif takes besides plain packets of one slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,14 +85,15 @@ impl Features {
         ]
     }
 
-    /// Reads a peer's nodes, with the protocol's default for what is missing or makes no sense.
-    pub fn read<S: Store>(peer: &Reader<'_, S>) -> Result<Features, StoreError> {
+    /// What a peer's nodes say: `is_set` tells of each whether it is there and on, and its error is
+    /// passed on.
+    pub fn read<E>(mut is_set: impl FnMut(&str) -> Result<bool, E>) -> Result<Features, E> {
         Ok(Features {
-            scatter_gather: peer.flag("feature-sg", false)?,
-            checksum_v4: !peer.flag("feature-no-csum-offload", false)?,
-            checksum_v6: peer.flag("feature-ipv6-csum-offload", false)?,
-            gso_v4: peer.flag("feature-gso-tcpv4", false)?,
-            gso_v6: peer.flag("feature-gso-tcpv6", false)?,
+            scatter_gather: is_set("feature-sg")?,
+            checksum_v4: !is_set("feature-no-csum-offload")?,
+            checksum_v6: is_set("feature-ipv6-csum-offload")?,
+            gso_v4: is_set("feature-gso-tcpv4")?,
+            gso_v6: is_set("feature-gso-tcpv6")?,
         })
     }
 

@@ -145,7 +145,6 @@ pub mod offload;
 pub mod phy;
 pub mod platform;
 mod ring_page;
-pub mod spurious;
 pub mod store;
 pub mod wire;
 pub mod xenbus;

@@ -85,6 +85,7 @@ mod config;
 mod connection;
 mod fault;
 mod from_client;
+mod obstacle;
 mod pace;
 mod parse;
 mod queue;
@@ -101,8 +102,9 @@ use xen_grant::{DomId, FramePool};
 use crate::buffer::{RxPacket, TxPacket};
 use crate::platform::{BackendPlatform, Instant, Port};
 use crate::store::{Store, StoreError};
-use crate::xenbus::{BackBus, BackStep, FrontendOffer, MAX_QUEUES, Vif};
-use connection::{ConnectError, Connection, Identity};
+use crate::xenbus::{BackBus, BackStep, FrontendOffer, Identity, MAX_QUEUES, Vif};
+use connection::Connection;
+use obstacle::Obstacle;
 use pace::{Allowance, Metered};
 
 pub use config::Config;
@@ -353,11 +355,14 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
     fn connect(&mut self, now: Instant) {
         self.disconnect();
         let opened = match self.bus.frontend_offer() {
-            Some(offer) => self.identity.read(&self.bus.own()).and_then(|()| {
-                let (platform, stats) = (&self.platform, &mut self.stats);
-                Connection::open(platform, self.client, offer, &self.config, stats)
-            }),
-            None => Err(ConnectError::Incomplete),
+            Some(offer) => {
+                self.bus.own().identity().map_err(Obstacle::Store).and_then(|identity| {
+                    self.identity = identity;
+                    let (platform, stats) = (&self.platform, &mut self.stats);
+                    Connection::open(platform, self.client, offer, &self.config, stats)
+                })
+            }
+            None => Err(Obstacle::Incomplete),
         };
         match opened {
             Ok(connection) => {
@@ -366,7 +371,7 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
                 self.bus.connected(now);
             }
             Err(error) => {
-                if let ConnectError::Fault(_) = error {
+                if let Obstacle::Fault(_) = error {
                     self.stats.faults += 1;
                 }
                 self.bus.failed(now, &error.to_string());

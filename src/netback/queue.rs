@@ -4,9 +4,9 @@ use xen_grant::{DomId, ForeignPage};
 use xen_ring::Notify;
 
 use super::config::Config;
-use super::connection::ConnectError;
 use super::fault::Fault;
 use super::from_client::FromClient;
+use super::obstacle::Obstacle;
 use super::stats::Stats;
 use super::to_client::{Bounds, Takes, ToClient};
 use crate::platform::{BackendPlatform, EventError, Port};
@@ -64,7 +64,7 @@ impl<P: BackendPlatform> Queue<P> {
         (takes, bounds): (Takes, Bounds),
         config: &Config,
         stats: &mut Stats,
-    ) -> Result<Queue<P>, ConnectError> {
+    ) -> Result<Queue<P>, Obstacle> {
         let tx = ForeignPage::map(platform, client, offer.tx_ring)?;
         stats.maps += 1;
         let rx = ForeignPage::map(platform, client, offer.rx_ring)?;

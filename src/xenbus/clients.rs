@@ -7,7 +7,8 @@ use alloc::vec::Vec;
 use xen_grant::DomId;
 
 use super::attention::Attention;
-use super::values::{found, parse_domain, parse_u32};
+use super::nodes::found;
+use super::values::{parse_domain, parse_u32};
 use crate::platform::Instant;
 use crate::store::{Store, StoreError, Watch};
 

@@ -13,8 +13,8 @@
 use alloc::format;
 use alloc::string::String;
 
+use super::nodes::{Reader, exists, join, transact};
 use super::state::BusState;
-use super::values::{Reader, exists, join, transact};
 use crate::store::{Store, StoreError, Transaction, Watch};
 
 pub(super) struct Directories<S: Store> {

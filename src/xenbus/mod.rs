@@ -31,6 +31,7 @@ mod bus;
 mod clients;
 mod directories;
 mod front;
+mod nodes;
 mod state;
 mod values;
 
@@ -42,5 +43,6 @@ pub use back::{
 };
 pub use clients::{Changes, Clients, MAX_VIFS, Vif};
 pub use front::{BackendOffer, FrontBus, FrontStep, Rate};
+pub use nodes::{Identity, Reader, transact};
 pub use state::BusState;
-pub use values::{Reader, parse_domain, parse_mac, parse_u32, transact};
+pub use values::{parse_domain, parse_mac, parse_u32};

@@ -27,8 +27,9 @@ use xen_grant::DomId;
 use super::backoff::Backoff;
 use super::bus::{Bus, End};
 use super::directories::Directories;
+use super::nodes::Reader;
 use super::state::BusState;
-use super::values::{Reader, parse_u32};
+use super::values::parse_u32;
 use crate::platform::Instant;
 use crate::store::{Store, StoreError};
 

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use crate::features::Features;
 use crate::platform::Port;
 use crate::store::{Store, StoreError};
-use crate::xenbus::values::{Reader, join};
+use crate::xenbus::nodes::{Reader, join};
 
 /// The most queues that either end deals with, whatever the other one says.
 pub const MAX_QUEUES: u32 = 8;
@@ -106,7 +106,7 @@ impl FrontendOffer {
             queues,
             rx_copy: peer.flag("request-rx-copy", false)?,
             rx_notify: peer.flag("feature-rx-notify", false)?,
-            features: Features::read(&peer)?,
+            features: Features::read(|key| peer.flag(key, false))?,
             multicast_control: peer.flag("request-multicast-control", false)?,
         }))
     }

@@ -11,7 +11,7 @@ use crate::platform::Instant;
 use crate::store::{Store, StoreError};
 use crate::xenbus::BusState;
 use crate::xenbus::bus::{Bus, End, Turn};
-use crate::xenbus::values::{Reader, join, remove_if_there, transact};
+use crate::xenbus::nodes::{Reader, join, remove_if_there, transact};
 
 /// How long a closing frontend may take before we go on without it.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);

@@ -24,8 +24,8 @@ use xen_grant::DomId;
 use super::backoff::Backoff;
 use super::bus::{Bus, End};
 use super::directories::Directories;
+use super::nodes::{join, remove_if_there};
 use super::state::BusState;
-use super::values::{join, remove_if_there};
 use crate::platform::Instant;
 use crate::store::{Store, StoreError};
 
