@@ -112,8 +112,8 @@ pub use fault::Fault;
 pub use refused::Refused;
 pub use stats::{FromClientDrops, Stats, ToClientDrops};
 
-/// More steps than the bus ever asks for at once.
-const MAX_STEPS: usize = 8;
+/// More steps than the bus ever asks for at once. Should there be more, they are done the next time.
+const MAX_STEPS: usize = 4;
 
 /// The backend of a vif. Dropped, it unmaps what it has of the client's, and takes its watches away.
 pub struct Netback<P: BackendPlatform, S: Store> {
@@ -173,7 +173,7 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
 
     /// Sees to xenbus and to timers: connects, disconnects, acts on a broken rule. Call it when a
     /// watch fires, when [`next_deadline`](Netback::next_deadline) has come, or simply every time
-    /// round; it looks at xenstore only when there is something new.
+    /// round; it looks at xenstore only when there is something new, and makes at most 600 requests.
     pub fn service(&mut self) {
         let now = self.platform.now();
         if let Some(fault) = self.fault {

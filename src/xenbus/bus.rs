@@ -19,6 +19,12 @@ use super::state::BusState;
 use crate::platform::Instant;
 use crate::store::{Store, StoreError, Transaction};
 
+/// The most requests to xenstore that one poll makes, or one publication (N3). The most has a backend to
+/// ask that reads the nodes of 8 queues twice because its frontend wrote meanwhile, and then finds
+/// that the toolstack has made the vif anew.
+#[cfg(test)]
+pub(super) const MAX_REQUESTS: u64 = 140;
+
 /// More decisions than any one state of xenstore leads to (a test walks all of them).
 pub(super) const MAX_ACTIONS: usize = 8;
 

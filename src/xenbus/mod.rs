@@ -22,7 +22,7 @@
 //! are total: whatever a peer writes, at whatever moment, has an answer, and none is a panic. Each
 //! decision is a pure function of what is known, in `front/rules.rs` and `back/rules.rs`, with
 //! its table. Time is an argument. Neither talks to xenstore unless a watch has fired or a
-//! deadline has passed, and then only a bounded number of times.
+//! deadline has passed, and then at most 140 times a poll.
 
 mod attention;
 mod back;

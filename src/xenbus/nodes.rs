@@ -22,13 +22,13 @@ const DEFAULT_MTU: u16 = 1500;
 /// Ethernet header.
 const MTUS: RangeInclusive<u16> = 68..=(MAX_PACKET - ETHERNET_HEADER) as u16;
 
-/// How often a transaction that met another one is run again before we come back later.
-const TRIES: usize = 8;
+/// How often a transaction is run that meets another one each time, before we come back later.
+pub(super) const TRIES: usize = 2;
 
-/// Runs `work` within a transaction; again, a bounded number of times, where it met another one.
+/// Runs `work` within a transaction; once more if it met another one.
 ///
-/// What `work` did is kept if it returns `Ok`. [`StoreError::Again`] if every try met another
-/// transaction.
+/// What `work` did is kept if it returns `Ok`. [`StoreError::Again`] if both tries met another
+/// transaction: come back later.
 pub fn transact<S: Store, T>(
     store: &S,
     mut work: impl FnMut(Transaction) -> Result<T, StoreError>,

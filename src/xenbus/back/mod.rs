@@ -123,7 +123,8 @@ impl<S: Store> BackBus<S> {
 
     /// Looks what has changed, does our part, and says what the device is to do.
     ///
-    /// Bounded work; none in xenstore unless a watch has fired or a deadline has passed.
+    /// Nothing is asked of xenstore unless a watch has fired or a deadline has passed, and then at
+    /// most 140 requests are made.
     pub fn poll(&mut self, now: Instant) -> BackStep {
         self.poll_end(now)
     }

@@ -24,7 +24,7 @@ use xen_grant::DomId;
 use super::backoff::Backoff;
 use super::bus::{Bus, End};
 use super::directories::Directories;
-use super::nodes::{join, remove_if_there};
+use super::nodes::{found, join, remove_if_there};
 use super::state::BusState;
 use crate::platform::Instant;
 use crate::store::{Store, StoreError};
@@ -32,6 +32,9 @@ use crate::store::{Store, StoreError};
 use offer::is_connection_key;
 pub use offer::{BackendOffer, Rate};
 use rules::Phase;
+
+/// The most nodes of earlier connections that are removed at a time.
+pub(super) const MAX_STALE: usize = 32;
 
 /// How often a backend that should move on is reminded, at first and at last.
 const REMIND: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(8));
@@ -89,7 +92,8 @@ impl<S: Store> FrontBus<S> {
 
     /// Looks what has changed, does our part, and says what the device is to do.
     ///
-    /// Bounded work; none in xenstore unless a watch has fired or a deadline has passed.
+    /// Nothing is asked of xenstore unless a watch has fired or a deadline has passed, and then at
+    /// most 140 requests are made.
     pub fn poll(&mut self, now: Instant) -> FrontStep {
         self.poll_end(now)
     }
@@ -120,11 +124,12 @@ impl<S: Store> FrontBus<S> {
         self.bus.peer
     }
 
-    /// Publishes the rings that the device has made after [`FrontStep::Connect`]: in one
-    /// transaction, every node of an earlier connection goes, `keys` (paths below our directory,
-    /// and values) come, and our state becomes `Connected`.
+    /// Publishes the rings that the device has made after [`FrontStep::Connect`]: every node of an
+    /// earlier connection goes; then, in one transaction, `keys` (paths below our directory, and
+    /// values) come, and our state becomes `Connected`.
     ///
-    /// On an error nothing was published: the device takes its rings down again, and will be
+    /// At most 140 requests to xenstore for 8 queues; what more there is of earlier connections goes at the
+    /// next try. On an error nothing was published: the device takes its rings down again, and will be
     /// asked once more a little later.
     pub fn publish<K: AsRef<str>, V: AsRef<[u8]>>(
         &mut self,
@@ -138,15 +143,12 @@ impl<S: Store> FrontBus<S> {
             return Err(StoreError::Again);
         }
         let (from, to) = (BusState::Initialising, BusState::Connected);
-        let published = self.bus.change_state(from, to, |dirs, transaction| {
-            let (store, within) = (dirs.store(), Some(transaction));
-            for name in store.list(within, dirs.dir())? {
-                if is_connection_key(&name) {
-                    remove_if_there(store, within, &join(dirs.dir(), &name))?;
-                }
-            }
-            keys.iter().try_for_each(|(key, value)| {
-                store.write(within, &join(dirs.dir(), key.as_ref()), value.as_ref())
+        let published = self.remove_stale().and_then(|()| {
+            self.bus.change_state(from, to, |dirs, transaction| {
+                keys.iter().try_for_each(|(key, value)| {
+                    let path = join(dirs.dir(), key.as_ref());
+                    dirs.store().write(Some(transaction), &path, value.as_ref())
+                })
             })
         });
         match published {
@@ -161,6 +163,18 @@ impl<S: Store> FrontBus<S> {
                 Err(error)
             }
         }
+    }
+
+    /// Removes what earlier connections have left, before the backend looks: it does once we are
+    /// `Connected`. [`StoreError::Again`] if there is more than one step removes.
+    fn remove_stale(&self) -> Result<(), StoreError> {
+        let (store, dir) = (self.bus.dirs.store(), self.bus.dirs.dir());
+        let names = found(store.list(None, dir))?.unwrap_or_default();
+        let mut stale = names.iter().filter(|name| is_connection_key(name));
+        for name in stale.by_ref().take(MAX_STALE) {
+            remove_if_there(store, None, &join(dir, name))?;
+        }
+        if stale.next().is_some() { Err(StoreError::Again) } else { Ok(()) }
     }
 
     /// The device has ended all use of its rings, after [`FrontStep::Release`].
