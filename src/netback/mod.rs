@@ -178,9 +178,9 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
         let now = self.platform.now();
         if let Some(fault) = self.fault {
             self.stats.faults += 1;
-            log::warn!("domain {} broke a rule, its vif is shut: {fault}", self.client.0);
+            log::warn!("domain {}: protocol violation, disconnecting: {fault}", self.client.0);
             self.disconnect();
-            self.bus.failed(now, "the frontend broke a rule of its rings");
+            self.bus.failed(now, "protocol violation by the frontend");
         }
         if self.allowance.rests_until(now).is_some() {
             return;

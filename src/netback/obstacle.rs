@@ -39,7 +39,7 @@ impl core::fmt::Display for Obstacle {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Obstacle::Incomplete => f.write_str("rings or event channels are missing"),
-            Obstacle::NoCopy => f.write_str("request-rx-copy is missing"),
+            Obstacle::NoCopy => f.write_str("request-rx-copy is not set"),
             Obstacle::Store(error) => error.fmt(f),
             Obstacle::Map(status) => write!(f, "a ring page can't be mapped: {status}"),
             Obstacle::Bind(error) => write!(f, "an event channel can't be bound: {error}"),

@@ -70,7 +70,7 @@ impl<S: Store> Clients<S> {
             }
             Err(error) => {
                 let delay = self.attention.failed(now);
-                log::debug!("{ROOT}: {error}; looking again in {delay:?}");
+                log::debug!("{ROOT}: {error}; trying again in {delay:?}");
                 Changes::default()
             }
         }
