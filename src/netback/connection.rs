@@ -20,10 +20,10 @@ use super::refused::Refused;
 use super::stats::Stats;
 use super::to_client::{Bounds, Takes};
 use crate::buffer::{RxPacket, TxPacket};
-use crate::header::packet_flow_hash;
 use crate::platform::{BackendPlatform, Instant, Port};
 use crate::wire::MAX_SLOTS;
 use crate::xenbus::FrontendOffer;
+use packet_views::header::packet_flow_hash;
 
 /// All queues of a connected client. Dropped, it lets go of all that is the client's.
 pub(super) struct Connection<P: BackendPlatform> {

@@ -30,6 +30,7 @@ mod backoff;
 mod bus;
 mod clients;
 mod directories;
+mod features;
 mod front;
 mod nodes;
 mod state;
@@ -42,6 +43,7 @@ pub use back::{
     BackBus, BackStep, BadOffer, EventChannels, FrontendOffer, MAX_QUEUES, QueueOffer, Removal,
 };
 pub use clients::{Changes, Clients, MAX_VIFS, Vif};
+pub use features::feature_nodes;
 pub use front::{BackendOffer, FrontBus, FrontStep, Rate};
 pub use nodes::{Identity, Reader, transact};
 pub use state::BusState;

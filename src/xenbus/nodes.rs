@@ -11,9 +11,9 @@ use core::ops::RangeInclusive;
 use xen_grant::DomId;
 
 use super::values::{parse_domain, parse_mac, parse_path, parse_u32};
-use crate::header::ETHERNET_HEADER;
 use crate::store::{Store, StoreError, Transaction};
 use crate::wire::MAX_PACKET;
+use packet_views::header::ETHERNET_HEADER;
 
 /// A vif's MTU where nobody says another.
 const DEFAULT_MTU: u16 = 1500;
