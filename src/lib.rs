@@ -133,7 +133,6 @@ pub mod netback;
 pub mod netfront;
 pub mod platform;
 mod ring_page;
-pub mod spurious;
 pub mod store;
 pub mod wire;
 pub mod xenbus;

@@ -4,12 +4,16 @@
 //! This is the safe half: event channels and a clock. A platform is a cheap handle with `&self`
 //! methods, so several domains can live in one process (the simulated host does exactly that).
 
+mod spurious;
+
 use core::num::NonZeroU32;
 use core::ops::{Add, Sub};
 use core::time::Duration;
 
 use packet_views::Wake;
 use xen_grant::{DomId, ForeignMemory, Memory};
+
+pub use spurious::Spurious;
 
 /// Time since some fixed moment, in nanoseconds. It never goes back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -125,7 +129,7 @@ pub trait Platform: Memory {
     /// one. `progress` is false if there was nothing since it last said so.
     ///
     /// A platform that takes interrupts unmasks the port only now, and later if the peer keeps
-    /// sending events for nothing. One that polls has nothing to do.
+    /// sending events for nothing ([`Spurious`]). One that polls has nothing to do.
     fn handled(&self, port: Port, progress: bool) {
         let _ = (port, progress);
     }

@@ -19,7 +19,7 @@ pub enum Suspended {
     /// xenstore, its watches, the grant table. No event channel of before is open, no grant of
     /// before holds: tell every device (`Netfront::resumed`).
     Resumed,
-    /// In the domain that went to sleep, which was only copied (`xl save -c`), or Xen refused.
+    /// In the domain that was suspended, which was only copied (`xl save -c`), or Xen refused.
     /// Everything is as it was.
     Cancelled,
 }
@@ -91,14 +91,14 @@ pub fn obey(request: Request) -> Suspended {
 
 /// Sleeps until the toolstack has us go on.
 fn suspend() -> Suspended {
-    log::info!("going to sleep");
+    log::info!("suspending");
     let slept = hypercall::suspend();
     // In a new domain, what is shared with Xen is not there before we have woken up: nobody may
     // ask for the time until then, nor log.
     if slept == Ok(0)
         && let Err(errno) = wake_up()
     {
-        logger::emergency(format_args!("cannot go on in the new domain: {errno}\n"));
+        logger::emergency(format_args!("cannot resume: {errno}\n"));
         crash();
     }
     // There may be two of us now, or one who was here before.
@@ -106,16 +106,16 @@ fn suspend() -> Suspended {
     match slept {
         Ok(0) => {}
         Ok(_) => {
-            log::info!("awake, and where we were");
+            log::info!("suspend was cancelled");
             return Suspended::Cancelled;
         }
         Err(errno) => {
-            log::error!("Xen does not let us sleep: {errno}");
+            log::error!("suspend failed: {errno}");
             return Suspended::Cancelled;
         }
     }
     UNANNOUNCED.store(true, Ordering::Relaxed);
-    log::info!("awake in domain {:?}", hypercall::own_domain());
+    log::info!("resumed in domain {:?}", hypercall::own_domain());
     Suspended::Resumed
 }
 
@@ -151,7 +151,7 @@ fn stop(reason: u32) -> ! {
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
     static PANICKED: AtomicBool = AtomicBool::new(false);
     if PANICKED.swap(true, Ordering::Relaxed) {
-        logger::last_words("another panic meanwhile\n");
+        logger::last_words("panic while handling a panic\n");
     } else {
         logger::emergency(format_args!("{info}\n"));
     }

@@ -69,7 +69,7 @@ pub fn take<S: Store>(store: &S) -> Result<Option<Request>, StoreError> {
             Ok(()) => {
                 let request = Request::parse(&word);
                 if request.is_none() {
-                    log::warn!("{NODE}: {:?} is nothing we know", word.escape_ascii());
+                    log::warn!("{NODE}: unknown request {:?} ignored", word.escape_ascii());
                 }
                 return Ok(request);
             }

@@ -8,91 +8,22 @@
 
 use alloc::vec::Vec;
 
-use xen_grant::{FramePool, GrantStatus};
+use xen_grant::FramePool;
 use xen_ring::Notify;
 
 use super::config::Config;
 use super::fault::Fault;
 use super::from_client::{BATCH_PACKETS, UNIT};
+use super::obstacle::Obstacle;
 use super::queue::Queue;
 use super::refused::Refused;
 use super::stats::Stats;
 use super::to_client::{Bounds, Takes};
 use crate::buffer::{RxPacket, TxPacket};
-use crate::platform::{BackendPlatform, Channel, EventError, Instant, Port};
-use crate::store::{Store, StoreError};
+use crate::platform::{BackendPlatform, Channel, Instant, Port};
 use crate::wire::MAX_SLOTS;
-use crate::xenbus::{FrontendOffer, Reader};
+use crate::xenbus::FrontendOffer;
 use packet_views::header::packet_flow_hash;
-
-/// What the toolstack says of the client, in our own directory where no client writes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Identity {
-    pub(super) mac: Option<[u8; 6]>,
-    pub(super) mtu: u16,
-}
-
-impl Default for Identity {
-    fn default() -> Identity {
-        Identity { mac: None, mtu: 1500 }
-    }
-}
-
-impl Identity {
-    pub(super) fn read<S: Store>(&mut self, own: &Reader<'_, S>) -> Result<(), ConnectError> {
-        self.mac = own.mac("mac")?;
-        self.mtu = own.mtu()?;
-        Ok(())
-    }
-}
-
-/// Why a client could not be connected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ConnectError {
-    Incomplete,
-    NoCopy,
-    Store(StoreError),
-    Map(GrantStatus),
-    Bind(EventError),
-    Fault(Fault),
-}
-
-impl From<StoreError> for ConnectError {
-    fn from(error: StoreError) -> ConnectError {
-        ConnectError::Store(error)
-    }
-}
-
-impl From<GrantStatus> for ConnectError {
-    fn from(status: GrantStatus) -> ConnectError {
-        ConnectError::Map(status)
-    }
-}
-
-impl From<EventError> for ConnectError {
-    fn from(error: EventError) -> ConnectError {
-        ConnectError::Bind(error)
-    }
-}
-
-impl From<Fault> for ConnectError {
-    fn from(fault: Fault) -> ConnectError {
-        ConnectError::Fault(fault)
-    }
-}
-
-impl core::fmt::Display for ConnectError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            ConnectError::Incomplete => f.write_str("rings or event channels are missing"),
-            ConnectError::NoCopy => f.write_str("request-rx-copy is missing"),
-            ConnectError::Store(error) => error.fmt(f),
-            ConnectError::Map(status) => write!(f, "a ring page can't be mapped: {status}"),
-            ConnectError::Bind(error) => write!(f, "an event channel can't be bound: {error}"),
-            ConnectError::Fault(fault) => fault.fmt(f),
-        }
-    }
-}
 
 /// All queues of a connected client. Dropped, it lets go of all that is the client's.
 pub(super) struct Connection<P: BackendPlatform> {
@@ -111,12 +42,12 @@ impl<P: BackendPlatform> Connection<P> {
         offer: &FrontendOffer,
         config: &Config,
         stats: &mut Stats,
-    ) -> Result<Connection<P>, ConnectError> {
+    ) -> Result<Connection<P>, Obstacle> {
         if offer.queues.is_empty() {
-            return Err(ConnectError::Incomplete);
+            return Err(Obstacle::Incomplete);
         }
         if !offer.rx_copy {
-            return Err(ConnectError::NoCopy);
+            return Err(Obstacle::NoCopy);
         }
         let takes = Takes { notify: offer.rx_notify, features: offer.features.coherent() };
         let count = offer.queues.len();

@@ -85,6 +85,7 @@ mod config;
 mod connection;
 mod fault;
 mod from_client;
+mod obstacle;
 mod pace;
 mod parse;
 mod queue;
@@ -104,8 +105,9 @@ use xen_grant::{DomId, FramePool};
 use crate::buffer::{RxPacket, TxPacket};
 use crate::platform::{BackendPlatform, Channel, Instant, Port, Rings};
 use crate::store::{Store, StoreError};
-use crate::xenbus::{BackBus, BackStep, FrontendOffer, MAX_QUEUES, Vif, feature_nodes};
-use connection::{ConnectError, Connection, Identity};
+use crate::xenbus::{BackBus, BackStep, FrontendOffer, Identity, MAX_QUEUES, Vif, feature_nodes};
+use connection::Connection;
+use obstacle::Obstacle;
 use pace::{Allowance, Metered};
 
 pub use config::Config;
@@ -113,8 +115,8 @@ pub use fault::Fault;
 pub use refused::Refused;
 pub use stats::{FromClientDrops, Stats, ToClientDrops};
 
-/// More steps than the bus ever asks for at once.
-const MAX_STEPS: usize = 8;
+/// More steps than the bus ever asks for at once. Should there be more, they are done the next time.
+const MAX_STEPS: usize = 4;
 
 /// The backend of a vif. Dropped, it unmaps what it has of the client's, and takes its watches away.
 pub struct Netback<P: BackendPlatform, S: Store> {
@@ -177,14 +179,14 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
 
     /// Sees to xenbus and to timers: connects, disconnects, acts on a broken rule. Call it when a
     /// watch fires, when [`next_deadline`](Netback::next_deadline) has come, or simply every time
-    /// round; it looks at xenstore only when there is something new.
+    /// round; it looks at xenstore only when there is something new, and makes at most 600 requests.
     pub fn service(&mut self) {
         let now = self.platform.now();
         if let Some(fault) = self.fault {
             self.stats.faults += 1;
-            log::warn!("domain {} broke a rule, its vif is shut: {fault}", self.client.0);
+            log::warn!("domain {}: protocol violation, disconnecting: {fault}", self.client.0);
             self.disconnect();
-            self.bus.failed(now, "the frontend broke a rule of its rings");
+            self.bus.failed(now, "protocol violation by the frontend");
         }
         if self.allowance.rests_until(now).is_some() {
             return;
@@ -379,18 +381,21 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
     fn connect(&mut self, now: Instant) {
         self.disconnect();
         let opened = match self.bus.frontend_offer() {
-            Some(offer) => self.identity.read(&self.bus.own()).and_then(|()| {
-                let channel = Channel {
-                    peer: self.client,
-                    vif: self.vif,
-                    queue: 0,
-                    rings: Rings::Both,
-                    wake: self.wake.clone(),
-                };
-                let (platform, stats) = (&self.platform, &mut self.stats);
-                Connection::open(platform, &channel, offer, &self.config, stats)
-            }),
-            None => Err(ConnectError::Incomplete),
+            Some(offer) => {
+                self.bus.own().identity().map_err(Obstacle::Store).and_then(|identity| {
+                    self.identity = identity;
+                    let channel = Channel {
+                        peer: self.client,
+                        vif: self.vif,
+                        queue: 0,
+                        rings: Rings::Both,
+                        wake: self.wake.clone(),
+                    };
+                    let (platform, stats) = (&self.platform, &mut self.stats);
+                    Connection::open(platform, &channel, offer, &self.config, stats)
+                })
+            }
+            None => Err(Obstacle::Incomplete),
         };
         match opened {
             Ok(connection) => {
@@ -399,7 +404,7 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
                 self.bus.connected(now);
             }
             Err(error) => {
-                if let ConnectError::Fault(_) = error {
+                if let Obstacle::Fault(_) = error {
                     self.stats.faults += 1;
                 }
                 self.bus.failed(now, &error.to_string());

@@ -4,9 +4,9 @@ use xen_grant::ForeignPage;
 use xen_ring::Notify;
 
 use super::config::Config;
-use super::connection::ConnectError;
 use super::fault::Fault;
 use super::from_client::FromClient;
+use super::obstacle::Obstacle;
 use super::stats::Stats;
 use super::to_client::{Bounds, Takes, ToClient};
 use crate::platform::{BackendPlatform, Channel, EventError, Port, Rings};
@@ -68,7 +68,7 @@ impl<P: BackendPlatform> Queue<P> {
         (takes, bounds): (Takes, Bounds),
         config: &Config,
         stats: &mut Stats,
-    ) -> Result<Queue<P>, ConnectError> {
+    ) -> Result<Queue<P>, Obstacle> {
         let client = channel.peer;
         let tx = ForeignPage::map(platform, client, offer.tx_ring)?;
         stats.maps += 1;

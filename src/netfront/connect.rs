@@ -227,7 +227,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             }
             State::Live | State::NoCarrier if connection.queues.is_crippled() => {
                 log::warn!(
-                    "vif: the backend still uses {} pages that it is done with, reconnecting",
+                    "vif: the backend still maps {} pages of requests it has answered, reconnecting",
                     self.quarantine.len()
                 );
                 self.stats.crippled += 1;
@@ -240,7 +240,9 @@ impl<P: Platform, S: Store> Netfront<P, S> {
                 connection.queues.each(|queue| silent = silent.or(stalled(queue, now, patience)));
                 let Some(silent) = silent else { return };
                 let limit = patience.limit();
-                log::warn!("vif: {silent} slots, and none answered for {limit:?}: reconnecting");
+                log::warn!(
+                    "vif: {silent} transmit requests, none answered for {limit:?}: reconnecting"
+                );
                 patience.run_out();
                 self.stats.stalls += 1;
                 connection.state = State::Stalled;

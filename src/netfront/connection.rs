@@ -350,7 +350,7 @@ impl Connection {
     #[inline(never)]
     pub(super) fn break_down(&mut self, fault: Fault) {
         if !self.is_broken() {
-            log::warn!("vif: the backend broke a rule: {fault}");
+            log::warn!("vif: protocol violation by the backend, reconnecting: {fault}");
             self.state = State::Broken;
         }
     }

@@ -178,7 +178,8 @@ impl<P: Platform, S: Store> Netfront<P, S> {
 
     /// Sees to xenbus and to timers: connects, reconnects, retries revokes, watches over a silent
     /// backend. Call it when a watch fires, when [`next_deadline`](Netfront::next_deadline) has
-    /// come, or simply every time round; it looks at xenstore only when there is something new.
+    /// come, or simply every time round; it looks at xenstore only when there is something new, and
+    /// makes at most 280 requests.
     ///
     /// Says what has become of the link: nothing else announces a change that was made here.
     pub fn service(&mut self) -> Link {

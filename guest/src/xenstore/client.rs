@@ -91,7 +91,7 @@ impl<'a, L: Line> Client<'a, L> {
             let (path, text) = (watch.path.clone(), Decimal::new(watch.token));
             let parts = [path.as_bytes(), b"\0", text.bytes(), b"\0"];
             if let Err(error) = self.request(Type::Watch, None, &parts) {
-                log::error!("cannot watch {path} any more: {error}");
+                log::error!("watch on {path} lost after resume: {error}");
             }
         }
     }
@@ -323,7 +323,7 @@ impl<'a, L: Line> Client<'a, L> {
 
     fn give_up(&mut self) -> StoreError {
         self.broken = true;
-        log::error!("xenstore speaks nonsense; not listening any more");
+        log::error!("xenstore protocol error, connection given up");
         NONSENSE
     }
 }

@@ -42,7 +42,7 @@ mod machine {
             (client, found) => *client = found.map(|(page, line)| Client::new(page, line)),
         }
         if client.is_none() {
-            log::warn!("there is no xenstore, so there are no devices");
+            log::warn!("no xenstore: there will be no devices");
         }
         Ok(())
     }

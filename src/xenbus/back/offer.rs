@@ -7,7 +7,8 @@ use alloc::vec::Vec;
 use crate::platform::Port;
 use crate::store::{Store, StoreError};
 use crate::xenbus::features::read_features;
-use crate::xenbus::values::{Reader, join};
+use crate::xenbus::nodes::{Reader, join};
+use crate::xenbus::values::parse_u32;
 use packet_views::features::Features;
 
 /// The most queues that either end deals with, whatever the other one says.
@@ -83,10 +84,8 @@ impl FrontendOffer {
         peer: Reader<'_, S>,
         max_queues: u32,
     ) -> Result<Result<FrontendOffer, BadOffer>, StoreError> {
-        let count = match peer.bytes("multi-queue-num-queues")? {
-            Some(_) => peer.u32("multi-queue-num-queues")?,
-            None => Some(1),
-        };
+        let count = peer.bytes("multi-queue-num-queues")?;
+        let count = count.as_deref().map_or(Some(1), parse_u32);
         let Some(count) = count.filter(|count| (1..=max_queues).contains(count)) else {
             return Ok(Err(BadOffer::Queues));
         };

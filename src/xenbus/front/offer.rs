@@ -6,7 +6,8 @@ use xen_grant::DomId;
 
 use crate::store::{Store, StoreError};
 use crate::xenbus::features::read_features;
-use crate::xenbus::values::{Reader, parse_u32};
+use crate::xenbus::nodes::{Identity, Reader};
+use crate::xenbus::values::parse_u32;
 use packet_views::features::Features;
 
 /// `DOMID_INVALID` (xen/xen.h).
@@ -75,10 +76,11 @@ pub struct BackendOffer {
 
 impl Default for BackendOffer {
     fn default() -> Self {
+        let Identity { mac, mtu } = Identity::default();
         BackendOffer {
             domain: NOBODY,
-            mac: None,
-            mtu: 1500,
+            mac,
+            mtu,
             trusted: true,
             carrier: true,
             rx_copy: false,
@@ -101,10 +103,11 @@ impl BackendOffer {
         own: Reader<'_, S>,
         peer: Reader<'_, S>,
     ) -> Result<BackendOffer, StoreError> {
+        let Identity { mac, mtu } = own.identity()?;
         Ok(BackendOffer {
             domain,
-            mac: own.mac("mac")?,
-            mtu: own.mtu()?,
+            mac,
+            mtu,
             trusted: own.flag("trusted", true)?,
             carrier: peer.flag("carrier", true)?,
             rx_copy: peer.flag("feature-rx-copy", false)?,

@@ -13,21 +13,25 @@ const GAUGES: [Number; 5] = [
     ("up", "Whether both ends are connected", |vif| vif.up.into()),
     ("mtu_bytes", "The largest IP packet", |vif| vif.mtu as u64),
     ("queues", "Pairs of rings", |vif| vif.agreed.queues as u64),
-    ("split_event_channels", "Whether each ring has its own", |vif| vif.agreed.split.into()),
-    ("quarantined_pages", "Pages the backend does not let go of", |vif| vif.quarantined as u64),
+    ("split_event_channels", "Whether each ring has an event channel", |vif| {
+        vif.agreed.split.into()
+    }),
+    ("quarantined_pages", "Pages in quarantine: the backend still maps them", |vif| {
+        vif.quarantined as u64
+    }),
 ];
 
 const COUNTERS: [Number; 36] = [
     ("rx_packets", "Packets received", |vif| vif.stats.rx_packets),
-    ("rx_bytes", "Their bytes", |vif| vif.stats.rx_bytes),
-    ("rx_slots", "Slots they took", |vif| vif.stats.rx_slots),
-    ("rx_gso", "Large ones among them", |vif| vif.stats.rx_gso),
+    ("rx_bytes", "Bytes received", |vif| vif.stats.rx_bytes),
+    ("rx_slots", "Receive slots used", |vif| vif.stats.rx_slots),
+    ("rx_gso", "GSO packets received", |vif| vif.stats.rx_gso),
     ("rx_starved", "Slots left empty for want of a page", |vif| vif.stats.no_frame),
     ("tx_packets", "Packets sent", |vif| vif.stats.tx_packets),
-    ("tx_bytes", "Their bytes", |vif| vif.stats.tx_bytes),
-    ("tx_slots", "Slots they took", |vif| vif.stats.tx_slots),
-    ("tx_gso", "Large ones among them", |vif| vif.stats.tx_gso),
-    ("tx_blank", "Those with a blank checksum", |vif| vif.stats.tx_blank),
+    ("tx_bytes", "Bytes sent", |vif| vif.stats.tx_bytes),
+    ("tx_slots", "Transmit slots used", |vif| vif.stats.tx_slots),
+    ("tx_gso", "GSO packets sent", |vif| vif.stats.tx_gso),
+    ("tx_blank", "Packets sent with a blank checksum", |vif| vif.stats.tx_blank),
     ("tx_filled", "Blank checksums filled in by the driver", |vif| vif.stats.tx_filled),
     ("tx_cut", "Large packets cut by the driver", |vif| vif.stats.tx_cut),
     ("tx_gathered", "Packets put into fewer slots by the driver", |vif| vif.stats.tx_gathered),
@@ -39,7 +43,7 @@ const COUNTERS: [Number; 36] = [
     ("cleared_bytes", "Bytes cleared", |vif| vif.stats.cleared_bytes),
     ("copied_bytes", "Payload copied by the driver", |vif| vif.stats.copied_bytes),
     ("linearised_packets", "Packets gathered or scattered", |vif| vif.adaptor.linearised_packets),
-    ("linearised_bytes", "Their bytes", |vif| vif.adaptor.linearised_bytes),
+    ("linearised_bytes", "Bytes gathered or scattered", |vif| vif.adaptor.linearised_bytes),
     ("rx_checksums_wrong", "Packets with a wrong checksum", |vif| vif.adaptor.checksums_wrong),
     ("tx_checksums_left", "Checksums left to the driver", |vif| vif.adaptor.checksums_left),
     ("held_back", "Times a packet waited for room to answer", |vif| vif.adaptor.held_back),
@@ -49,8 +53,8 @@ const COUNTERS: [Number; 36] = [
     ("events_sent", "Events sent to the backend", |vif| vif.stats.events_sent),
     ("events_received", "Events the backend woke us by", |vif| vif.events),
     ("connects", "Times the vif was connected", |vif| vif.stats.connects),
-    ("faults", "Rules the backend broke", |vif| vif.stats.faults),
-    ("stalls", "Times the backend fell silent", |vif| vif.stats.stalls),
+    ("faults", "Protocol violations by the backend", |vif| vif.stats.faults),
+    ("stalls", "Times the backend answered nothing for too long", |vif| vif.stats.stalls),
     ("crippled", "Times the backend held too many pages", |vif| vif.stats.crippled),
     ("rx_errors", "Slots the backend reported as failed", |vif| vif.stats.rx_drops.backend_error),
     ("tx_errors", "Slots the backend answered with an error", |vif| {
@@ -73,8 +77,8 @@ fn write(out: &mut String, status: &Status) -> core::fmt::Result {
         head(out, name, about, "gauge")?;
         writeln!(out, "{name} {value}")
     };
-    single("guest_uptime_seconds", "Since the domain was built", status.uptime)?;
-    single("guest_free_memory_bytes", "Nobody has it", status.free_memory as f64)?;
+    single("guest_uptime_seconds", "Time since the domain was built", status.uptime)?;
+    single("guest_free_memory_bytes", "Free memory", status.free_memory as f64)?;
     single("guest_pool_pages", "Pages for packets", status.pool.size as f64)?;
     single("guest_pool_free_pages", "Those nobody holds", status.pool.free as f64)?;
     single("guest_pool_high_water_pages", "The most ever held", status.pool.high_water as f64)?;

@@ -231,7 +231,7 @@ fn p1_each_channel_is_handled_with_progress_where_there_was_some() {
 /// comes when its packet has been taken, and none is held against it.
 #[test]
 fn p1_polling_all_the_time_against_an_honest_backend_adds_no_delay() {
-    use xen_netfront::spurious::Spurious;
+    use xen_netfront::platform::Spurious;
     let mut bench = Bench::new();
     let port = bench.front.ports().next().unwrap();
     let mut channel = Spurious::new();

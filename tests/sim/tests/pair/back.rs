@@ -102,7 +102,10 @@ impl Back {
         let mut deadline = clients.next_deadline();
         let mut again = false;
         for (&vif, served) in &mut self.vifs {
+            let before = self.domain.counts().store_calls;
             served.service();
+            let asked = self.domain.counts().store_calls - before;
+            assert!(asked <= 600, "N3: {asked} requests to xenstore in one step");
             if vif == PAIR {
                 served.poll(BUDGET, |packet| up.arrive(&packet));
                 let full = send(served, &self.pool, &mut self.outbox, down, &mut self.partial);

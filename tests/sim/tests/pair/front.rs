@@ -109,7 +109,10 @@ impl Front {
 
     pub(super) fn step(&mut self, up: &mut Ledger, down: &mut Ledger) -> Next {
         let Some(net) = &mut self.net else { return Next::Wait };
+        let before = self.domain.counts().store_calls;
         net.service();
+        let asked = self.domain.counts().store_calls - before;
+        assert!(asked <= 280, "N3: {asked} requests to xenstore in one step");
         net.complete_tx();
         let (held, holds) = (&mut self.held, self.holds);
         net.poll_rx(BUDGET, |packet| {

@@ -1,4 +1,4 @@
-//! One end's view of a vif: its own directory, and the peer's.
+//! The two directories of a vif, as one end sees them: its own, and the peer's.
 //!
 //! ```text
 //!   frontend's directory                        backend's directory
@@ -10,13 +10,14 @@
 //! Each end watches its own directory and the peer's, writes only to its own, and takes both
 //! watches with it when it goes.
 
+use alloc::format;
 use alloc::string::String;
 
+use super::nodes::{Reader, exists, join, transact};
 use super::state::BusState;
-use super::values::{Reader, exists, join, transact};
 use crate::store::{Store, StoreError, Transaction, Watch};
 
-pub(super) struct Link<S: Store> {
+pub(super) struct Directories<S: Store> {
     store: S,
     own: String,
     own_watch: Option<Watch>,
@@ -25,11 +26,11 @@ pub(super) struct Link<S: Store> {
     peer: Option<(String, Watch)>,
 }
 
-impl<S: Store> Link<S> {
+impl<S: Store> Directories<S> {
     /// Watches our directory. The peer's is not known yet.
     pub(super) fn open(store: S, own: String, watched: &'static str) -> Result<Self, StoreError> {
         let own_watch = Some(store.watch(&own)?);
-        Ok(Link { store, own, own_watch, watched, peer: None })
+        Ok(Directories { store, own, own_watch, watched, peer: None })
     }
 
     /// Whether something has changed since this was last asked.
@@ -40,21 +41,19 @@ impl<S: Store> Link<S> {
         own || peer
     }
 
-    /// Watches another directory of the peer's, or none. Returns whether that is a change.
-    pub(super) fn follow(&mut self, dir: Option<&str>) -> Result<bool, StoreError> {
+    /// Watches another directory of the peer's, or none.
+    pub(super) fn follow(&mut self, dir: Option<&str>) -> Result<(), StoreError> {
         if self.peer_dir() == dir {
-            return Ok(false);
+            return Ok(());
         }
         if let Some((_, watch)) = self.peer.take() {
             self.store.unwatch(watch);
         }
         if let Some(dir) = dir {
-            let mut node = String::from(dir);
-            node.push_str(self.watched);
-            let watch = self.store.watch(&node)?;
+            let watch = self.store.watch(&format!("{dir}{}", self.watched))?;
             self.peer = Some((String::from(dir), watch));
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Takes both watches away.
@@ -108,16 +107,16 @@ impl<S: Store> Link<S> {
     }
 
     /// Moves our `state` on, and does `more`, in one transaction, like
-    /// [`while_state`](Link::while_state).
+    /// [`while_state`](Directories::while_state).
     pub(super) fn change_state(
         &self,
         from: BusState,
         to: BusState,
-        mut more: impl FnMut(Transaction) -> Result<(), StoreError>,
+        mut more: impl FnMut(&Self, Transaction) -> Result<(), StoreError>,
     ) -> Result<bool, StoreError> {
         let state = join(&self.own, "state");
         self.while_state(from, |transaction| {
-            more(transaction)?;
+            more(self, transaction)?;
             self.store.write(Some(transaction), &state, to.digit().as_bytes())
         })
     }
@@ -141,7 +140,7 @@ impl<S: Store> Link<S> {
     }
 }
 
-impl<S: Store> Drop for Link<S> {
+impl<S: Store> Drop for Directories<S> {
     fn drop(&mut self) {
         self.forget();
     }
