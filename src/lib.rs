@@ -23,8 +23,8 @@
 //! | [`copying`] | the same interface for devices that copy (TAP, pcap) |
 //! | `phy` (feature `smoltcp`) | any of these devices under smoltcp |
 //!
-//! Below it lie `xen-grant`, who may touch which page, and `xen-ring`, one page shared with
-//! somebody we don't trust; each is of use alone.
+//! Below it lie `xen-grant`, who may touch which page, `xen-ring`, one page shared with somebody we
+//! don't trust, and `xen-store`, xenstore, which is here as [`store`]; each is of use alone.
 //!
 //! # Bringing your own kernel
 //!
@@ -111,7 +111,8 @@
 //! }
 //! ```
 //!
-//! The third is [`Store`](store::Store), a xenstore client. With these, a network device is
+//! The third is [`Store`](store::Store), of which [`store::client::Client`] is one, over xenstore's page
+//! and port. With these, a network device is
 //!
 //! ```no_run
 //! # use xen_grant::{FramePool, GrantTable, PoolError};
@@ -146,9 +147,10 @@ pub mod phy;
 pub mod platform;
 mod ring_page;
 pub mod spurious;
-pub mod store;
 pub mod wire;
 pub mod xenbus;
+
+pub use xen_store as store;
 
 /// The README's program is compiled with the documentation.
 #[cfg(all(doctest, feature = "smoltcp"))]

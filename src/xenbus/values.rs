@@ -61,7 +61,7 @@ pub(super) fn found<T>(answer: Result<T, StoreError>) -> Result<Option<T>, Store
     match answer {
         Ok(value) => Ok(Some(value)),
         Err(StoreError::NotFound | StoreError::Denied | StoreError::Quota) => Ok(None),
-        Err(error @ (StoreError::Again | StoreError::Other(_))) => Err(error),
+        Err(error) => Err(error),
     }
 }
 
@@ -74,7 +74,7 @@ pub(super) fn exists<S: Store>(
     match store.list(within, path) {
         Ok(_) | Err(StoreError::Quota) => Ok(true),
         Err(StoreError::NotFound | StoreError::Denied) => Ok(false),
-        Err(error @ (StoreError::Again | StoreError::Other(_))) => Err(error),
+        Err(error) => Err(error),
     }
 }
 

@@ -7,7 +7,8 @@
 use alloc::vec::Vec;
 
 use arrayvec::ArrayVec;
-use xen_netfront::store::StoreError;
+
+use crate::StoreError;
 
 /// `sizeof(struct xsd_sockmsg)`
 pub const HEADER: usize = 16;
