@@ -10,6 +10,48 @@
 //! One request is under way at a time. Everything that arrives is taken off the ring at once:
 //! a watch event costs a bit, however often it comes; an answer to nobody's question is dropped.
 //!
+//! A kernel brings the page, the port, a clock and its way to sleep:
+//!
+//! ```no_run
+//! use core::cell::RefCell;
+//! use core::time::Duration;
+//! use xen_store::Store;
+//! use xen_store::byte_ring::Words;
+//! use xen_store::client::{Client, Transport};
+//!
+//! struct Xenstored {
+//!     page: &'static Words, // HVM_PARAM_STORE_PFN, mapped
+//!     port: u32,            // HVM_PARAM_STORE_EVTCHN
+//! }
+//!
+//! # mod kernel {
+//! #     pub fn notify(_port: u32) {}
+//! #     pub fn nanoseconds() -> u64 { 0 }
+//! #     pub fn sleep(_port: u32, _until: core::time::Duration) {}
+//! # }
+//! impl Transport for Xenstored {
+//!     fn words(&self) -> &Words {
+//!         self.page
+//!     }
+//!
+//!     fn notify(&self) {
+//!         kernel::notify(self.port);
+//!     }
+//!
+//!     fn now(&self) -> Duration {
+//!         Duration::from_nanos(kernel::nanoseconds())
+//!     }
+//!
+//!     fn wait(&self, until: Duration) {
+//!         kernel::sleep(self.port, until); // until the port fires, or it is that late
+//!     }
+//! }
+//!
+//! fn store(xenstored: Xenstored) -> impl Store {
+//!     RefCell::new(Client::new(xenstored, Duration::from_secs(5)))
+//! }
+//! ```
+//!
 //! # No call waits for ever
 //!
 //! Each call has the client's time limit for all of it, and a bound on the bytes that it takes off
