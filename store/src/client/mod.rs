@@ -62,6 +62,7 @@
 //! leftover a call, so that none makes more than two round trips ([`Client::list`]: 66).
 
 mod exchange;
+mod leftovers;
 
 use alloc::borrow::ToOwned;
 use alloc::string::String;
@@ -74,6 +75,7 @@ use crate::byte_ring::{Consumer, Layout, Producer, Words};
 use crate::wire::{self, Inbox, Type};
 use crate::{Store, StoreError, Transaction, Watch};
 use exchange::Pending;
+use leftovers::{Untold, Watched};
 
 /// The ring of requests.
 pub const REQUESTS: Layout = Layout::new(0, 256, 513, 512);
@@ -82,15 +84,10 @@ pub const ANSWERS: Layout = Layout::new(256, 256, 515, 514);
 
 /// `EBUSY`
 const BUSY: StoreError = StoreError::Other(16);
-/// `EEXIST`
-const EXISTS: StoreError = StoreError::Other(17);
 /// The most parts of a directory that are fetched, new beginnings included.
 const MAX_PARTS: u32 = 64;
 /// The most watches we set; xenstored allows a domain 128.
 const MAX_WATCHES: usize = 128;
-/// The most transactions that are kept to be ended later; xenstored allows a domain 10.
-const MAX_ORPHANS: usize = 16;
-
 /// What lies between us and xenstored.
 pub trait Transport {
     /// The page, the same one each time.
@@ -133,23 +130,6 @@ pub struct Client<T> {
     news: bool,
     /// Indices or a length made no sense: nobody knows where the next message begins.
     broken: bool,
-}
-
-#[derive(Debug)]
-struct Watched {
-    token: u32,
-    path: String,
-    fired: bool,
-    /// What xenstored has not been told yet.
-    untold: Option<Untold>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Untold {
-    /// It is to be set, again.
-    Set,
-    /// It is to be removed; for its owner it is gone.
-    Remove,
 }
 
 impl<T: Transport> Client<T> {
@@ -294,13 +274,6 @@ impl<T: Transport> Client<T> {
         self.exchange(Type::TransactionEnd, Some(transaction), &[verdict], deadline).map(drop)
     }
 
-    /// A transaction is to be ended when xenstored answers again.
-    fn orphan(&mut self, transaction: Transaction) {
-        if self.orphans.len() < MAX_ORPHANS {
-            self.orphans.push(transaction);
-        }
-    }
-
     /// `XS_WATCH`. It has fired as soon as it is set.
     pub fn watch(&mut self, path: &str) -> Result<Watch, StoreError> {
         let path_bytes = checked(path)?;
@@ -333,12 +306,6 @@ impl<T: Transport> Client<T> {
         let _ = self.settle(self.deadline());
     }
 
-    fn forget(&mut self, token: u32) {
-        if let Some(watch) = self.watches.iter_mut().find(|watch| watch.token == token) {
-            watch.untold = Some(Untold::Remove);
-        }
-    }
-
     /// Whether the watch has fired since this was last asked. Does not block.
     pub fn fired(&mut self, watch: &Watch) -> bool {
         self.drain();
@@ -353,41 +320,6 @@ impl<T: Transport> Client<T> {
     /// has asked its watches.
     pub fn take_news(&mut self) -> bool {
         core::mem::take(&mut self.news)
-    }
-
-    /// Tells xenstored one thing that is left over from before, if there is one.
-    fn tell_next(&mut self, deadline: Duration) -> Result<(), StoreError> {
-        if let Some(&orphan) = self.orphans.last() {
-            let done = self.exchange(Type::TransactionEnd, Some(orphan), &[b"F\0"], deadline);
-            // What can fail is that xenstored does not know it.
-            let _ = answered(done)?;
-            self.orphans.retain(|other| *other != orphan);
-            return Ok(());
-        }
-        let left = self.watches.iter().find_map(|watch| Some((watch, watch.untold?)));
-        let Some((watch, untold)) = left else { return Ok(()) };
-        let (token, path) = (watch.token, watch.path.clone());
-        let text = Decimal::new(token);
-        let parts = [path.as_bytes(), b"\0", text.bytes(), b"\0"];
-        match untold {
-            Untold::Remove => {
-                let _ = answered(self.exchange(Type::Unwatch, None, &parts, deadline))?;
-                self.watches.retain(|watch| watch.token != token);
-            }
-            Untold::Set => {
-                let done = answered(self.exchange(Type::Watch, None, &parts, deadline))?;
-                if let Err(error) = done
-                    && error != EXISTS
-                {
-                    log::error!("cannot watch {path} any more: {error}");
-                }
-                let watch = self.watches.iter_mut().find(|watch| watch.token == token);
-                if let Some(watch) = watch {
-                    (watch.untold, watch.fired) = (None, true);
-                }
-            }
-        }
-        Ok(())
     }
 }
 
@@ -453,14 +385,6 @@ fn checked(path: &str) -> Result<&[u8], StoreError> {
 /// The transaction that the answer to `XS_TRANSACTION_START` names.
 fn transaction(payload: &[u8]) -> Option<Transaction> {
     wire::number(payload).and_then(NonZeroU32::new).map(Transaction)
-}
-
-/// What xenstored has said, good or bad; an error if it has said nothing.
-fn answered(outcome: Result<Vec<u8>, StoreError>) -> Result<Result<(), StoreError>, StoreError> {
-    match outcome {
-        Err(error @ (StoreError::TimedOut | StoreError::Disconnected)) => Err(error),
-        said => Ok(said.map(drop)),
-    }
 }
 
 /// A number as text, without the heap.

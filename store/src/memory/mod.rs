@@ -32,6 +32,7 @@ pub const MAX_VALUE: usize = 4096;
 /// What follows from a change of the tree.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use = "a watch that is not fired is slept over"]
+#[non_exhaustive]
 pub struct Effects {
     /// The nodes that have changed, in the order in which they have; none within a transaction.
     pub changes: Vec<Change>,
@@ -54,6 +55,7 @@ impl Effects {
 
 /// A node that has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Change {
     /// Which.
     pub path: String,

@@ -1,6 +1,7 @@
 //! The client against a xenstored of a few lines, and against one that has gone mad.
 
 mod silence;
+mod xenstored;
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
