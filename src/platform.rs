@@ -100,3 +100,34 @@ pub trait BackendPlatform: Platform + ForeignMemory {
     /// Binds to a port that `peer` has allocated for us (`EVTCHNOP_bind_interdomain`), unmasked.
     fn bind_interdomain(&self, peer: DomId, remote: Port) -> Result<Port, EventError>;
 }
+
+/// The driver's clock as smoltcp's, which counts microseconds.
+#[cfg(feature = "smoltcp")]
+impl From<Instant> for smoltcp::time::Instant {
+    fn from(at: Instant) -> smoltcp::time::Instant {
+        smoltcp::time::Instant::from_micros(i64::try_from(at.0 / 1000).unwrap_or(i64::MAX))
+    }
+}
+
+/// smoltcp's clock as the driver's. A time before its beginning is its beginning.
+#[cfg(feature = "smoltcp")]
+impl From<smoltcp::time::Instant> for Instant {
+    fn from(at: smoltcp::time::Instant) -> Instant {
+        Instant(u64::try_from(at.total_micros()).unwrap_or(0).saturating_mul(1000))
+    }
+}
+
+#[cfg(all(test, feature = "smoltcp"))]
+mod tests {
+    use smoltcp::time;
+
+    use super::Instant;
+
+    #[test]
+    fn smoltcps_clock_counts_microseconds() {
+        assert_eq!(time::Instant::from(Instant(5_000_999)), time::Instant::from_micros(5000));
+        assert_eq!(Instant::from(time::Instant::from_micros(5000)), Instant(5_000_000));
+        assert_eq!(Instant::from(time::Instant::from_micros(-1)), Instant(0));
+        assert_eq!(Instant::from(time::Instant::from_micros(i64::MAX)).0, u64::MAX);
+    }
+}

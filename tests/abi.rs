@@ -21,11 +21,12 @@ use std::num::NonZeroU16;
 
 use grant_world::Domain;
 use headers::{Headers, headers};
+use packet_views::buffer::{Gso, GsoKind};
 use ring_world::Page;
 use xen_grant::{DomId, FramePool, GrantStatus, GrantTable, Grantee, ReadOnly, ReadWrite};
 use xen_netfront::wire::{
-    Extra, Gso, GsoKind, MAX_PACKET, MAX_SLOTS, RxRequest, RxResponse, RxRing, RxSlot, Status,
-    TxRequest, TxResponse, TxRing, TxSlot, rx_flags, tx_flags,
+    Extra, MAX_PACKET, MAX_SLOTS, RxRequest, RxResponse, RxRing, RxSlot, Status, TxRequest,
+    TxResponse, TxRing, TxSlot, rx_flags, tx_flags,
 };
 use xen_netfront::xenbus::BusState;
 use xen_ring::{BackRing, FrontRing, Notify, Protocol, Wire};

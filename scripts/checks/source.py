@@ -15,16 +15,17 @@ UNSAFE_ROOMS = (
     "tests/sim/src/bin/netfront-sim/alloc.rs",
     # Tests of the unsafe functions themselves, or with a memory of their own.
     "tests/sim/tests/grants.rs",
-    "tests/buffers/allocations.rs",
-    "tests/buffers/devices.rs",
+    "packet/tests/buffers/allocations.rs",
+    "packet/tests/buffers/devices.rs",
 )
 NO_UNSAFE = {
     "src/lib.rs": "#![forbid(unsafe_code)]",
     "ring/src/lib.rs": "#![forbid(unsafe_code)]",
+    "packet/src/lib.rs": "#![forbid(unsafe_code)]",
     "store/src/lib.rs": "#![forbid(unsafe_code)]",
     "tests/sim/src/lib.rs": "#![deny(unsafe_code)]",
 }
-CODE_FOLDERS = ("src", "tests", "ring", "grant", "store", "guest", "examples", "benches")
+CODE_FOLDERS = ("src", "tests", "ring", "grant", "packet", "store", "guest", "examples", "benches")
 # Comments, raw strings, strings: none of them is code.
 NOT_CODE = re.compile(
     r'//[^\n]*|/\*.*?\*/|\br(#*)".*?"\1|"(?:\\.|[^"\\])*"', re.DOTALL

@@ -19,11 +19,11 @@ use super::refused::Refused;
 use super::stats::Stats;
 use super::to_client::{Bounds, Takes};
 use crate::buffer::{RxPacket, TxPacket};
-use crate::header::packet_flow_hash;
 use crate::platform::{BackendPlatform, EventError, Instant, Port};
 use crate::store::{Store, StoreError};
 use crate::wire::MAX_SLOTS;
 use crate::xenbus::{FrontendOffer, Reader};
+use packet_views::header::packet_flow_hash;
 
 /// What the toolstack says of the client, in our own directory where no client writes.
 #[derive(Clone, Copy, Debug)]

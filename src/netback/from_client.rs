@@ -20,12 +20,13 @@ use xen_ring::{BackRing, Notify};
 use super::fault::Fault;
 use super::parse::{Chain, Refusal, Slot, Verdict, read};
 use super::stats::Stats;
-use crate::buffer::{Checksum, Meta, TxBuf, TxPacket};
-use crate::features::Features;
-use crate::offload::make_blank;
+use crate::buffer::{TxBuf, TxPacket};
 use crate::platform::BackendPlatform;
 use crate::ring_page::Shared;
 use crate::wire::{MAX_PACKET, MAX_SLOTS, RING_SIZE, Status, TxResponse, TxRing};
+use packet_views::buffer::{Checksum, Meta};
+use packet_views::features::Features;
+use packet_views::offload::make_blank;
 
 /// Packets in a hypercall.
 pub(super) const BATCH_PACKETS: usize = 64;

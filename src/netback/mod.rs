@@ -101,7 +101,7 @@ use xen_grant::{DomId, FramePool};
 use crate::buffer::{RxPacket, TxPacket};
 use crate::platform::{BackendPlatform, Instant, Port};
 use crate::store::{Store, StoreError};
-use crate::xenbus::{BackBus, BackStep, FrontendOffer, MAX_QUEUES, Vif};
+use crate::xenbus::{BackBus, BackStep, FrontendOffer, MAX_QUEUES, Vif, feature_nodes};
 use connection::{ConnectError, Connection, Identity};
 use pace::{Allowance, Metered};
 
@@ -151,7 +151,7 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
         ];
         let queues = config.max_queues.clamp(1, MAX_QUEUES).to_string();
         let queues = ("multi-queue-max-queues", &*queues);
-        let nodes = config.features.coherent().nodes();
+        let nodes = feature_nodes(&config.features.coherent());
         let features: Vec<_> = nodes.into_iter().chain(always).chain([queues]).collect();
         Ok(Netback {
             platform,

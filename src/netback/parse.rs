@@ -22,9 +22,9 @@ use arrayvec::ArrayVec;
 use xen_grant::PAGE_SIZE;
 
 use super::fault::Fault;
-use crate::buffer::{Checksum, Meta};
-use crate::features::Features;
 use crate::wire::{Extra, MAX_SLOTS, TxRequest, TxSlot, tx_flags};
+use packet_views::buffer::{Checksum, Meta};
+use packet_views::features::Features;
 
 /// From so many data slots on, a packet shuts the vif.
 const FATAL_SLOTS: usize = 20;

@@ -16,10 +16,11 @@ use xen_grant::FramePool;
 
 use super::refused::Refused;
 use super::stats::Stats;
-use crate::buffer::{Checksum, RxBuf, RxPacket, TxBuf, View};
-use crate::features::Features;
-use crate::header::checksum::{self, NotFilled};
-use crate::offload::{Segments, Stopped, Sums, blank_field};
+use crate::buffer::{RxBuf, RxPacket, TxBuf};
+use packet_views::buffer::{Checksum, View};
+use packet_views::features::Features;
+use packet_views::header::checksum::{self, NotFilled};
+use packet_views::offload::{Segments, Stopped, Sums, blank_field};
 
 /// Fills in a blank checksum, or says that there is none.
 pub(super) fn fill(

@@ -29,14 +29,16 @@ use super::from_client::{BATCH_OPS, BATCH_PACKETS};
 use super::refused::Refused;
 use super::software;
 use super::stats::Stats;
-use crate::buffer::{Checksum, RxBuf, RxPacket};
-use crate::features::Features;
+use crate::buffer::{RxBuf, RxPacket};
 use crate::platform::{BackendPlatform, Instant};
 use crate::ring_page::Shared;
 use crate::wire::{
-    Extra, Gso, MAX_PACKET, MAX_SLOTS, RING_SIZE, RxRequest, RxResponse, RxRing, RxSlot, Status,
+    Extra, MAX_PACKET, MAX_SLOTS, RING_SIZE, RxRequest, RxResponse, RxRing, RxSlot, Status,
     rx_flags,
 };
+use packet_views::buffer::Checksum;
+use packet_views::buffer::Gso;
+use packet_views::features::Features;
 
 /// An Ethernet header.
 const SHORTEST: usize = 14;

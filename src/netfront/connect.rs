@@ -12,11 +12,12 @@ use super::rx::RxQueue;
 use super::target::Target;
 use super::tx::TxQueue;
 use super::{Netfront, Obstacle, Stats};
-use crate::header::LINK_HEADER;
 use crate::platform::{EventError, Instant, Platform, Port};
 use crate::store::{Store, StoreError};
 use crate::wire::MAX_PACKET;
 use crate::xenbus::BackendOffer;
+use crate::xenbus::feature_nodes;
+use packet_views::header::LINK_HEADER;
 
 /// A node to publish: its name below our directory, and its value.
 type Node = (String, String);
@@ -74,7 +75,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         let features = self.config.features_to(&offer);
         let count = self.config.queues_with(&offer);
         let mut nodes = alloc::vec![node("request-rx-copy", 1), node("feature-rx-notify", 1)];
-        let own = self.config.features.coherent().nodes();
+        let own = feature_nodes(&self.config.features.coherent());
         nodes.extend(own.into_iter().map(|(name, value)| node(name, value)));
         if count > 1 {
             nodes.push(node("multi-queue-num-queues", count));

@@ -11,10 +11,10 @@ use super::target::LARGEST;
 use super::tx::{SPARE, TxQueue};
 use super::{Fault, Stats};
 use crate::buffer::TxPacket;
-use crate::features::Features;
-use crate::header::{flow_hash, packet_flow_hash};
 use crate::platform::{Instant, Platform, Port};
 use crate::wire::RING_SIZE;
+use packet_views::features::Features;
+use packet_views::header::{flow_hash, packet_flow_hash};
 
 /// A pair of rings, and the event channels that announce news on them.
 pub(super) struct Queue {

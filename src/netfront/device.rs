@@ -1,22 +1,23 @@
-//! The frontend as a [`Netif`].
+//! The frontend as a [`NetDevice`].
 
 use xen_grant::Frame;
 
 use super::connection::Connection;
 use super::{Link, Netfront, TxPermit, software};
 use crate::buffer::{TxBuf, TxPacket};
-use crate::header::{LINK_HEADER, MacAddr};
-use crate::netif::{self, Capabilities, Changes, Linear, Netif, RxOf, SendError, Unsendable};
-use crate::offload::Refusal;
 use crate::platform::Platform;
 use crate::store::Store;
 use crate::wire::MAX_PACKET;
+use packet_views::device::{self, Changes, Linear, NetDevice, RxOf, SendError, Unsendable};
+use packet_views::features::Capabilities;
+use packet_views::header::{LINK_HEADER, MacAddr};
+use packet_views::offload::Refusal;
 
 /// The most fragments that a layer above is told to use. A backend has to take 18, but Linux holds
 /// 17 in one `sk_buff` (`MAX_SKB_FRAGS`): for the last one it takes a second, and copies all of it.
 const MOST_FRAGMENTS: usize = 17;
 
-impl<P: Platform, S: Store> Netif for Netfront<P, S> {
+impl<P: Platform, S: Store> NetDevice for Netfront<P, S> {
     type Block = Frame;
     type Permit<'a>
         = TxPermit<'a>
@@ -38,16 +39,13 @@ impl<P: Platform, S: Store> Netif for Netfront<P, S> {
         Capabilities {
             block_size: xen_grant::PAGE_SIZE,
             max_fragments: features.max_fragments().min(MOST_FRAGMENTS),
-            checksum_v4: features.checksum_v4,
-            checksum_v6: features.checksum_v6,
-            gso_v4: features.gso_v4,
-            gso_v6: features.gso_v6,
+            features,
         }
     }
 
-    fn stats(&self) -> netif::Stats {
+    fn stats(&self) -> device::Stats {
         let stats = Netfront::stats(self);
-        netif::Stats {
+        device::Stats {
             rx_packets: stats.rx_packets,
             rx_bytes: stats.rx_bytes,
             rx_dropped: stats.rx_drops.total(),
@@ -100,7 +98,7 @@ impl<P: Platform, S: Store> Netif for Netfront<P, S> {
         {
             return self.send_cut(packet);
         }
-        match self.reserve_for(&packet, netif::slots(&packet)) {
+        match self.reserve_for(&packet, device::slots(&packet)) {
             Some(mut permit) => Ok(permit.send(packet)?),
             None => Err(SendError::Full(packet)),
         }

@@ -53,14 +53,14 @@ use core::time::Duration;
 use xen_grant::{Frame, FramePool, GrantTable, Overbooked, Quarantine, Reference, TableFull};
 
 use crate::buffer::{RxPacket, TxBuf};
-use crate::features::Features;
-use crate::netif::{Changes, Linear};
 use crate::platform::{Instant, Platform, Port};
 use crate::store::{Store, StoreError};
 use crate::xenbus::{BackendOffer, FrontBus, FrontStep};
 use budget::Budget;
 use connection::{Connection, Queue, State};
 use device::Settings;
+use packet_views::device::{Changes, Linear};
+use packet_views::features::Features;
 use patience::Patience;
 
 pub use config::Config;
@@ -386,13 +386,13 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         Some(TxBuf::new(self.frame()?, headroom))
     }
 
-    /// Reserves room for packets of up to `slots` slots together ([`slots`](crate::netif::slots):
+    /// Reserves room for packets of up to `slots` slots together ([`slots`](packet_views::device::slots):
     /// one a fragment, one more with GSO), so that sending them can't fail. `None` while a ring is
     /// full or the link is not up: try again after [`complete_tx`](Netfront::complete_tx), or
     /// after [`service`](Netfront::service).
     ///
     /// What will be sent is not known yet, so it takes room on every queue;
-    /// [`Netif::send`](crate::netif::Netif::send) looks at the packet first.
+    /// [`NetDevice::send`](packet_views::device::NetDevice::send) looks at the packet first.
     #[inline]
     pub fn reserve(&mut self, slots: usize) -> Option<TxPermit<'_>> {
         let connection = self.connection.as_mut().filter(|it| it.takes_packets())?;

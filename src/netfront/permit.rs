@@ -6,12 +6,13 @@ use super::budget::Budget;
 use super::connection::{Connection, Queues};
 use super::software;
 use super::stats::Stats;
-use crate::buffer::{TxBuf, TxPacket, View};
-use crate::features::Features;
-use crate::header::ETHERNET_HEADER;
-use crate::netif::{self, Permit, SendError, Unsendable};
+use crate::buffer::{TxBuf, TxPacket};
 use crate::platform::Platform;
 use crate::wire::MAX_PACKET;
+use packet_views::buffer::View;
+use packet_views::device::{self, Permit, SendError, Unsendable};
+use packet_views::features::Features;
+use packet_views::header::ETHERNET_HEADER;
 
 /// Room on the rings, so that sending can't fail: for one packet, or for several that take no
 /// more slots together.
@@ -45,10 +46,10 @@ impl<'a> TxPermit<'a> {
     /// What the backend does not take is done here where it needs no more slots: a blank checksum
     /// is filled in, several fragments that fit a page are put into one, the Ethernet header into
     /// the first. GSO that the backend does not take is refused; a packet is cut by
-    /// [`Netif::send`](crate::netif::Netif::send), which reserves for all its segments.
+    /// [`NetDevice::send`](packet_views::device::NetDevice::send), which reserves for all its segments.
     #[inline]
     pub fn send(&mut self, mut packet: TxPacket) -> Result<(), Unsendable> {
-        let slots = netif::slots(&packet);
+        let slots = device::slots(&packet);
         let size = packet.fragments().iter().map(TxBuf::len).sum();
         let longest = if packet.meta.gso.is_some() { MAX_PACKET } else { self.longest };
         self.check(slots, size, longest)?;

@@ -14,11 +14,13 @@ use super::budget::Budget;
 use super::fault::Fault;
 use super::stats::{RxDrops, Stats};
 use super::target::Target;
-use crate::buffer::{Checksum, RxBuf, RxPacket};
-use crate::features::Features;
-use crate::offload::make_blank;
+use crate::buffer::{RxBuf, RxPacket};
 use crate::ring_page::Shared;
-use crate::wire::{Extra, Gso, MAX_FRAME, RING_SIZE, RxRequest, RxResponse, RxRing, rx_flags};
+use crate::wire::{Extra, RING_SIZE, RxRequest, RxResponse, RxRing, rx_flags};
+use packet_views::buffer::Checksum;
+use packet_views::buffer::{Gso, MAX_FRAME};
+use packet_views::features::Features;
+use packet_views::offload::make_blank;
 
 /// An Ethernet header.
 const SHORTEST: usize = 14;

@@ -12,13 +12,14 @@ use xen_grant::{Frame, PAGE_SIZE};
 use super::budget::Budget;
 use super::connection::Queues;
 use super::stats::Stats;
-use crate::buffer::{Checksum, TxBuf, TxPacket};
-use crate::features::Features;
-use crate::header::ETHERNET_HEADER;
-use crate::header::checksum::settle_blank;
-use crate::netif::Unsendable;
-use crate::offload::{Refusal, Segments, Sums, make_blank};
+use crate::buffer::{TxBuf, TxPacket};
 use crate::wire::RING_SIZE;
+use packet_views::buffer::Checksum;
+use packet_views::device::Unsendable;
+use packet_views::features::Features;
+use packet_views::header::ETHERNET_HEADER;
+use packet_views::header::checksum::settle_blank;
+use packet_views::offload::{Refusal, Segments, Sums, make_blank};
 
 /// Whether a packet, which has an Ethernet header, is not as the backend takes it.
 #[inline]

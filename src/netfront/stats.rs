@@ -1,6 +1,6 @@
 //! What the frontend counts.
 
-use crate::netif::Unsendable;
+use packet_views::device::Unsendable;
 
 /// Received packets that were not handed up, by what was wrong with them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub struct RxDrops {
     pub bad_extra: u64,
     /// Shorter than an Ethernet header.
     pub runt: u64,
-    /// Longer than [`MAX_FRAME`](crate::wire::MAX_FRAME).
+    /// Longer than [`MAX_FRAME`](packet_views::buffer::MAX_FRAME).
     pub too_long: u64,
     /// The backend still used a page that it had announced as filled.
     pub still_in_use: u64,

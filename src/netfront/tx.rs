@@ -9,9 +9,11 @@ use xen_ring::{FrontRing, InFlight, Notify};
 use super::bytes::BytesInFlight;
 use super::fault::Fault;
 use super::stats::Stats;
-use crate::buffer::{Checksum, TxBuf, TxPacket};
+use crate::buffer::{TxBuf, TxPacket};
 use crate::ring_page::Shared;
-use crate::wire::{Extra, Gso, RING_SIZE, Status, TxRequest, TxResponse, TxRing, tx_flags};
+use crate::wire::{Extra, RING_SIZE, Status, TxRequest, TxResponse, TxRing, tx_flags};
+use packet_views::buffer::Checksum;
+use packet_views::buffer::Gso;
 
 /// Frames that are kept at hand for the next packets, rather than returned to the pool. They
 /// went to this backend before, so granting them again clears nothing. The first queue keeps all that

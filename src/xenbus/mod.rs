@@ -28,6 +28,7 @@ mod attention;
 mod back;
 mod backoff;
 mod clients;
+mod features;
 mod front;
 mod link;
 mod state;
@@ -40,6 +41,7 @@ pub use back::{
     BackBus, BackStep, BadOffer, EventChannels, FrontendOffer, MAX_QUEUES, QueueOffer, Removal,
 };
 pub use clients::{Changes, Clients, MAX_VIFS, Vif};
+pub use features::feature_nodes;
 pub use front::{BackendOffer, FrontBus, FrontStep, Rate};
 pub use state::BusState;
 pub use values::{Reader, parse_domain, parse_mac, parse_u32, transact};

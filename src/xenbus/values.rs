@@ -10,9 +10,9 @@ use core::ops::RangeInclusive;
 
 use xen_grant::DomId;
 
-use crate::header::ETHERNET_HEADER;
 use crate::store::{Store, StoreError, Transaction};
 use crate::wire::MAX_PACKET;
+use packet_views::header::ETHERNET_HEADER;
 
 /// The first domain number that is not a domain's (`DOMID_FIRST_RESERVED`, xen/xen.h).
 const FIRST_RESERVED: u16 = 0x7ff0;

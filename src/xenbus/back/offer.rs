@@ -4,10 +4,11 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::features::Features;
 use crate::platform::Port;
 use crate::store::{Store, StoreError};
+use crate::xenbus::features::read_features;
 use crate::xenbus::values::{Reader, join};
+use packet_views::features::Features;
 
 /// The most queues that either end deals with, whatever the other one says.
 pub const MAX_QUEUES: u32 = 8;
@@ -106,7 +107,7 @@ impl FrontendOffer {
             queues,
             rx_copy: peer.flag("request-rx-copy", false)?,
             rx_notify: peer.flag("feature-rx-notify", false)?,
-            features: Features::read(&peer)?,
+            features: read_features(&peer)?,
             multicast_control: peer.flag("request-multicast-control", false)?,
         }))
     }

@@ -4,9 +4,10 @@ use core::time::Duration;
 
 use xen_grant::DomId;
 
-use crate::features::Features;
 use crate::store::{Store, StoreError};
+use crate::xenbus::features::read_features;
 use crate::xenbus::values::{Reader, parse_u32};
+use packet_views::features::Features;
 
 /// `DOMID_INVALID` (xen/xen.h).
 const NOBODY: DomId = DomId(0x7ff4);
@@ -108,7 +109,7 @@ impl BackendOffer {
             carrier: peer.flag("carrier", true)?,
             rx_copy: peer.flag("feature-rx-copy", false)?,
             rx_notify: peer.flag("feature-rx-notify", false)?,
-            features: Features::read(&peer)?,
+            features: read_features(&peer)?,
             multicast_control: peer.flag("feature-multicast-control", false)?,
             dynamic_multicast_control: peer.flag("feature-dynamic-multicast-control", false)?,
             split_event_channels: peer.flag("feature-split-event-channels", false)?,

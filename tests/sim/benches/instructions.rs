@@ -39,7 +39,7 @@ fn fe_submit(net: &mut Net, count: usize) -> usize {
     sent
 }
 
-/// As `fe_submit`, each packet on its own: what a layer above any `Netif` does.
+/// As `fe_submit`, each packet on its own: what a layer above any `NetDevice` does.
 #[inline(never)]
 fn fe_single(net: &mut Net, count: usize) -> usize {
     let mut sent = 0;

@@ -13,13 +13,14 @@ mod packets;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use packet_views::buffer::{Checksum, Meta, Packet, View};
+use packet_views::device::NetDevice;
+use packet_views::features::Features;
 use packets::{Flow, check, join};
 use xen_grant::{DomId, FramePool, GrantTable};
-use xen_netfront::buffer::{Checksum, Meta, Packet, TxBuf, TxPacket, View};
-use xen_netfront::features::Features;
+use xen_netfront::buffer::{TxBuf, TxPacket};
 use xen_netfront::netback::{self, Netback};
 use xen_netfront::netfront::{self, Link, Netfront};
-use xen_netfront::netif::Netif;
 use xen_sim::{Domain, Host, Vif};
 
 const FRONT: DomId = DomId(1);
@@ -108,7 +109,7 @@ impl Pair {
     /// Sends a packet from the frontend; what arrives.
     fn up(&mut self, bytes: &[u8], meta: Meta) -> Vec<(Vec<u8>, Meta)> {
         let packet = Pair::packet(&self.front_pool, bytes, meta);
-        assert!(Netif::send(&mut self.front, packet).is_ok(), "there is room");
+        assert!(NetDevice::send(&mut self.front, packet).is_ok(), "there is room");
         self.front.flush();
         let mut got = Vec::new();
         while self.back.poll(64, |packet| got.push(copy(&packet))) > 0 {}
@@ -212,9 +213,12 @@ fn play(front: End, back: End) {
     let up = front.features.and(back.features).coherent();
     assert_eq!(pair.front.features(), up);
     let capabilities = pair.front.capabilities();
-    let offered = (capabilities.checksum_v4, capabilities.checksum_v6);
+    let offered = (capabilities.features.checksum_v4, capabilities.features.checksum_v6);
     assert_eq!(offered, (up.checksum_v4, up.checksum_v6));
-    assert_eq!((capabilities.gso_v4, capabilities.gso_v6), (up.gso_v4, up.gso_v6));
+    assert_eq!(
+        (capabilities.features.gso_v4, capabilities.features.gso_v6),
+        (up.gso_v4, up.gso_v6)
+    );
     assert_eq!(capabilities.max_fragments, if up.scatter_gather { 17 } else { 1 });
     let offer = pair.back.frontend().unwrap();
     assert_eq!((offer.features, offer.rx_copy, offer.rx_notify), (down, true, true));

@@ -3,7 +3,7 @@
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../../buffers/allocations.rs"]
+#[path = "../../../packet/tests/buffers/allocations.rs"]
 mod allocations;
 mod load;
 mod pair;

@@ -9,9 +9,9 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use fastrand::Rng;
+use packet_views::features::Features;
 use pair::{Blow, Nap, Pair, Plan, RECOVERY, Shape, limits};
 use proptest::prelude::*;
-use xen_netfront::features::Features;
 use xen_netfront::{netback, netfront};
 use xen_sim::{Chaos, Ctx, Next, Outcome};
 

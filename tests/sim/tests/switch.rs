@@ -17,13 +17,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fastrand::Rng;
+use packet_views::buffer::{Checksum, Meta};
+use packet_views::device::NetDevice;
+use packet_views::features::Features;
 use packets::{Arrived, Flow, check};
 use xen_grant::{DomId, FramePool, GrantTable};
-use xen_netfront::buffer::{Checksum, Meta, RxPacket, TxPacket};
-use xen_netfront::features::Features;
+use xen_netfront::buffer::{RxPacket, TxPacket};
 use xen_netfront::netback::{self, Netback};
 use xen_netfront::netfront::{self, Link, Netfront};
-use xen_netfront::netif::Netif;
 use xen_sim::{Domain, Host, Vif};
 
 const SWITCH: DomId = DomId(1);
@@ -145,7 +146,7 @@ impl Switch {
             packet.push(buf).unwrap();
         }
         packet.meta = meta;
-        assert!(Netif::send(&mut client.net, packet).is_ok(), "there is room");
+        assert!(NetDevice::send(&mut client.net, packet).is_ok(), "there is room");
         client.net.flush();
     }
 

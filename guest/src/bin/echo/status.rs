@@ -2,9 +2,10 @@
 
 use alloc::vec::Vec;
 
+use packet_views::features::Features;
+use packet_views::phy;
 use smoltcp::wire::{EthernetAddress, IpCidr};
-use xen_netfront::features::Features;
-use xen_netfront::{netfront, phy};
+use xen_netfront::netfront;
 
 /// All of it.
 #[derive(Clone, Debug, Default)]

@@ -4,8 +4,9 @@
 use std::cell::RefMut;
 use std::time::Duration;
 
-use xen_netfront::buffer::{Meta, RxPacket, TxPacket};
-use xen_netfront::features::Features;
+use packet_views::buffer::Meta;
+use packet_views::features::Features;
+use xen_netfront::buffer::{RxPacket, TxPacket};
 use xen_netfront::netback;
 use xen_netfront::netfront;
 use xen_netfront::platform::Port;

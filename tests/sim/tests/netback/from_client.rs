@@ -188,7 +188,7 @@ fn a_packet_can_be_rewritten_in_place_and_shared() {
 
 #[test]
 fn blank_checksums_and_gso_come_with_the_packet() {
-    let config = Config { features: xen_netfront::features::Features::ALL, ..Config::default() };
+    let config = Config { features: packet_views::features::Features::ALL, ..Config::default() };
     let (mut bench, mut client) = Bench::with_client(config, 64);
     let blank = tx_flags::CSUM_BLANK | tx_flags::DATA_VALIDATED;
     let sent = frames::blank(frames::frame(false, true, 7, &pattern(1, 6000)));

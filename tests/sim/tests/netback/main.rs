@@ -24,14 +24,13 @@ use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use packet_views::buffer::{Checksum, Meta};
+use packet_views::buffer::{Gso, GsoKind};
 use raw_client::{Bench, CLIENT, Client, Features, TX_PAGES, bytes, pattern};
 use xen_grant::{DomId, PAGE_SIZE};
-use xen_netfront::buffer::{Checksum, Meta};
 use xen_netfront::netback::{Config, Fault, Refused};
 use xen_netfront::platform::{Instant, Platform};
-use xen_netfront::wire::{
-    Extra, Gso, GsoKind, RxRequest, RxResponse, TxRequest, TxSlot, rx_flags, tx_flags,
-};
+use xen_netfront::wire::{Extra, RxRequest, RxResponse, TxRequest, TxSlot, rx_flags, tx_flags};
 use xen_ring::PeerFault;
 use xen_sim::{Chaos, Counts, Ctx, FaultRule, Host, Limits, Next, Outcome, Scheduler};
 

@@ -1,8 +1,9 @@
 //! Checksums and large packets: what is offered, what is taken, what is done in software.
 
-use xen_netfront::features::Features as Takes;
+use packet_views::features::Features as Takes;
 
 use super::*;
+use xen_netfront::xenbus::feature_nodes;
 
 /// All sets of features.
 fn all_sets() -> impl Iterator<Item = Takes> {
@@ -20,7 +21,7 @@ pub fn client_that_takes(takes: Takes, config: Config, start: u32) -> (Bench, Cl
     let mut bench = Bench::new(config, 600);
     let mut client = Client::new(&bench.host, &bench.vif, start);
     let mut features = Features::default();
-    for (key, value) in takes.nodes() {
+    for (key, value) in feature_nodes(&takes) {
         features = features.with(key, value);
     }
     client.connect(&mut bench.netback, &features);
@@ -164,7 +165,7 @@ fn b10_a_client_may_use_what_was_offered_and_nothing_else() {
         let (mut bench, mut client) = client_that_takes(Takes::ALL, offering(offered), 5);
         let offered = offered.coherent();
         let store = bench.back.store();
-        for (key, value) in offered.nodes() {
+        for (key, value) in feature_nodes(&offered) {
             let said = store.get(&format!("{}/{key}", bench.vif.back_dir()));
             assert_eq!(said.as_deref(), Some(value), "{key}");
         }

@@ -3,7 +3,7 @@
 use super::*;
 
 fn config(max_queues: u32) -> Config {
-    Config { max_queues, features: xen_netfront::features::Features::ALL, ..Config::default() }
+    Config { max_queues, features: packet_views::features::Features::ALL, ..Config::default() }
 }
 
 /// A client with so many queues, connected.

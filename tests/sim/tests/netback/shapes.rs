@@ -1,8 +1,8 @@
 //! Packets cut anywhere, tagged, or called blank without a checksum, on their way to a client: it
 //! gets what its stack sees right.
 
-use xen_netfront::features::Features as Takes;
-use xen_netfront::header::checksum::{Verdict, verify};
+use packet_views::features::Features as Takes;
+use packet_views::header::checksum::{Verdict, verify};
 
 use super::offloads::{client_that_takes, offering};
 use super::*;

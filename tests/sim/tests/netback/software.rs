@@ -1,6 +1,6 @@
 //! What a client does not take, done in software: bounds, memory, what can't be done.
 
-use xen_netfront::features::Features as Takes;
+use packet_views::features::Features as Takes;
 
 use super::offloads::{client_that_takes, offering};
 use super::*;

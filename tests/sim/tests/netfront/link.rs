@@ -1,9 +1,10 @@
 //! The link as the layers above see it, and what the platform is told of events.
 
-use xen_netfront::features::Features;
+use packet_views::features::Features;
 use xen_netfront::platform::{BackendPlatform, Port};
 
 use super::*;
+use xen_netfront::xenbus::feature_nodes;
 
 fn set_carrier(bench: &mut Bench, value: Option<&str>) {
     let path = format!("{}/carrier", bench.vif.back_dir());
@@ -178,7 +179,7 @@ fn handled(bench: &Bench) -> Vec<(u64, u64)> {
 fn p1_each_channel_is_handled_with_progress_where_there_was_some() {
     for (queues, split) in [(1, false), (1, true), (3, false), (3, true)] {
         let config = Config { queues, split_event_channels: split, ..raw_backend::full_ring() };
-        let nodes = Features::ALL.nodes().into_iter();
+        let nodes = feature_nodes(&Features::ALL).into_iter();
         let able = [("multi-queue-max-queues", "8"), ("feature-split-event-channels", "1")];
         let mut bench = Bench::with(config, &[], &nodes.chain(able).collect::<Vec<_>>());
         let per_queue = if split { 2 } else { 1 };

@@ -28,18 +28,18 @@ mod trust;
 
 use std::time::Duration;
 
+use packet_views::device::{NetDevice, SendError, TxOf};
 use raw_backend::{BACK, Bench, FRONT, Front, Rings, pattern};
 use xen_grant::DomId;
 use xen_netfront::buffer::{RxPacket, TxPacket};
 use xen_netfront::netfront::{Config, Link, RxDrops};
-use xen_netfront::netif::{Netif, SendError, TxOf};
 use xen_netfront::wire::{Extra, RxResponse, TxRequest, rx_flags};
 use xen_sim::{FaultRule, Host, Vif};
 
 /// The device's own way to send a packet.
 #[expect(clippy::result_large_err, reason = "the packet comes back, not an error")]
 fn send(net: &mut Front, packet: TxPacket) -> Result<(), SendError<TxPacket>> {
-    Netif::send(net, packet)
+    NetDevice::send(net, packet)
 }
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -2,9 +2,9 @@
 //! sense.
 
 use fastrand::Rng;
-use xen_netfront::buffer::{Checksum, Meta};
-use xen_netfront::features::Features;
-use xen_netfront::wire::{Gso, GsoKind};
+use packet_views::buffer::{Checksum, Meta};
+use packet_views::buffer::{Gso, GsoKind};
+use packet_views::features::Features;
 
 use super::packets::{Flow, MOST_DATA, check};
 use super::*;

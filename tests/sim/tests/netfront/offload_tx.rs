@@ -1,18 +1,19 @@
 //! Offloads to a backend that takes them: nothing is done to a packet, and all is said of it.
 
 use fastrand::Rng;
-use xen_netfront::buffer::{Checksum, Meta};
-use xen_netfront::features::Features;
-use xen_netfront::netif::Unsendable;
+use packet_views::buffer::{Checksum, Meta};
+use packet_views::device::Unsendable;
+use packet_views::features::Features;
 use xen_netfront::wire::{Status, TxResponse};
 
 use super::packets::{Flow, MOST_DATA, check};
 use super::*;
+use xen_netfront::xenbus::feature_nodes;
 
 /// A frontend whose backend takes everything, its ring indices shortly before they wrap.
 fn able(before: u32) -> Bench {
     let config = Config { ring_start: u32::MAX - before, rx_floor: 64, ..Config::default() };
-    Bench::with(config, &[], &Features::ALL.nodes())
+    Bench::with(config, &[], &feature_nodes(&Features::ALL))
 }
 
 #[test]
@@ -150,7 +151,7 @@ fn f4_as_many_null_responses_as_there_are_extras_and_no_more() {
 #[test]
 fn f4_an_extra_of_one_queue_does_not_answer_for_another() {
     let config = Config { queues: 2, ..Config::default() };
-    let nodes = Features::ALL.nodes();
+    let nodes = feature_nodes(&Features::ALL);
     let back: Vec<_> = nodes.into_iter().chain([("multi-queue-max-queues", "2")]).collect();
     let mut bench = Bench::with(config, &[], &back);
     let flow = Flow::tcp(false, 1);

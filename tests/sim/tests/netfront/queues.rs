@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use xen_netfront::buffer::Meta;
-use xen_netfront::features::Features;
-use xen_netfront::netif::Netif;
+use packet_views::buffer::Meta;
+use packet_views::device::NetDevice;
+use packet_views::features::Features;
 
 use super::packets::{Flow, check};
 use super::*;
+use xen_netfront::xenbus::feature_nodes;
 
 fn bench(queues: u32, split: bool) -> Bench {
     let config = Config { queues, split_event_channels: split, ..Config::default() };
-    let nodes = Features::ALL.nodes().into_iter();
+    let nodes = feature_nodes(&Features::ALL).into_iter();
     let able = [("multi-queue-max-queues", "8"), ("feature-split-event-channels", "1")];
     Bench::with(config, &[], &nodes.chain(able).collect::<Vec<_>>())
 }
@@ -59,10 +60,10 @@ fn a_flow_keeps_its_queue_and_its_order_and_all_queues_are_used() {
         let packet = bench.packet(&bytes, &cuts, flow.meta(gso));
         match rng.u8(..3) {
             0 => {
-                let slots = xen_netfront::netif::slots(&packet);
+                let slots = packet_views::device::slots(&packet);
                 bench.front.reserve(slots).unwrap().send(packet).unwrap();
             }
-            _ => assert!(Netif::send(&mut bench.front, packet).is_ok()),
+            _ => assert!(NetDevice::send(&mut bench.front, packet).is_ok()),
         }
         if rng.u8(..10) > 0 {
             continue;

@@ -66,7 +66,7 @@ fn f9_a_bad_packet_is_dropped_and_counted_and_the_next_one_arrives() {
 fn f9_a_runt_of_several_slots_is_a_runt() {
     let mut bench = Bench::new();
     let size = std::num::NonZeroU16::new(1448).unwrap();
-    let gso = xen_netfront::wire::Gso { size, kind: xen_netfront::wire::GsoKind::TcpV4 };
+    let gso = packet_views::buffer::Gso { size, kind: packet_views::buffer::GsoKind::TcpV4 };
     let cuts: [&[usize]; 10] = [
         &[6, 7],
         &[0, 13],
@@ -162,7 +162,7 @@ fn f12_what_was_validated_is_what_is_used() {
 /// GRO makes it, in Ethernet with two tags.
 #[test]
 fn one_bound_for_the_length_of_what_is_received() {
-    use xen_netfront::wire::{Gso, GsoKind, MAX_FRAME};
+    use packet_views::buffer::{Gso, GsoKind, MAX_FRAME};
     let size = std::num::NonZeroU16::new(1448).unwrap();
     let gso = Extra::from_gso(Gso { size, kind: GsoKind::TcpV4 });
     let all = pattern(1, 18 * 4096);

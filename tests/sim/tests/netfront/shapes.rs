@@ -2,28 +2,29 @@
 //! behind extension headers, called blank without a checksum. What leaves is what Linux's backend
 //! takes and its network sees right.
 
-use xen_netfront::buffer::{Checksum, Meta, View};
-use xen_netfront::features::Features;
-use xen_netfront::header::checksum::{Verdict, verify};
-use xen_netfront::netif::{Netif, SendError, Unsendable};
+use packet_views::buffer::{Checksum, Meta, View};
+use packet_views::device::{NetDevice, SendError, Unsendable};
+use packet_views::features::Features;
+use packet_views::header::checksum::{Verdict, verify};
 use xen_netfront::wire::tx_flags;
 
 use super::packets::{Flow, check, join};
 use super::raw_backend::Sent;
 use super::*;
+use xen_netfront::xenbus::feature_nodes;
 
 const SG: Features = Features { scatter_gather: true, ..Features::NONE };
 const BLANK: Meta = Meta { checksum: Checksum::Blank, gso: None };
 
 fn backend(features: Features) -> Bench {
-    Bench::with(raw_backend::full_ring(), &[("mtu", "9000")], &features.nodes())
+    Bench::with(raw_backend::full_ring(), &[("mtu", "9000")], &feature_nodes(&features))
 }
 
 /// What leaves when this is sent. Answered, so that there is room again.
 #[track_caller]
 fn sent(bench: &mut Bench, bytes: &[u8], cuts: &[usize], meta: Meta) -> Vec<Sent> {
     let packet = bench.packet(bytes, cuts, meta);
-    Netif::send(&mut bench.front, packet).unwrap();
+    NetDevice::send(&mut bench.front, packet).unwrap();
     bench.front.flush();
     let sent = bench.sent();
     for packet in &sent {
@@ -65,7 +66,7 @@ fn verdict(bytes: &[u8]) -> Verdict {
             &self.0
         }
     }
-    verify(&xen_netfront::buffer::Packet::from(Bytes(bytes.to_vec())))
+    verify(&packet_views::buffer::Packet::from(Bytes(bytes.to_vec())))
 }
 
 #[test]
@@ -106,7 +107,7 @@ fn a_first_fragment_at_the_end_of_its_page_is_led_by_another_page() {
         let mut head = bench.front.buffer(4096 - first).unwrap();
         head.append(first).unwrap().copy_from_slice(&bytes[..first]);
         packet.fragments_mut()[0] = head;
-        Netif::send(&mut bench.front, packet).unwrap();
+        NetDevice::send(&mut bench.front, packet).unwrap();
         bench.front.flush();
         let sent = bench.sent();
         assert_taken(&sent[0]);
@@ -121,13 +122,13 @@ fn a_first_fragment_at_the_end_of_its_page_is_led_by_another_page() {
 /// What a layer has taken off the front stays as fragments without bytes.
 #[test]
 fn n7_fragments_without_bytes_take_no_slot() {
-    use xen_netfront::header::Source;
+    use packet_views::header::Source;
     let mut bench = backend(SG);
     let inner = Flow::udp(true, 9).packet(0, &pattern(3, 500));
     let bytes = [&[0xee; 50][..], &inner].concat();
     for cuts in [vec![20, 50], vec![7, 20, 50, 53], vec![50, 50, 50]] {
         let packet = bench.packet(&bytes, &cuts, Meta::default()).skip(50).unwrap();
-        Netif::send(&mut bench.front, packet).unwrap();
+        NetDevice::send(&mut bench.front, packet).unwrap();
         bench.front.flush();
         let sent = bench.sent();
         assert_taken(&sent[0]);
@@ -149,7 +150,7 @@ fn n7_what_is_no_frame_is_refused_and_says_why() {
         (9019, vec![4096, 8192], Unsendable::TooLong),
     ] {
         let packet = bench.packet(&pattern(1, len), &cuts, Meta::default());
-        match Netif::send(&mut bench.front, packet) {
+        match NetDevice::send(&mut bench.front, packet) {
             Err(SendError::Refused(found)) => assert_eq!(found, why),
             other => panic!("{len}: {other:?}"),
         }
@@ -270,7 +271,7 @@ fn n7_what_has_no_checksum_is_never_called_blank() {
             bytes[14] = 0;
             let packet = bench.packet(&bytes, &[], BLANK);
             assert!(matches!(
-                Netif::send(&mut bench.front, packet),
+                NetDevice::send(&mut bench.front, packet),
                 Err(SendError::Refused(Unsendable::Checksum(_)))
             ));
         }

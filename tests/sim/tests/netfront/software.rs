@@ -2,19 +2,20 @@
 //! large packets cut.
 
 use fastrand::Rng;
-use xen_netfront::buffer::{Checksum, Meta};
-use xen_netfront::features::Features;
-use xen_netfront::header::checksum::NotFilled;
+use packet_views::buffer::{Checksum, Meta};
+use packet_views::device::{SendError, Unsendable};
+use packet_views::features::Features;
+use packet_views::header::checksum::NotFilled;
+use packet_views::offload::Refusal;
 use xen_netfront::netfront::Stats;
-use xen_netfront::netif::{SendError, Unsendable};
-use xen_netfront::offload::Refusal;
 
 use super::packets::{Flow, HEADERS, check, join};
 use super::*;
+use xen_netfront::xenbus::feature_nodes;
 
 /// A backend that takes this, and packets of any length.
 fn backend(features: Features) -> Bench {
-    Bench::with(raw_backend::full_ring(), &[("mtu", "65000")], &features.nodes())
+    Bench::with(raw_backend::full_ring(), &[("mtu", "65000")], &feature_nodes(&features))
 }
 
 const SG: Features = Features { scatter_gather: true, ..Features::NONE };
@@ -305,8 +306,8 @@ fn what_is_longer_than_a_chain_is_cut() {
 
 #[test]
 fn a_blank_checksum_is_filled_in_for_a_backend_without_offload() {
-    use xen_netfront::buffer::{Checksum, View};
-    use xen_netfront::header::checksum::{Verdict, verify};
+    use packet_views::buffer::{Checksum, View};
+    use packet_views::header::checksum::{Verdict, verify};
     let mut bench = Bench::with(Config::default(), &[], &[("feature-no-csum-offload", "1")]);
     // UDP from 10.0.0.1:1 to 10.0.0.2:2, 4 bytes; the checksum field holds the pseudo-header sum.
     let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0];

@@ -1,8 +1,8 @@
 //! What a stack on the device is spared, with pages of a ring: tags, probes, fragments.
 
+use packet_views::phy::Device;
 use smoltcp::iface::{Interface, SocketSet};
 use smoltcp::wire::{IpAddress, IpCidr};
-use xen_netfront::phy::Device;
 use xen_netfront::platform::Platform;
 
 use super::*;

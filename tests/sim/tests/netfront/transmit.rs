@@ -1,6 +1,6 @@
 //! Transmit: responses, requests, packets that can and cannot be sent.
 
-use xen_netfront::netif::{SendError, Unsendable};
+use packet_views::device::{SendError, Unsendable};
 
 use super::*;
 

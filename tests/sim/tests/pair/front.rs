@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use packet_views::device::{NetDevice, SendError};
 use xen_grant::{Frame, FramePool, GrantTable};
 use xen_netfront::buffer::{RxPacket, TxPacket};
 use xen_netfront::netfront::{Config, Link, Netfront, Stats};
-use xen_netfront::netif::{Netif, SendError};
 use xen_netfront::platform::Platform;
 use xen_sim::{Domain, Next};
 
@@ -131,7 +131,7 @@ impl Front {
             };
             let before = *Netfront::stats(net);
             // What is refused is gone, and counted.
-            if let Err(SendError::Full(_)) = Netif::send(net, packet) {
+            if let Err(SendError::Full(_)) = NetDevice::send(net, packet) {
                 break;
             }
             let after = Netfront::stats(net);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
-use xen_netfront::buffer::{Meta, Packet, View};
+use packet_views::buffer::{Meta, Packet, View};
 
 use super::packets::{Flow, MOST_DATA, check};
 

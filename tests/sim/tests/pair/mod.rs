@@ -12,8 +12,8 @@ mod packets;
 use std::cell::RefCell;
 use std::time::Duration;
 
+use packet_views::features::Features;
 use xen_grant::DomId;
-use xen_netfront::features::Features;
 use xen_netfront::netback;
 use xen_netfront::netfront;
 use xen_sim::{Ctx, Domain, Host, Limits, Next, Outcome, Scheduler, Toolstack, Vif};

@@ -6,8 +6,9 @@ mod packets;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
+use packet_views::buffer::View;
 use xen_grant::{DomId, FramePool, GrantTable};
-use xen_netfront::buffer::{RxPacket, TxPacket, View};
+use xen_netfront::buffer::{RxPacket, TxPacket};
 use xen_netfront::netfront::{Config, Link, Netfront};
 use xen_netfront::wire::{
     RxRequest, RxResponse, RxRing, RxSlot, TxRequest, TxResponse, TxRing, rx_flags,

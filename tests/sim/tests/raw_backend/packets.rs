@@ -1,10 +1,10 @@
 //! Whole packets, as the raw backend sees and makes them.
 
-use xen_netfront::buffer::{Checksum, Meta, TxPacket};
-use xen_netfront::netif::Netif;
-use xen_netfront::wire::{
-    Extra, Gso, RxResponse, Status, TxRequest, TxResponse, rx_flags, tx_flags,
-};
+use packet_views::buffer::Gso;
+use packet_views::buffer::{Checksum, Meta};
+use packet_views::device::NetDevice;
+use xen_netfront::buffer::TxPacket;
+use xen_netfront::wire::{Extra, RxResponse, Status, TxRequest, TxResponse, rx_flags, tx_flags};
 
 use super::{Bench, bytes};
 
@@ -111,7 +111,7 @@ impl Bench {
     pub fn send_whole(&mut self, bytes: &[u8], meta: Meta) -> bool {
         let cuts: Vec<usize> = (4096..bytes.len()).step_by(4096).collect();
         let packet = self.packet(bytes, &cuts, meta);
-        let sent = Netif::send(&mut self.front, packet).is_ok();
+        let sent = NetDevice::send(&mut self.front, packet).is_ok();
         self.front.flush();
         sent
     }

@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::path::PathBuf;
 
 use clap::Parser;
-use xen_netfront::features::Features;
+use packet_views::features::Features;
 use xen_netfront::{netback, netfront};
 
 use crate::files::is_standard;

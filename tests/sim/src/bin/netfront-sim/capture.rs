@@ -10,7 +10,7 @@
 //! A large packet is one packet, as it is on the ring. A checksum that is left to the other end is
 //! blank there; in the file it is filled in, or whoever opens it takes it for a fault.
 //!
-//! Any [`Netif`] can sit below, and anything that takes a [`Netif`] above.
+//! Any [`NetDevice`] can sit below, and anything that takes a [`NetDevice`] above.
 
 use core::time::Duration;
 use std::fs::File;
@@ -19,13 +19,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use same_file::Handle;
-use xen_netfront::buffer::{Checksum, HeapBlock, Packet, TxBuf, TxPacket, View};
-use xen_netfront::header::MacAddr;
-use xen_netfront::header::checksum::fill_blank;
-use xen_netfront::netif::{
-    Capabilities, Changes, Linear, Netif, Permit, RxOf, SendError, Stats, TxOf, Unsendable,
+use packet_views::buffer::{Checksum, HeapBlock, Packet, TxBuf, TxPacket, View};
+use packet_views::device::{
+    Changes, Linear, NetDevice, Permit, RxOf, SendError, Stats, TxOf, Unsendable,
 };
+use packet_views::features::Capabilities;
+use packet_views::header::MacAddr;
+use packet_views::header::checksum::fill_blank;
+use same_file::Handle;
 use xen_netfront::platform::{Instant, Platform};
 use xen_sim::Domain;
 
@@ -200,7 +201,7 @@ impl<N> Captured<N> {
     }
 }
 
-impl<N: Netif> Netif for Captured<N> {
+impl<N: NetDevice> NetDevice for Captured<N> {
     type Block = N::Block;
     type Permit<'a>
         = CapturedPermit<'a, N::Permit<'a>>

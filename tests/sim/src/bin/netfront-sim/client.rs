@@ -3,10 +3,10 @@
 use core::time::Duration;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use packet_views::device::NetDevice;
 use smoltcp::socket::tcp;
 use xen_grant::{FramePool, GrantTable};
 use xen_netfront::netfront::{Link, Netfront};
-use xen_netfront::netif::Netif;
 use xen_netfront::platform::Instant;
 use xen_sim::{Ctx, Domain, Next, StoreClient, Task};
 

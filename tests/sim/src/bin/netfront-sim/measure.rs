@@ -3,9 +3,9 @@
 use core::ops::{AddAssign, Sub};
 use std::collections::BTreeMap;
 
-use xen_netfront::features::Features;
-use xen_netfront::netif::Netif;
-use xen_netfront::phy;
+use packet_views::device::NetDevice;
+use packet_views::features::Features;
+use packet_views::phy;
 use xen_sim::Domain;
 
 use crate::alloc;
@@ -194,7 +194,7 @@ impl Snapshot {
         self.front += Work {
             packets: stats.rx_packets + stats.tx_packets,
             slots: stats.rx_slots + stats.tx_slots,
-            copies: Netif::stats(net).copies,
+            copies: NetDevice::stats(net).copies,
             grants: stats.grants,
             clears: stats.clears,
             ..Work::default()
@@ -220,7 +220,7 @@ impl Snapshot {
         self.back += Work {
             packets: stats.from_packets + stats.to_packets,
             slots: stats.from_slots + stats.to_slots,
-            copies: Netif::stats(served).copies,
+            copies: NetDevice::stats(served).copies,
             ..Work::default()
         };
         self.linearised_bytes.1 += phy.linearised_bytes;

@@ -4,8 +4,8 @@ use core::fmt::{self, Display, Formatter};
 use core::time::Duration;
 use std::collections::BTreeMap;
 
+use packet_views::features::Features;
 use serde::Serialize;
-use xen_netfront::features::Features;
 
 use crate::args::Args;
 use crate::findings::{Findings, OfClient, Transfer};

@@ -1,15 +1,16 @@
-//! A client's vif as a device for a stack: netback behind [`Netif`].
+//! A client's vif as a device for a stack: netback behind [`NetDevice`].
 //!
 //! What the client sends is what the stack receives, and the reverse.
 
 use std::collections::VecDeque;
 
+use packet_views::device::{self, Linear, NetDevice, Permit, RxOf, Unsendable};
+use packet_views::features::Capabilities;
+use packet_views::features::Features;
+use packet_views::header::MacAddr;
 use xen_grant::{Frame, FramePool};
 use xen_netfront::buffer::{RxPacket, TxBuf, TxPacket};
-use xen_netfront::features::Features;
-use xen_netfront::header::MacAddr;
 use xen_netfront::netback::{Netback, Stats};
-use xen_netfront::netif::{self, Capabilities, Linear, Netif, Permit, RxOf, Unsendable};
 use xen_netfront::wire::MAX_SLOTS;
 use xen_sim::{Domain, StoreClient};
 
@@ -91,7 +92,7 @@ fn sum(a: &Stats, b: &Stats) -> Stats {
     all
 }
 
-impl Netif for Served {
+impl NetDevice for Served {
     type Block = Frame;
     type Permit<'a> = Delivery<'a>;
 
@@ -106,19 +107,12 @@ impl Netif for Served {
     fn capabilities(&self) -> Capabilities {
         let offer = self.vif.as_ref().and_then(Back::frontend);
         let takes = offer.map_or(Features::NONE, |offer| offer.features.coherent());
-        Capabilities {
-            block_size: xen_grant::PAGE_SIZE,
-            max_fragments: MAX_SLOTS,
-            checksum_v4: takes.checksum_v4,
-            checksum_v6: takes.checksum_v6,
-            gso_v4: takes.gso_v4,
-            gso_v6: takes.gso_v6,
-        }
+        Capabilities { block_size: xen_grant::PAGE_SIZE, max_fragments: MAX_SLOTS, features: takes }
     }
 
-    fn stats(&self) -> netif::Stats {
+    fn stats(&self) -> device::Stats {
         let stats = Served::stats(self);
-        netif::Stats {
+        device::Stats {
             rx_packets: stats.from_packets,
             rx_bytes: stats.from_bytes,
             rx_dropped: stats.from_drops.total(),

@@ -17,11 +17,11 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
 
+use packet_views::device::NetDevice;
+use packet_views::header::ETHERNET_HEADER;
+use packet_views::phy;
 use xen_grant::{DomId, FramePool, GrantTable, PAGE_SIZE};
-use xen_netfront::header::ETHERNET_HEADER;
 use xen_netfront::netfront::{Link, Netfront};
-use xen_netfront::netif::Netif;
-use xen_netfront::phy;
 use xen_netfront::wire::MAX_PACKET;
 use xen_sim::{Ctx, Domain, Host, Limits, Next, Outcome, Scheduler};
 

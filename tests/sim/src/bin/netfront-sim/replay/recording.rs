@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 
 use flate2::read::MultiGzDecoder;
-use xen_netfront::header::ETHERNET_HEADER;
+use packet_views::header::ETHERNET_HEADER;
 
 use super::{pcap, pcapng};
 

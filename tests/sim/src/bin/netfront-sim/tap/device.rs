@@ -4,9 +4,10 @@ use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use packet_views::buffer::{Meta, Packet, View};
 use tun_rs::{DeviceBuilder, Layer, SyncDevice, VIRTIO_NET_HDR_LEN, VirtioNetHdr};
 use xen_grant::{Frame, FramePool, PAGE_SIZE};
-use xen_netfront::buffer::{Meta, Packet, RxPacket, TxBuf, TxPacket, View};
+use xen_netfront::buffer::{RxPacket, TxBuf, TxPacket};
 use xen_netfront::wire::{MAX_PACKET, MAX_SLOTS};
 
 use super::unusable::{self, Unusable};
@@ -223,5 +224,5 @@ impl Tap {
 
 /// Whether a packet needs nothing done to it.
 fn is_plain(meta: &Meta) -> bool {
-    meta.gso.is_none() && meta.checksum != xen_netfront::buffer::Checksum::Blank
+    meta.gso.is_none() && meta.checksum != packet_views::buffer::Checksum::Blank
 }

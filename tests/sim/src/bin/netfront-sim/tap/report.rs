@@ -3,8 +3,8 @@
 use core::fmt::{self, Display, Formatter};
 use std::collections::BTreeMap;
 
+use packet_views::features::Features;
 use serde::Serialize;
-use xen_netfront::features::Features;
 use xen_netfront::platform::Instant;
 
 use super::server::Server;

@@ -1,0 +1,80 @@
+//! `&mut N` is a device where `N` is one.
+
+use super::{Changes, Linear, NetDevice, RxOf, SendError, Stats, TxOf, WriteError};
+use crate::buffer::TxBuf;
+use crate::features::Capabilities;
+use crate::header::MacAddr;
+
+/// A device that its owner lends: every method is the device's own.
+impl<N: NetDevice + ?Sized> NetDevice for &mut N {
+    type Block = N::Block;
+    type Permit<'a>
+        = N::Permit<'a>
+    where
+        Self: 'a;
+
+    fn mac(&self) -> Option<MacAddr> {
+        (**self).mac()
+    }
+
+    fn mtu(&self) -> usize {
+        (**self).mtu()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        (**self).capabilities()
+    }
+
+    fn stats(&self) -> Stats {
+        (**self).stats()
+    }
+
+    fn take_changes(&mut self) -> Changes {
+        (**self).take_changes()
+    }
+
+    #[inline]
+    fn alloc(&mut self, headroom: usize) -> Option<TxBuf<Self::Block>> {
+        (**self).alloc(headroom)
+    }
+
+    #[inline]
+    fn reserve(&mut self, slots: usize) -> Option<Self::Permit<'_>> {
+        (**self).reserve(slots)
+    }
+
+    #[inline]
+    fn receive(&mut self, budget: usize, sink: impl FnMut(RxOf<Self>)) -> usize {
+        (**self).receive(budget, sink)
+    }
+
+    fn flush(&mut self) {
+        (**self).flush();
+    }
+
+    fn linear(&mut self) -> &mut Linear {
+        (**self).linear()
+    }
+
+    fn recycle(&mut self, packet: RxOf<Self>) {
+        (**self).recycle(packet);
+    }
+
+    fn max_frame(&self) -> usize {
+        (**self).max_frame()
+    }
+
+    #[inline]
+    fn send(&mut self, packet: TxOf<Self>) -> Result<(), SendError<TxOf<Self>>> {
+        (**self).send(packet)
+    }
+
+    #[inline]
+    fn write(
+        &mut self,
+        size: usize,
+        fill: impl FnOnce(&mut [u8]) -> usize,
+    ) -> Result<(), WriteError> {
+        (**self).write(size, fill)
+    }
+}
