@@ -19,8 +19,8 @@
 //! | [`packet`] | the crate `packet-views`: packets, headers, offloads, the device trait, smoltcp on top |
 //!
 //! Below it lie `xen-grant`, who may touch which page, `xen-ring`, one page shared with somebody we
-//! don't trust, and `packet-views`, packets as views that only narrow, which knows nothing of Xen; each
-//! is of use alone.
+//! don't trust, `xen-store`, xenstore, which is here as [`store`], and `packet-views`, packets as views
+//! that only narrow, which knows nothing of Xen; each is of use alone.
 //!
 //! # Bringing your own kernel
 //!
@@ -107,7 +107,8 @@
 //! }
 //! ```
 //!
-//! The third is [`Store`](store::Store), a xenstore client. With these, a network device is
+//! The third is [`Store`](store::Store), of which [`store::client::Client`] is one, over xenstore's page
+//! and port. With these, a network device is
 //!
 //! ```no_run
 //! # use xen_grant::{FramePool, GrantTable, PoolError};
@@ -133,11 +134,11 @@ pub mod netback;
 pub mod netfront;
 pub mod platform;
 mod ring_page;
-pub mod store;
 pub mod wire;
 pub mod xenbus;
 
 pub use packet_views as packet;
+pub use xen_store as store;
 
 /// The README's program is compiled with the documentation.
 #[cfg(all(doctest, feature = "smoltcp"))]

@@ -14,6 +14,8 @@ mod grant_world;
 mod headers;
 #[path = "../ring/tests/common/mod.rs"]
 mod ring_world;
+#[path = "abi/store.rs"]
+mod store;
 
 use std::num::NonZeroU16;
 

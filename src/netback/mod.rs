@@ -104,11 +104,11 @@ use xen_grant::{DomId, FramePool};
 
 use crate::buffer::{RxPacket, TxPacket};
 use crate::platform::{BackendPlatform, Channel, Instant, Port, Rings};
-use crate::store::{Store, StoreError};
 use crate::xenbus::{BackBus, BackStep, FrontendOffer, Identity, MAX_QUEUES, Vif, feature_nodes};
 use connection::Connection;
 use obstacle::Obstacle;
 use pace::{Allowance, Metered};
+use xen_store::{Store, StoreError};
 
 pub use config::Config;
 pub use fault::Fault;

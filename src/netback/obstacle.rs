@@ -4,7 +4,7 @@ use xen_grant::GrantStatus;
 
 use super::fault::Fault;
 use crate::platform::EventError;
-use crate::store::StoreError;
+use xen_store::StoreError;
 
 /// Why a client could not be connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

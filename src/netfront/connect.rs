@@ -13,11 +13,11 @@ use super::target::Target;
 use super::tx::TxQueue;
 use super::{Netfront, Obstacle, Stats};
 use crate::platform::{Channel, EventError, Instant, Platform, Port, Rings};
-use crate::store::{Store, StoreError};
 use crate::wire::MAX_PACKET;
 use crate::xenbus::BackendOffer;
 use crate::xenbus::feature_nodes;
 use packet_views::header::LINK_HEADER;
+use xen_store::{Store, StoreError};
 
 /// A node to publish: its name below our directory, and its value.
 type Node = (String, String);

@@ -8,12 +8,12 @@ use super::connection::Connection;
 use super::{Netfront, TxPermit, software};
 use crate::buffer::{TxBuf, TxPacket};
 use crate::platform::Platform;
-use crate::store::Store;
 use crate::wire::MAX_PACKET;
 use packet_views::device::{self, Changes, Linear, Link, NetDevice, RxOf, SendError, Unsendable};
 use packet_views::features::Capabilities;
 use packet_views::header::{LINK_HEADER, MacAddr};
 use packet_views::offload::Refusal;
+use xen_store::Store;
 
 /// The most fragments that a layer above is told to use. A backend has to take 18, but Linux holds
 /// 17 in one `sk_buff` (`MAX_SKB_FRAGS`): for the last one it takes a second, and copies all of it.

@@ -54,7 +54,6 @@ use xen_grant::{Frame, FramePool, GrantTable, Overbooked, Quarantine, Reference,
 
 use crate::buffer::{RxPacket, TxBuf};
 use crate::platform::{Instant, Platform, Port};
-use crate::store::{Store, StoreError};
 use crate::xenbus::{BackendOffer, FrontBus, FrontStep};
 use budget::Budget;
 use connection::{Connection, Queue, State};
@@ -63,6 +62,7 @@ use packet_views::Wake;
 use packet_views::device::{Changes, Linear, Link};
 use packet_views::features::Features;
 use patience::Patience;
+use xen_store::{Store, StoreError};
 
 pub use config::Config;
 pub use fault::Fault;

@@ -1,7 +1,7 @@
 //! What keeps a device from connecting.
 
 use crate::platform::EventError;
-use crate::store::StoreError;
+use xen_store::StoreError;
 
 /// Why a device does not connect though the backend is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

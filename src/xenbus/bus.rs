@@ -17,7 +17,7 @@ use super::backoff::Backoff;
 use super::directories::Directories;
 use super::state::BusState;
 use crate::platform::Instant;
-use crate::store::{Store, StoreError, Transaction};
+use xen_store::{Store, StoreError, Transaction};
 
 /// The most requests to xenstore that one poll makes, or one publication (N3). The most has a backend to
 /// ask that reads the nodes of 8 queues twice because its frontend wrote meanwhile, and then finds

@@ -10,7 +10,7 @@ use super::attention::Attention;
 use super::nodes::found;
 use super::values::{parse_domain, parse_u32};
 use crate::platform::Instant;
-use crate::store::{Store, StoreError, Watch};
+use xen_store::{Store, StoreError, Watch};
 
 const ROOT: &str = "backend/vif";
 

@@ -15,7 +15,7 @@ use alloc::string::String;
 
 use super::nodes::{Reader, exists, join, transact};
 use super::state::BusState;
-use crate::store::{Store, StoreError, Transaction, Watch};
+use xen_store::{Store, StoreError, Transaction, Watch};
 
 pub(super) struct Directories<S: Store> {
     store: S,

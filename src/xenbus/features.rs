@@ -13,7 +13,7 @@
 use packet_views::features::Features;
 
 use super::Reader;
-use crate::store::{Store, StoreError};
+use xen_store::{Store, StoreError};
 
 /// The nodes that say what an end of a vif takes, each with its value.
 pub fn feature_nodes(features: &Features) -> [(&'static str, &'static str); 5] {

@@ -11,9 +11,9 @@ use core::ops::RangeInclusive;
 use xen_grant::DomId;
 
 use super::values::{parse_domain, parse_mac, parse_path, parse_u32};
-use crate::store::{Store, StoreError, Transaction};
 use crate::wire::MAX_PACKET;
 use packet_views::header::ETHERNET_HEADER;
+use xen_store::{Store, StoreError, Transaction};
 
 /// A vif's MTU where nobody says another.
 const DEFAULT_MTU: u16 = 1500;
@@ -55,7 +55,7 @@ pub(super) fn found<T>(answer: Result<T, StoreError>) -> Result<Option<T>, Store
     match answer {
         Ok(value) => Ok(Some(value)),
         Err(StoreError::NotFound | StoreError::Denied | StoreError::Quota) => Ok(None),
-        Err(error @ (StoreError::Again | StoreError::Other(_))) => Err(error),
+        Err(error) => Err(error),
     }
 }
 
@@ -68,7 +68,7 @@ pub(super) fn exists<S: Store>(
     match store.list(within, path) {
         Ok(_) | Err(StoreError::Quota) => Ok(true),
         Err(StoreError::NotFound | StoreError::Denied) => Ok(false),
-        Err(error @ (StoreError::Again | StoreError::Other(_))) => Err(error),
+        Err(error) => Err(error),
     }
 }
 

@@ -210,16 +210,22 @@ fn take_timer(page: &Words) {
     }
 }
 
-/// Sleeps until `port` fires, for somebody who waits for nothing else. Other events are kept.
-pub fn wait_for(port: Port) {
+/// Sleeps until `port` fires or `until` has come, for somebody who waits for nothing else. Other
+/// events are kept.
+pub fn wait_for(port: Port, until: Instant) {
     let Some(page) = PAGE.get() else { return };
     BITS.unmask(page, port.get());
     loop {
         BITS.collect(page);
+        take_timer(page);
         if BITS.take(port.get()) {
             BITS.unmask(page, port.get());
             return;
         }
+        if clock::now() >= until {
+            return;
+        }
+        set_timer(clock::to_system_time(until));
         cpu::idle::sleep();
     }
 }

@@ -31,7 +31,7 @@ use super::nodes::Reader;
 use super::state::BusState;
 use super::values::parse_u32;
 use crate::platform::Instant;
-use crate::store::{Store, StoreError};
+use xen_store::{Store, StoreError};
 
 pub use offer::{BadOffer, EventChannels, FrontendOffer, MAX_QUEUES, QueueOffer};
 use rules::Phase;

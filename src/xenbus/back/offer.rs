@@ -5,11 +5,11 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::platform::Port;
-use crate::store::{Store, StoreError};
 use crate::xenbus::features::read_features;
 use crate::xenbus::nodes::{Reader, join};
 use crate::xenbus::values::parse_u32;
 use packet_views::features::Features;
+use xen_store::{Store, StoreError};
 
 /// The most queues that either end deals with, whatever the other one says.
 pub const MAX_QUEUES: u32 = 8;

@@ -8,10 +8,10 @@ use super::offer::{BadOffer, FrontendOffer};
 use super::rules::{self, Action, Phase, View};
 use super::{BackBus, BackStep, Removal};
 use crate::platform::Instant;
-use crate::store::{Store, StoreError};
 use crate::xenbus::BusState;
 use crate::xenbus::bus::{Bus, End, Turn};
 use crate::xenbus::nodes::{Reader, join, remove_if_there, transact};
+use xen_store::{Store, StoreError};
 
 /// How long a closing frontend may take before we go on without it.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);

@@ -27,7 +27,7 @@ use super::directories::Directories;
 use super::nodes::{found, join, remove_if_there};
 use super::state::BusState;
 use crate::platform::Instant;
-use crate::store::{Store, StoreError};
+use xen_store::{Store, StoreError};
 
 use offer::is_connection_key;
 pub use offer::{BackendOffer, Rate};

@@ -4,11 +4,11 @@ use core::time::Duration;
 
 use xen_grant::DomId;
 
-use crate::store::{Store, StoreError};
 use crate::xenbus::features::read_features;
 use crate::xenbus::nodes::{Identity, Reader};
 use crate::xenbus::values::parse_u32;
 use packet_views::features::Features;
+use xen_store::{Store, StoreError};
 
 /// `DOMID_INVALID` (xen/xen.h).
 const NOBODY: DomId = DomId(0x7ff4);

@@ -6,9 +6,9 @@ use super::offer::BackendOffer;
 use super::rules::{self, Action, Phase, View};
 use super::{FrontBus, FrontStep};
 use crate::platform::Instant;
-use crate::store::{Store, StoreError};
 use crate::xenbus::BusState;
 use crate::xenbus::bus::{Bus, End, Turn};
+use xen_store::{Store, StoreError};
 
 /// How long a closing backend may take for each step before we go on without it.
 const PATIENCE: Duration = Duration::from_millis(250);

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::num::NonZeroU32;
 
-use crate::store::{Store, StoreError, Transaction, Watch};
+use xen_store::{Store, StoreError, Transaction, Watch};
 
 const LONGEST_VALUE: usize = 4096;
 

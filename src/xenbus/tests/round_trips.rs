@@ -7,11 +7,11 @@ use alloc::vec::Vec;
 use super::frontend;
 use super::netback;
 use super::world::{BACK_DIR, FRONT_DIR};
-use crate::store::StoreError;
 use crate::xenbus::bus::MAX_REQUESTS;
 use crate::xenbus::front::MAX_STALE;
 use crate::xenbus::nodes::TRIES;
 use crate::xenbus::{BackStep, BusState, FrontStep, MAX_QUEUES, Removal};
+use xen_store::StoreError;
 
 /// What a frontend publishes for as many queues as there may be. One channel each takes longest to
 /// read, two take longest to write.

@@ -9,9 +9,9 @@ use xen_grant::DomId;
 
 use super::fake::{FakeStore, FakeXen};
 use crate::platform::Instant;
-use crate::store::StoreError;
 use crate::xenbus::bus::MAX_REQUESTS;
 use crate::xenbus::{BackBus, BackStep, Clients, FrontBus, FrontStep, FrontendOffer, Removal};
+use xen_store::StoreError;
 
 pub const FRONT_DIR: &str = "/local/domain/1/device/vif/0";
 pub const BACK_DIR: &str = "/local/domain/2/backend/vif/1/0";

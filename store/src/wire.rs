@@ -7,7 +7,8 @@
 use alloc::vec::Vec;
 
 use arrayvec::ArrayVec;
-use xen_netfront::store::StoreError;
+
+use crate::StoreError;
 
 /// `sizeof(struct xsd_sockmsg)`
 pub const HEADER: usize = 16;
@@ -16,6 +17,7 @@ pub const MAX_PAYLOAD: usize = 4096;
 
 /// `enum xsd_sockmsg_type`, as far as we use it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 #[repr(u32)]
 pub enum Type {
     /// `XS_DIRECTORY`
@@ -90,6 +92,14 @@ pub struct Message {
 /// A message's payload is longer than [`MAX_PAYLOAD`]: what follows cannot be understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLong;
+
+impl core::fmt::Display for TooLong {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "a xenstore message of more than {MAX_PAYLOAD} bytes")
+    }
+}
+
+impl core::error::Error for TooLong {}
 
 /// Puts messages together from whatever pieces they arrive in.
 #[derive(Debug, Default)]

@@ -1,32 +1,17 @@
-//! Xenstore as xenstored keeps it: a tree with owners and permissions, watches, transactions,
-//! quotas. [`tree`] holds the nodes, [`watch`] says who is told of what, and this module is the
-//! wire between a domain and both.
+//! Xenstore between the domains of a host: the tree of `xen-store`, with a clock, faults, late watch
+//! events, a trace of all changes, and domains that die.
 
-mod path;
-mod transaction;
-pub(crate) mod tree;
-mod watch;
-
-use core::num::NonZeroU32;
 use std::sync::Arc;
 
 use xen_grant::DomId;
 use xen_netfront::platform::Instant;
-use xen_netfront::store::{Store, StoreError, Transaction, Watch};
+use xen_store::memory::{Effects, Tree};
+use xen_store::{Store, StoreError, Transaction, Watch};
 
 use crate::host::{Delivery, HostInner, lock};
 use crate::{Domain, Host};
 
-pub use tree::{Access, Perms};
-
-/// Nodes a domain may own (`quota-nb-entry-per-domain`).
-pub const MAX_NODES: usize = 1000;
-/// Watches a domain may set.
-pub const MAX_WATCHES: usize = 128;
-/// Transactions a domain may have open.
-pub const MAX_TRANSACTIONS: usize = 10;
-/// Bytes in a value.
-pub const MAX_VALUE: usize = 4096;
+pub use xen_store::memory::{Access, MAX_NODES, MAX_TRANSACTIONS, MAX_VALUE, MAX_WATCHES, Perms};
 
 /// A change of the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +24,13 @@ pub struct Change {
     pub path: String,
     /// Its new value; `None`: removed.
     pub value: Option<Vec<u8>>,
+}
+
+/// All of xenstore, and what has been seen of it.
+#[derive(Default)]
+pub(crate) struct StoreState {
+    tree: Tree,
+    trace: Option<Vec<Change>>,
 }
 
 /// Xenstore as one domain sees it. Clones stand for the same connection.
@@ -72,68 +64,82 @@ impl Host {
         let store = lock(&self.inner.store);
         let line =
             |(path, value): (&str, &[u8])| format!("{path} = \"{}\"\n", value.escape_ascii());
-        store.values().map(line).collect()
+        store.tree.values().map(line).collect()
     }
 }
 
 impl HostInner {
     /// Makes a domain's home directory.
     pub(crate) fn store_home(&self, id: DomId) {
-        let home = path::home(id);
-        let events = {
-            let mut store = lock(&self.store);
-            match store.exists(&home) {
-                true => Vec::new(),
-                false => store.make(&home, Perms::of(id), self.now()),
-            }
-        };
-        self.tell(events);
+        let made = self.changed(DomId(0), |tree| Ok(tree.introduce(id.0)));
+        debug_assert_eq!(made, Ok(()));
     }
 
     /// Forgets a domain that has died, and fires `@releaseDomain`.
     pub(crate) fn store_forget(&self, id: DomId) {
-        let events = {
-            let mut store = lock(&self.store);
-            store.forget(id);
-            store.watchers_of_special("@releaseDomain")
-        };
-        self.tell(events);
+        let gone = self.changed(id, |tree| Ok(tree.release(id.0)));
+        debug_assert_eq!(gone, Ok(()));
     }
 
     pub(crate) fn fire_watch(&self, id: u32) {
-        let domain = lock(&self.store).set_fired(id);
+        let domain = lock(&self.store).tree.fire(id);
         if let Some(domain) = domain {
-            self.raise_store(domain);
+            self.raise_store(DomId(domain));
         }
     }
 
-    fn tell(&self, watches: Vec<u32>) {
-        for id in watches {
+    /// Changes the tree in the name of a domain; watch events are on their way then.
+    fn changed(
+        &self,
+        domain: DomId,
+        change: impl FnOnce(&mut Tree) -> Result<Effects, StoreError>,
+    ) -> Result<(), StoreError> {
+        let at = self.now();
+        let effects = {
+            let mut store = lock(&self.store);
+            let mut effects = change(&mut store.tree)?;
+            if let Some(trace) = &mut store.trace {
+                let changes = effects.changes.drain(..);
+                trace.extend(changes.map(|change| Change {
+                    at,
+                    domain,
+                    path: change.path,
+                    value: change.value,
+                }));
+            }
+            effects
+        };
+        for id in effects.watches {
             self.deliver_late(Delivery::Watch { id });
         }
+        Ok(())
     }
 }
 
 impl StoreClient {
-    fn path(&self, path: &str) -> Result<String, StoreError> {
-        if self.dead {
-            return Err(StoreError::Denied);
-        }
-        path::absolute(self.id, path)
+    /// Xenstore, if the domain is alive.
+    fn tree<T>(
+        &self,
+        look: impl FnOnce(&mut Tree) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        if self.dead { Err(StoreError::Denied) } else { look(&mut lock(&self.host.store).tree) }
+    }
+
+    fn changed(
+        &self,
+        change: impl FnOnce(&mut Tree) -> Result<Effects, StoreError>,
+    ) -> Result<(), StoreError> {
+        if self.dead { Err(StoreError::Denied) } else { self.host.changed(self.id, change) }
     }
 
     /// Sets a node's owner and permissions; only its owner and domain 0 may.
     pub fn set_perms(&self, path: &str, perms: Perms) -> Result<(), StoreError> {
-        let path = self.path(path)?;
-        let told = lock(&self.host.store).set_perms(self.id, &path, perms)?;
-        self.host.tell(told);
-        Ok(())
+        self.changed(|tree| tree.set_perms(self.id.0, path, perms))
     }
 
     /// A node's owner and permissions.
     pub fn perms(&self, path: &str) -> Result<Perms, StoreError> {
-        let path = self.path(path)?;
-        lock(&self.host.store).perms(self.id, &path)
+        self.tree(|tree| tree.perms(self.id.0, path))
     }
 
     /// The value as text, if the node is there, readable, and valid UTF-8.
@@ -150,24 +156,23 @@ impl StoreClient {
 
     /// How many nodes this domain owns.
     pub fn owned_nodes(&self) -> usize {
-        lock(&self.host.store).owned(self.id)
+        lock(&self.host.store).tree.owned(self.id.0)
     }
 
     /// How many watches this domain has.
     pub fn watches(&self) -> usize {
-        lock(&self.host.store).watches_of(self.id)
+        lock(&self.host.store).tree.watches_of(self.id.0)
     }
 
     /// How many transactions this domain has open.
     pub fn transactions(&self) -> usize {
-        lock(&self.host.store).transactions_of(self.id)
+        lock(&self.host.store).tree.transactions_of(self.id.0)
     }
 }
 
 impl Store for StoreClient {
     fn read(&self, within: Option<Transaction>, path: &str) -> Result<Vec<u8>, StoreError> {
-        let path = self.path(path)?;
-        lock(&self.host.store).read(self.id, within, &path)
+        self.tree(|tree| tree.read(self.id.0, within, path))
     }
 
     fn write(
@@ -176,64 +181,46 @@ impl Store for StoreClient {
         path: &str,
         value: &[u8],
     ) -> Result<(), StoreError> {
-        let path = self.path(path)?;
-        if value.len() > MAX_VALUE {
-            return Err(StoreError::Quota);
-        }
-        let now = self.host.now();
-        let told = lock(&self.host.store).write(self.id, within, &path, value, now)?;
-        self.host.tell(told);
-        Ok(())
+        self.changed(|tree| tree.write(self.id.0, within, path, value))
     }
 
     fn list(&self, within: Option<Transaction>, path: &str) -> Result<Vec<String>, StoreError> {
-        let path = self.path(path)?;
-        lock(&self.host.store).list(self.id, within, &path)
+        self.tree(|tree| tree.list(self.id.0, within, path))
     }
 
     fn remove(&self, within: Option<Transaction>, path: &str) -> Result<(), StoreError> {
-        let path = self.path(path)?;
-        let now = self.host.now();
-        let told = lock(&self.host.store).remove(self.id, within, &path, now)?;
-        self.host.tell(told);
-        Ok(())
+        self.changed(|tree| tree.remove(self.id.0, within, path))
     }
 
     fn begin(&self) -> Result<Transaction, StoreError> {
-        if self.dead {
-            return Err(StoreError::Denied);
-        }
-        lock(&self.host.store).begin(self.id)
+        self.tree(|tree| tree.begin(self.id.0))
     }
 
     fn commit(&self, transaction: Transaction) -> Result<(), StoreError> {
-        let refuse = !self.host.threaded() && self.host.chance(self.host.chaos().conflicts);
-        let now = self.host.now();
-        let told = lock(&self.host.store).commit(self.id, transaction, refuse, now)?;
-        self.host.tell(told);
-        Ok(())
+        let conflict = !self.host.threaded() && self.host.chance(self.host.chaos().conflicts);
+        self.host.changed(self.id, |tree| match conflict {
+            true => tree.abort(self.id.0, transaction).and(Err(StoreError::Again)),
+            false => tree.commit(self.id.0, transaction),
+        })
     }
 
     fn abort(&self, transaction: Transaction) {
-        lock(&self.host.store).abort(self.id, transaction);
+        // What can fail is that it is not there, which is what was wanted.
+        let _ = lock(&self.host.store).tree.abort(self.id.0, transaction);
     }
 
     fn watch(&self, path: &str) -> Result<Watch, StoreError> {
-        let path = match path.starts_with('@') {
-            true => path.to_owned(),
-            false => self.path(path)?,
-        };
-        let id = lock(&self.host.store).add_watch(self.id, path)?;
+        let watch = self.tree(|tree| tree.watch(self.id.0, path))?;
         self.host.raise_store(self.id);
-        Ok(Watch(id))
+        Ok(watch)
     }
 
     fn unwatch(&self, watch: Watch) {
-        lock(&self.host.store).remove_watch(self.id, watch.0);
+        lock(&self.host.store).tree.unwatch(self.id.0, &watch);
     }
 
     fn fired(&self, watch: &Watch) -> bool {
-        lock(&self.host.store).take_fired(self.id, watch.0)
+        lock(&self.host.store).tree.fired(self.id.0, watch)
     }
 }
 
@@ -296,8 +283,4 @@ impl Store for Domain {
     fn fired(&self, watch: &Watch) -> bool {
         self.store().fired(watch)
     }
-}
-
-fn transaction(id: u32) -> Option<Transaction> {
-    NonZeroU32::new(id).map(Transaction)
 }

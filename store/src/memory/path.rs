@@ -1,30 +1,31 @@
 //! Xenstore paths (docs/misc/xenstore.txt in Xen's source).
 
-use xen_grant::DomId;
-use xen_netfront::store::StoreError;
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::String;
 
-/// `EINVAL`
-pub(super) const EINVAL: StoreError = StoreError::Other(22);
+use crate::StoreError;
+
 /// `XENSTORE_ABS_PATH_MAX`
 const MAX_ABSOLUTE: usize = 3072;
 /// `XENSTORE_REL_PATH_MAX`
 const MAX_RELATIVE: usize = 2048;
 
 /// A domain's own directory.
-pub(super) fn home(id: DomId) -> String {
-    format!("/local/domain/{}", id.0)
+pub(super) fn home(domain: u16) -> String {
+    format!("/local/domain/{}", domain)
 }
 
 /// The absolute form of a path, if xenstored takes it.
-pub(super) fn absolute(id: DomId, path: &str) -> Result<String, StoreError> {
+pub(super) fn absolute(domain: u16, path: &str) -> Result<String, StoreError> {
     let (limit, absolute) = match path.starts_with('/') {
         true => (MAX_ABSOLUTE, path.to_owned()),
-        false => (MAX_RELATIVE, format!("{}/{path}", home(id))),
+        false => (MAX_RELATIVE, format!("{}/{path}", home(domain))),
     };
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-/_@".contains(&b);
     let well_formed = absolute == "/" || !absolute.ends_with('/') && !absolute.contains("//");
     if path.len() > limit || !well_formed || !absolute.bytes().all(allowed) {
-        return Err(EINVAL);
+        return Err(StoreError::INVALID);
     }
     Ok(absolute)
 }
@@ -59,12 +60,12 @@ mod tests {
 
     #[test]
     fn paths_are_made_absolute_and_checked() {
-        let three = DomId(3);
+        let three = 3;
         assert_eq!(absolute(three, "device/vif").unwrap(), "/local/domain/3/device/vif");
         assert_eq!(absolute(three, "/a").unwrap(), "/a");
         assert_eq!(absolute(three, "/").unwrap(), "/");
         for bad in ["", "a/", "/a/", "a//b", "//", "a b", "ü", "a\0"] {
-            assert_eq!(absolute(three, bad), Err(EINVAL), "{bad:?}");
+            assert_eq!(absolute(three, bad), Err(StoreError::INVALID), "{bad:?}");
         }
         assert!(absolute(three, &"a".repeat(2048)).is_ok());
         assert!(absolute(three, &"a".repeat(2049)).is_err());

@@ -1,24 +1,34 @@
 //! The client against a xenstored of a few lines, and against one that has gone mad.
 
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+mod silence;
+mod xenstored;
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::vec;
+use core::cell::Cell;
+use core::sync::atomic::{AtomicU32, Ordering};
+use std::format;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::xenstore::wire::HEADER;
+use crate::wire::{ERROR, HEADER, Header};
 
-fn page() -> Vec<AtomicU32> {
-    (0..1024).map(|_| AtomicU32::new(0)).collect()
+/// Each wait takes a second here, and a test that waits too often has failed before this is over.
+const LIMIT: Duration = Duration::from_secs(20_000);
+
+fn page() -> Words {
+    [const { AtomicU32::new(0) }; 1024]
 }
 
 /// What the other end does each time the client waits for it: takes a request, gives answers.
 type Behaviour<'a> = Box<dyn FnMut(Option<(Header, Vec<u8>)>) -> Vec<u8> + 'a>;
 
 struct Daemon<'a> {
-    requests: RefCell<Consumer<'a>>,
-    answers: RefCell<Producer<'a>>,
+    page: &'a Words,
+    requests: RefCell<Consumer>,
+    answers: RefCell<Producer>,
     inbox: RefCell<Inbox>,
     behaviour: RefCell<Behaviour<'a>>,
     unsent: RefCell<Vec<u8>>,
@@ -26,10 +36,11 @@ struct Daemon<'a> {
 }
 
 impl<'a> Daemon<'a> {
-    fn new(page: &'a [AtomicU32], behaviour: Behaviour<'a>) -> Daemon<'a> {
+    fn new(page: &'a Words, behaviour: Behaviour<'a>) -> Daemon<'a> {
         Daemon {
-            requests: RefCell::new(Consumer::new(page, 0..256, 513, 512)),
-            answers: RefCell::new(Producer::new(page, 256..512, 515, 514)),
+            page,
+            requests: RefCell::new(Consumer::new(page, REQUESTS)),
+            answers: RefCell::new(Producer::new(page, ANSWERS)),
             inbox: RefCell::default(),
             behaviour: RefCell::new(behaviour),
             unsent: RefCell::default(),
@@ -38,14 +49,23 @@ impl<'a> Daemon<'a> {
     }
 }
 
-impl Line for &Daemon<'_> {
+impl Transport for &Daemon<'_> {
+    fn words(&self) -> &Words {
+        self.page
+    }
+
     fn notify(&self) {}
 
-    fn wait(&self) {
+    fn now(&self) -> Duration {
+        Duration::from_secs(self.waits.get().into())
+    }
+
+    fn wait(&self, _: Duration) {
         self.waits.set(self.waits.get() + 1);
         assert!(self.waits.get() < 10_000, "the client waits for ever");
         let mut buffer = [0; 100];
-        let (count, _) = self.requests.borrow_mut().read(&mut buffer).unwrap_or((0, false));
+        let (count, _) =
+            self.requests.borrow_mut().read(self.page, &mut buffer).unwrap_or((0, false));
         let mut rest = &buffer[..count];
         let mut unsent = self.unsent.borrow_mut();
         if rest.is_empty() {
@@ -57,7 +77,7 @@ impl Line for &Daemon<'_> {
                 unsent.extend((self.behaviour.borrow_mut())(Some(request)));
             }
         }
-        let sent = self.answers.borrow_mut().write(&unsent).unwrap_or(0);
+        let sent = self.answers.borrow_mut().write(self.page, &unsent).unwrap_or(0);
         unsent.drain(..sent);
     }
 }
@@ -115,7 +135,7 @@ fn honest<'a>() -> Behaviour<'a> {
 fn an_honest_xenstored_is_understood() {
     let page = page();
     let daemon = Daemon::new(&page, honest());
-    let mut client = Client::new(&page, &daemon);
+    let mut client = Client::new(&daemon, LIMIT);
     assert_eq!(client.read(None, "a"), Err(StoreError::NotFound));
     assert_eq!(client.write(None, "d/a", b"1"), Ok(()));
     assert_eq!(client.write(None, "d/b", &[0xff; 4000]), Ok(()));
@@ -124,7 +144,7 @@ fn an_honest_xenstored_is_understood() {
     assert_eq!(client.list(None, "d"), Ok(vec!["a".to_owned(), "b".to_owned()]));
     let transaction = client.begin().unwrap();
     assert_eq!(transaction.0.get(), 23);
-    assert_eq!(client.end(transaction, true), Err(StoreError::Again));
+    assert_eq!(client.commit(transaction), Err(StoreError::Again));
     assert_eq!(client.remove(None, "d/a"), Ok(()));
     assert_eq!(client.remove(None, "d/a"), Err(StoreError::NotFound));
 }
@@ -133,9 +153,9 @@ fn an_honest_xenstored_is_understood() {
 fn requests_that_cannot_be_sent_are_refused() {
     let page = page();
     let daemon = Daemon::new(&page, honest());
-    let mut client = Client::new(&page, &daemon);
-    assert_eq!(client.read(None, "a\0b"), Err(INVALID));
-    assert_eq!(client.read(None, ""), Err(INVALID));
+    let mut client = Client::new(&daemon, LIMIT);
+    assert_eq!(client.read(None, "a\0b"), Err(StoreError::INVALID));
+    assert_eq!(client.read(None, ""), Err(StoreError::INVALID));
     assert_eq!(client.write(None, "a", &[0; 4095]), Err(StoreError::Quota));
     assert_eq!(daemon.waits.get(), 0);
 }
@@ -144,23 +164,24 @@ fn requests_that_cannot_be_sent_are_refused() {
 fn p2_a_watch_is_one_bit_however_often_it_fires() {
     let page = page();
     let daemon = Daemon::new(&page, honest());
-    let mut client = Client::new(&page, &daemon);
+    let mut client = Client::new(&daemon, LIMIT);
     let one = client.watch("x").unwrap();
     let two = client.watch("y").unwrap();
-    assert!(client.fired(one), "it fires as soon as it is set");
-    assert!(!client.fired(one));
+    assert!(client.fired(&one), "it fires as soon as it is set");
+    assert!(!client.fired(&one));
     for _ in 0..20 {
         client.write(None, "x", b"1").unwrap();
     }
     assert!(client.take_news(), "whoever sleeps has to know that events came with the answers");
     assert!(!client.take_news());
-    assert!(client.fired(one) && client.fired(two));
-    assert!(!client.fired(one) && !client.fired(two));
+    assert!(client.fired(&one) && client.fired(&two));
+    assert!(!client.fired(&one) && !client.fired(&two));
     client.read(None, "x").unwrap();
     assert!(!client.take_news());
+    let gone = Watch(two.0);
     client.unwatch(two);
     client.write(None, "x", b"2").unwrap();
-    assert!(client.fired(one) && !client.fired(two));
+    assert!(client.fired(&one) && !client.fired(&gone));
     assert_eq!(client.watches.len(), 1);
 }
 
@@ -175,8 +196,8 @@ fn a_watch_event_behind_an_answer_is_not_left_there() {
             [answer(header.kind, header.req_id, b"OK\0"), event].concat()
         }),
     );
-    let mut client = Client::new(&page, &daemon);
-    assert_eq!(client.watch("d"), Ok(1));
+    let mut client = Client::new(&daemon, LIMIT);
+    assert_eq!(client.watch("d"), Ok(Watch(1)));
     assert!(client.take_news(), "nobody announces that event again");
     assert_eq!(client.read(None, "d/a"), Ok(b"OK\0".to_vec()));
     assert!(client.take_news());
@@ -186,28 +207,30 @@ fn a_watch_event_behind_an_answer_is_not_left_there() {
 fn a_resumed_client_talks_to_another_xenstored_and_watches_on() {
     let (old, new) = (page(), page());
     let (before, after) = (Daemon::new(&old, honest()), Daemon::new(&new, honest()));
-    let mut client = Client::new(&old, &before);
+    let mut client = Client::new(&before, LIMIT);
     let tokens = [client.watch("x").unwrap(), client.watch("y").unwrap()];
-    for token in tokens {
+    for token in &tokens {
         assert!(client.fired(token));
     }
     client.write(None, "kept", b"1").unwrap();
-    assert!(tokens.map(|token| client.fired(token)) == [true; 2]);
+    assert!(tokens.each_ref().map(|token| client.fired(token)) == [true; 2]);
     // Even if nothing went between them any more.
     old[515].store(5000, Ordering::Relaxed);
-    assert_eq!(client.read(None, "kept"), Err(NONSENSE));
+    assert_eq!(client.read(None, "kept"), Err(StoreError::Disconnected));
 
-    client.resume(&new, &after);
+    client.resume(&after);
     assert_eq!(client.read(None, "kept"), Err(StoreError::NotFound));
     for _ in 0..2 {
-        assert!(tokens.map(|token| client.fired(token)) == [true; 2]);
-        assert!(tokens.map(|token| client.fired(token)) == [false; 2]);
+        assert!(tokens.each_ref().map(|token| client.fired(token)) == [true; 2]);
+        assert!(tokens.each_ref().map(|token| client.fired(token)) == [false; 2]);
         // The new one knows them by their old tokens.
         client.write(None, "x", b"1").unwrap();
     }
-    client.unwatch(tokens[0]);
+    let [first, second] = tokens;
+    let old = [first.0, second.0];
+    client.unwatch(first);
     let another = client.watch("z").unwrap();
-    assert!(!tokens.contains(&another));
+    assert!(!old.contains(&another.0));
 }
 
 /// A directory of `names`, which changes after `changes[i]` parts have been sent.
@@ -248,7 +271,7 @@ fn a_directory_longer_than_a_message_comes_in_parts() {
     let list = |behaviour| {
         let page = page();
         let daemon = Daemon::new(&page, behaviour);
-        Client::new(&page, &daemon).list(None, "d")
+        Client::new(&daemon, LIMIT).list(None, "d")
     };
     assert_eq!(list(large(bytes(), vec![])).unwrap(), names);
     assert_eq!(list(large(vec![], vec![])).unwrap(), Vec::<String>::new());
@@ -272,7 +295,7 @@ fn p3_a_directory_without_end_is_given_up() {
                 None => Vec::new(),
             }),
         );
-        assert!(Client::new(&page, &daemon).list(None, "d").is_err());
+        assert!(Client::new(&daemon, LIMIT).list(None, "d").is_err());
     }
 }
 
@@ -299,22 +322,57 @@ fn p3_types_and_ids_must_match() {
             }
         }),
     );
-    let mut client = Client::new(&page, &daemon);
-    assert_eq!(client.read(None, "a"), Err(NONSENSE));
+    let mut client = Client::new(&daemon, LIMIT);
+    assert_eq!(client.read(None, "a"), Err(StoreError::BadAnswer));
     assert_eq!(client.read(None, "a"), Ok(b"yes".to_vec()));
-    assert_eq!(client.read(None, "a"), Err(NONSENSE));
+    assert_eq!(client.read(None, "a"), Err(StoreError::Disconnected));
+}
+
+#[test]
+fn p3_any_type_and_length_of_an_answer_is_survived() {
+    let page = page();
+    let (kind, len) = (Cell::new(0), Cell::new(0));
+    let daemon = Daemon::new(
+        &page,
+        Box::new(|request| {
+            let Some((header, _)) = request else { return Vec::new() };
+            answer(kind.get(), header.req_id, &vec![b'7'; len.get()])
+        }),
+    );
+    let mut client = Client::new(&daemon, LIMIT);
+    let transaction = Transaction(NonZeroU32::MIN);
+    for answered in (0..30).filter(|kind| *kind != wire::WATCH_EVENT) {
+        for length in [0, 1, 15, 16, 17, 4095, 4096] {
+            kind.set(answered);
+            len.set(length);
+            let expected = |asked: Type| match answered {
+                ERROR => Err(StoreError::Other(0)),
+                answered if answered == asked as u32 => Ok(vec![b'7'; length]),
+                _ => Err(StoreError::BadAnswer),
+            };
+            assert_eq!(client.read(None, "a"), expected(Type::Read));
+            assert_eq!(client.write(None, "a", b"1"), expected(Type::Write).map(drop));
+            assert_eq!(client.remove(None, "a"), expected(Type::Rm).map(drop));
+            assert_eq!(client.commit(transaction), expected(Type::TransactionEnd).map(drop));
+            let begun = client.begin();
+            let is_number = answered == Type::TransactionStart as u32 && length == 1;
+            assert_eq!(begun.is_ok(), is_number, "{begun:?}");
+            let listed = client.list(None, "a").map(|names| names.concat().into_bytes());
+            assert_eq!(listed, expected(Type::Directory));
+        }
+    }
 }
 
 #[test]
 fn p3_mad_indices_break_the_connection_for_good() {
     let page = page();
     let daemon = Daemon::new(&page, Box::new(|_| Vec::new()));
-    let mut client = Client::new(&page, &daemon);
+    let mut client = Client::new(&daemon, LIMIT);
     page[515].store(5000, Ordering::Relaxed);
-    assert_eq!(client.read(None, "a"), Err(NONSENSE));
+    assert_eq!(client.read(None, "a"), Err(StoreError::Disconnected));
     page[515].store(0, Ordering::Relaxed);
-    assert_eq!(client.read(None, "a"), Err(NONSENSE));
-    assert!(!client.fired(1));
+    assert_eq!(client.read(None, "a"), Err(StoreError::Disconnected));
+    assert!(!client.fired(&Watch(1)));
 }
 
 #[test]
@@ -332,15 +390,16 @@ fn p3_names_and_values_are_hostile_bytes() {
             answer(header.kind, header.req_id, payload)
         }),
     );
-    let mut client = Client::new(&page, &daemon);
+    let mut client = Client::new(&daemon, LIMIT);
     assert_eq!(client.list(None, "d"), Ok(vec!["ok".to_owned(), "also".to_owned()]));
     assert_eq!(client.read(None, "d"), Ok(b"\0\xff".to_vec()));
-    assert_eq!(client.begin(), Err(NONSENSE));
+    assert_eq!(client.begin(), Err(StoreError::BadAnswer));
 }
 
 /// A xenstored that writes only when it is told that there is room, and what it does then.
 struct WhenTold<'a> {
-    answers: RefCell<Producer<'a>>,
+    page: &'a Words,
+    answers: RefCell<Producer>,
     unsent: RefCell<Vec<u8>>,
     /// What to go on with when all is sent.
     again: &'a [u8],
@@ -348,20 +407,28 @@ struct WhenTold<'a> {
 }
 
 impl<'a> WhenTold<'a> {
-    fn new(page: &'a [AtomicU32], first: Vec<u8>, again: &'a [u8]) -> WhenTold<'a> {
-        let answers = RefCell::new(Producer::new(page, 256..512, 515, 514));
-        WhenTold { answers, unsent: RefCell::new(first), again, waits: Cell::default() }
+    fn new(page: &'a Words, first: Vec<u8>, again: &'a [u8]) -> WhenTold<'a> {
+        let answers = RefCell::new(Producer::new(page, ANSWERS));
+        WhenTold { page, answers, unsent: RefCell::new(first), again, waits: Cell::default() }
     }
 }
 
-impl Line for &WhenTold<'_> {
+impl Transport for &WhenTold<'_> {
+    fn words(&self) -> &Words {
+        self.page
+    }
+
+    fn now(&self) -> Duration {
+        Duration::from_secs(self.waits.get().into())
+    }
+
     fn notify(&self) {
         let (mut unsent, mut answers) = (self.unsent.borrow_mut(), self.answers.borrow_mut());
         loop {
             if unsent.is_empty() {
                 unsent.extend_from_slice(self.again);
             }
-            let sent = answers.write(&unsent).unwrap();
+            let sent = answers.write(self.page, &unsent).unwrap();
             unsent.drain(..sent);
             if sent == 0 {
                 return;
@@ -369,7 +436,7 @@ impl Line for &WhenTold<'_> {
         }
     }
 
-    fn wait(&self) {
+    fn wait(&self, _: Duration) {
         self.waits.set(self.waits.get() + 1);
         assert!(self.waits.get() < 10_000, "the client waits for ever");
     }
@@ -380,7 +447,7 @@ fn a_xenstored_that_waits_for_room_is_told_of_it() {
     let page = page();
     // Three times as long as the ring.
     let daemon = WhenTold::new(&page, answer(2, 1, &[7; 3000]), &[]);
-    assert_eq!(Client::new(&page, &daemon).read(None, "a"), Ok(vec![7; 3000]));
+    assert_eq!(Client::new(&daemon, LIMIT).read(None, "a"), Ok(vec![7; 3000]));
     assert_eq!(daemon.waits.get(), 0);
 }
 
@@ -391,11 +458,11 @@ fn p3_a_xenstored_that_never_stops_talking_is_not_listened_to_for_ever() {
     for chatter in [event, stray] {
         let page = page();
         let daemon = WhenTold::new(&page, Vec::new(), &chatter);
-        let mut client = Client::new(&page, &daemon);
+        let mut client = Client::new(&daemon, LIMIT);
         (&daemon).notify();
-        assert!(!client.fired(1), "what is there is looked through once");
-        assert_eq!(client.read(None, "a"), Err(NONSENSE));
-        assert_eq!(client.read(None, "a"), Err(NONSENSE));
+        assert!(!client.fired(&Watch(1)), "what is there is looked through once");
+        assert_eq!(client.read(None, "a"), Err(StoreError::Disconnected));
+        assert_eq!(client.read(None, "a"), Err(StoreError::Disconnected));
     }
 }
 
@@ -404,9 +471,9 @@ fn p3_nor_one_that_talks_instead_of_reading() {
     let page = page();
     let noise = answer(2, 77, &[0; 80]);
     let daemon = WhenTold::new(&page, Vec::new(), &noise);
-    let mut client = Client::new(&page, &daemon);
+    let mut client = Client::new(&daemon, LIMIT);
     // More than the ring of requests holds.
-    assert_eq!(client.write(None, "a", &[0; 2000]), Err(NONSENSE));
+    assert_eq!(client.write(None, "a", &[0; 2000]), Err(StoreError::Disconnected));
 }
 
 proptest! {
@@ -431,12 +498,12 @@ proptest! {
                 }
             }),
         );
-        let mut client = Client::new(&page, &daemon);
+        let mut client = Client::new(&daemon, LIMIT);
         let _ = client.watch("w");
         for _ in 0..10 {
             let _ = client.read(None, "a");
             let _ = client.list(None, "a");
-            client.fired(1);
+            client.fired(&Watch(1));
         }
     }
 }
