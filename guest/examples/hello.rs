@@ -11,6 +11,7 @@ fn hello(xen: xen_guest::Xen) -> xen_guest::Result {
     use xen_grant::{FramePool, GrantTable};
     use xen_guest::Suspended;
     use xen_netfront::netfront::Netfront;
+    use xen_netfront::packet::device::Link;
     use xen_netfront::{packet::phy::Device, platform::Platform};
 
     let ip = xen.option("ip").and_then(|ip| ip.parse::<IpCidr>().ok());
