@@ -13,8 +13,9 @@ pub const NODE: &str = "control/shutdown";
 pub const FEATURES: [&str; 3] =
     ["control/feature-poweroff", "control/feature-reboot", "control/feature-suspend"];
 
-/// How often the acknowledgement is tried while others write to xenstore.
-const TRIES: u32 = 100;
+/// How often the acknowledgement is tried while others write to xenstore, before we come back later:
+/// four round trips each.
+const TRIES: u32 = 8;
 
 /// What the toolstack asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +93,7 @@ mod machine {
 
     use super::{NODE, Request, announce, take};
     use crate::suspend::{self, Suspended};
-    use crate::{Xen, power};
+    use crate::{Xen, events, power};
 
     /// The watch on the toolstack's requests, once somebody obeys them.
     static WATCH: Mutex<Option<Watch>> = Mutex::new(None);
@@ -104,6 +105,10 @@ mod machine {
     /// A request of the toolstack's that is new.
     pub fn request(xen: Xen) -> Option<Request> {
         look(xen).unwrap_or_else(|error| {
+            if error == StoreError::Again {
+                // Nothing else wakes us for it: xenstore has no more to say.
+                events::remember();
+            }
             if !LOOK_AGAIN.swap(true, Ordering::Relaxed) {
                 log::warn!("{NODE}: {error}");
             }

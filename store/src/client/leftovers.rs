@@ -72,9 +72,10 @@ impl<T: Transport> Client<T> {
                 {
                     log::error!("watch on {path} lost after resume: {error}");
                 }
+                // xenstored has fired it, so that what has changed before is looked at.
                 let watch = self.watches.iter_mut().find(|watch| watch.token == token);
                 if let Some(watch) = watch {
-                    (watch.untold, watch.fired) = (None, true);
+                    watch.untold = None;
                 }
             }
         }

@@ -76,6 +76,17 @@ fn a_transaction_is_private_and_meets_others() {
     one.remove(Some(third), "n").unwrap();
     one.abort(third);
     assert_eq!(one.read(None, "n").unwrap(), b"2");
+    // A list is read like a value: a child that comes or goes has changed it.
+    one.write(None, "d/a", b"").unwrap();
+    let listed = |change: &dyn Fn()| {
+        let fourth = one.begin().unwrap();
+        one.list(Some(fourth), "d").unwrap();
+        change();
+        one.commit(fourth)
+    };
+    assert_eq!(listed(&|| one.write(None, "d/a", b"1").unwrap()), Ok(()), "no matter for the list");
+    assert_eq!(listed(&|| one.write(None, "d/b", b"").unwrap()), Err(StoreError::Again));
+    assert_eq!(listed(&|| one.remove(None, "d/b").unwrap()), Err(StoreError::Again));
 }
 
 #[test]
@@ -100,4 +111,35 @@ fn a_transaction_over_the_quota_does_nothing() {
     one.write(None, "outside/1", b"").unwrap();
     assert_eq!(one.commit(begun), Ok(()), "two more, and room for two");
     assert_eq!(one.tree.borrow().owned(1), MAX_NODES);
+}
+
+#[test]
+fn a_domain_that_dies_leaves_its_nodes_and_nothing_open() {
+    let mut tree = Tree::default();
+    for domain in [0, 1] {
+        let _ = tree.introduce(domain);
+    }
+    let told = tree.watch(0, "@releaseDomain").unwrap();
+    let theirs = tree.watch(1, "data").unwrap();
+    let begun = tree.begin(1).unwrap();
+    let effects = tree.write(1, None, "data", b"1").unwrap();
+    assert_eq!(effects.watches, [theirs.0]);
+    let [change] = &effects.changes[..] else { panic!("{effects:?}") };
+    assert_eq!(
+        (change.path.as_str(), change.value.as_deref()),
+        ("/local/domain/1/data", Some(&b"1"[..]))
+    );
+    assert!(tree.fired(0, &told) && !tree.fired(0, &told));
+
+    let effects = tree.release(1);
+    assert_eq!((effects.watches.as_slice(), effects.changes.len()), (&[told.0][..], 0));
+    assert_eq!(tree.fire(told.0), Some(0));
+    assert!(tree.fired(0, &told));
+    assert_eq!(tree.fire(theirs.0), None);
+    assert_eq!((tree.watches_of(1), tree.transactions_of(1), tree.owned(1)), (0, 0, 2));
+    assert_eq!(tree.commit(1, begun), Err(StoreError::NotFound));
+    assert_eq!(tree.read(0, None, "/local/domain/1/data").unwrap(), b"1");
+    // It comes back to what it had.
+    assert_eq!(tree.introduce(1), Effects::default());
+    assert_eq!(tree.read(1, None, "data").unwrap(), b"1");
 }

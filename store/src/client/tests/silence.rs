@@ -156,10 +156,12 @@ fn a_watch_that_nobody_has_is_taken_away() {
     for _ in 0..1000 {
         assert_eq!(client.watch("w"), Err(StoreError::TimedOut));
     }
+    let gone = Watch(given_back.0);
     client.unwatch(given_back);
     daemon.mood.set(Mood::Answers);
     daemon.run();
     client.fired(&kept);
+    assert!(!client.fired(&gone), "for its owner it is gone at once");
     daemon.set("/local/domain/1/w");
     assert!(client.fired(&kept));
     for left in [2, 1, 1] {
@@ -194,6 +196,82 @@ fn n3_resuming_ends_by_its_deadline_and_no_watch_is_lost() {
         assert!(client.fired(watch), "what changed before it was set");
         after.set(&format!("/local/domain/1/{number}"));
         assert!(client.fired(watch) && !client.fired(watch));
+    }
+}
+
+#[test]
+fn a_watch_given_back_in_silence_is_not_set_again_after_resuming() {
+    let (old, new) = (page(), page());
+    let before = Xenstored::new(&old);
+    let mut client = Client::new(&before, LIMIT);
+    let [kept, given_back] = ["a", "b"].map(|path| client.watch(path).unwrap());
+    before.mood.set(Mood::Deaf);
+    client.unwatch(given_back);
+    assert_eq!(client.read(None, "a"), Err(StoreError::TimedOut));
+    let after = Xenstored::new(&new);
+    client.resume(&after);
+    assert_eq!(client.read(None, "a"), Err(StoreError::NotFound));
+    assert_eq!(*after.seen.borrow(), [4, 2], "one watch, and nothing of the old ones");
+    assert!(client.fired(&kept));
+}
+
+#[test]
+fn p2_watches_and_what_is_left_over_are_bounded() {
+    let page = page();
+    let daemon = Xenstored::new(&page);
+    let mut client = Client::new(&daemon, LIMIT);
+    for _ in 0..MAX_WATCHES {
+        client.watch("w").unwrap();
+    }
+    daemon.seen.borrow_mut().clear();
+    assert_eq!(client.watch("w"), Err(StoreError::Quota));
+    assert!(daemon.seen.borrow().is_empty(), "xenstored isn't even asked");
+    daemon.mood.set(Mood::Deaf);
+    for _ in 0..1000 {
+        client.abort(unknown());
+    }
+    assert!(client.orphans.len() <= 16);
+}
+
+#[test]
+fn p3_an_answer_before_the_request_has_been_read() {
+    let page = page();
+    let mut client = Client::new(Hasty { page: &page, waits: Cell::default() }, LIMIT);
+    assert_eq!(client.write(None, "a", &[7; 3000]), Ok(()));
+    // The rest goes first, and while there is no room for it nothing does.
+    let sent = page[513].load(Ordering::Relaxed);
+    assert_eq!(sent, 1024);
+    assert_eq!(client.read(None, "a"), Err(StoreError::TimedOut));
+    page[512].store(1024, Ordering::Relaxed);
+    assert_eq!(client.read(None, "a"), Err(StoreError::TimedOut));
+    assert_eq!(page[513].load(Ordering::Relaxed), 2048);
+    page[512].store(2048, Ordering::Relaxed);
+    client.fired(&Watch(1));
+    assert_eq!(page[513].load(Ordering::Relaxed), 16 + 2 + 3000);
+}
+
+/// Answers the first request before it has read it.
+struct Hasty<'a> {
+    page: &'a Words,
+    waits: Cell<u32>,
+}
+
+impl Transport for Hasty<'_> {
+    fn words(&self) -> &Words {
+        self.page
+    }
+
+    fn notify(&self) {}
+
+    fn now(&self) -> Duration {
+        Duration::from_secs(self.waits.get().into())
+    }
+
+    fn wait(&self, _: Duration) {
+        if self.waits.replace(self.waits.get() + 1) == 0 {
+            let mut answers = Producer::new(self.page, ANSWERS);
+            answers.write(self.page, &answer(11, 1, b"OK\0")).unwrap();
+        }
     }
 }
 
