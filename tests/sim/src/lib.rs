@@ -6,6 +6,7 @@
 //!   Toolstack                  makes and removes interfaces in xenstore
 //!   hostile::{Backend,Client}  peers that break rules by a script
 //!   served, echo               an honest backend as a device; one with a stack that echoes
+//!   mirror                     a guest whose packets come back
 //!   embassy                    an async guest (feature `embassy`)
 //!        │
 //!   Domain                     Memory, ForeignMemory, Platform, BackendPlatform, Store
@@ -58,6 +59,7 @@ mod grants;
 mod host;
 pub mod hostile;
 pub mod memory;
+pub mod mirror;
 #[allow(unsafe_code)]
 mod page;
 mod sched;

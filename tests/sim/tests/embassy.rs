@@ -124,11 +124,7 @@ impl World {
         let (stack, mut runner) =
             embassy_net::new(Device::new(net), config, &mut resources, self.host.seed());
         assert!(!stack.is_link_up(), "nobody has seen to the device");
-        let app = async {
-            stack.wait_config_up().await;
-            app(stack).await;
-        };
-        let guest = Async::new(app).beside(async { runner.run().await }).watching(&wake);
+        let guest = Async::new(app(stack)).beside(async { runner.run().await }).watching(&wake);
         let mut scheduler = Scheduler::new(&self.host);
         scheduler.add("guest", &self.front, guest);
         scheduler.add_background("server", &self.back, |ctx: &mut Ctx| {
@@ -157,6 +153,7 @@ fn a_ping_and_an_echo_through_embassys_stack() {
     for (seed, (ours, theirs)) in (0..).zip(all.map(|a| all.map(|b| (a, b))).into_iter().flatten())
     {
         let (echoed, stats) = World::new(seed, theirs).run(ours, async |stack| {
+            stack.wait_config_up().await;
             let took = ping(stack, 3).await.unwrap();
             assert!(took.as_millis() < 20, "a ping took {took}");
             let start = Instant::now();
@@ -172,12 +169,27 @@ fn a_ping_and_an_echo_through_embassys_stack() {
     }
 }
 
+/// What is to be sent before the link is up leaves when it is, though nothing else happens then.
+#[test]
+fn who_does_not_wait_for_the_link_is_served_as_soon_as_it_is_up() {
+    for seed in 0..10 {
+        let (echoed, _) = World::new(seed, Features::ALL).run(Features::ALL, async |stack| {
+            assert!(!stack.is_link_up());
+            echo(stack).await;
+            let now = Instant::now();
+            assert!(now.as_millis() < 100, "seed {seed}: {now}");
+        });
+        assert_eq!(echoed, AMOUNT as u64);
+    }
+}
+
 /// The stack sees the link go and come, and what it then sends arrives.
 #[test]
 fn the_stack_follows_a_backend_that_goes_and_comes_back() {
     let world = World::new(9, Features::ALL);
     let rounds = Cell::new(0);
     world.run(Features::ALL, async |stack| {
+        stack.wait_config_up().await;
         for _ in 0..3 {
             // The first one is lost: a stack of smoltcp's that does not know yet where an answer is to go
             // asks, and forgets the answer.
