@@ -21,6 +21,8 @@ mod tests;
 
 use xen_ring::{Protocol, Wire};
 
+use crate::header::{ETHERNET_HEADER, VLAN_TAG};
+
 pub use extra::{Extra, Gso, GsoKind, Hash, Multicast};
 
 /// Flags of a transmit request (`NETTXF_*`).
@@ -57,7 +59,7 @@ pub const MAX_PACKET: usize = 0xffff;
 
 /// The largest frame that is received: an IP packet of 65,535 bytes (RFC 791), as Linux's GRO makes
 /// them, in Ethernet with two tags. Passed on, one that is larger than [`MAX_PACKET`] is cut.
-pub const MAX_FRAME: usize = 0xffff + 14 + 2 * 4;
+pub const MAX_FRAME: usize = 0xffff + ETHERNET_HEADER + 2 * VLAN_TAG;
 
 /// The outcome of a transmit request (`NETIF_RSP_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -132,12 +132,13 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::buffer::{Block, TxBuf};
 
 pub use arp::Arp;
-pub use ethernet::{ETHERNET_HEADER, EtherType, Ethernet, LINK_HEADER, MacAddr, Network};
+pub use ethernet::{ETHERNET_HEADER, EtherType, Ethernet, LINK_HEADER, MacAddr, Network, VLAN_TAG};
 pub use flow::{flow_hash, packet_flow_hash};
 pub use ipv4::Ipv4;
 pub use ipv6::Ipv6;
-pub use layout::{Extensions, Ip, Layout, Part, Pieces, Unclear};
-pub use source::{Copied, Narrow, Source, ViewMut};
+pub use layout::{Extensions, Ip, Layout, Part, Unclear};
+pub use source::{Copied, Narrow, Pieces, Source, ViewMut};
+pub(crate) use source::{copy_out, parts};
 pub use transport::{Fragment, Icmp, Protocol, Tcp, Transport, Udp};
 pub use zerocopy::network_endian::{U16, U32};
 
@@ -153,19 +154,11 @@ impl<H> Header for H where
 }
 
 /// A view that starts at a header `L`.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct At<L, V> {
     view: V,
     layer: PhantomData<fn() -> L>,
 }
-
-impl<L, V: Clone> Clone for At<L, V> {
-    fn clone(&self) -> At<L, V> {
-        At { view: self.view.clone(), layer: PhantomData }
-    }
-}
-
-impl<L, V: Copy> Copy for At<L, V> {}
 
 impl<V: Source> At<Ethernet, V> {
     /// A frame, as a device hands it up.

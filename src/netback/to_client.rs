@@ -31,6 +31,7 @@ use super::software;
 use super::stats::Stats;
 use crate::buffer::{Checksum, RxBuf, RxPacket};
 use crate::features::Features;
+use crate::header::ETHERNET_HEADER;
 use crate::platform::{BackendPlatform, Instant};
 use crate::ring_page::Shared;
 use crate::wire::{
@@ -38,8 +39,6 @@ use crate::wire::{
     rx_flags,
 };
 
-/// An Ethernet header.
-const SHORTEST: usize = 14;
 /// Operations that a packet takes: one for each fragment, one more for each of the client's pages
 /// that ends within a fragment.
 const MAX_OPS: usize = MAX_SLOTS + MAX_PACKET.div_ceil(PAGE_SIZE) - 1;
@@ -216,7 +215,7 @@ impl<P: BackendPlatform> ToClient<P> {
             fragments += usize::from(!fragment.is_empty());
         }
         let longest = if self.takes.features.scatter_gather { MAX_PACKET } else { PAGE_SIZE };
-        if len < SHORTEST || len > longest {
+        if len < ETHERNET_HEADER || len > longest {
             return Err(Refused::BadLength);
         }
         let slots = len.div_ceil(PAGE_SIZE) + usize::from(meta.gso.is_some());

@@ -16,12 +16,10 @@ use super::stats::{RxDrops, Stats};
 use super::target::Target;
 use crate::buffer::{Checksum, RxBuf, RxPacket};
 use crate::features::Features;
+use crate::header::ETHERNET_HEADER;
 use crate::offload::make_blank;
 use crate::ring_page::Shared;
 use crate::wire::{Extra, Gso, MAX_FRAME, RING_SIZE, RxRequest, RxResponse, RxRing, rx_flags};
-
-/// An Ethernet header.
-const SHORTEST: usize = 14;
 
 /// A slot of the ring. It owns the reference that grants the pages posted in it, so that nothing is
 /// searched for.
@@ -210,7 +208,7 @@ impl RxQueue {
             let received = if response.flags & (rx_flags::MORE_DATA | rx_flags::EXTRA_INFO) == 0 {
                 // The usual packet: one slot.
                 self.fragment(index, response, quarantine, stats).and_then(|(buf, len)| {
-                    if len < SHORTEST {
+                    if len < ETHERNET_HEADER {
                         return Err(bad(|drops| &mut drops.runt));
                     }
                     let mut packet = RxPacket::from(buf);
@@ -295,7 +293,7 @@ impl RxQueue {
         }
         match wrong {
             Some(why) => Err(bad(why)),
-            None if bytes < SHORTEST => Err(bad(|drops| &mut drops.runt)),
+            None if bytes < ETHERNET_HEADER => Err(bad(|drops| &mut drops.runt)),
             None if bytes > MAX_FRAME => Err(bad(|drops| &mut drops.too_long)),
             None => {
                 packet.meta.checksum = checksum(flags);
