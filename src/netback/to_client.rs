@@ -39,9 +39,8 @@ use crate::wire::{
 use packet_views::buffer::Checksum;
 use packet_views::buffer::Gso;
 use packet_views::features::Features;
+use packet_views::header::ETHERNET_HEADER;
 
-/// An Ethernet header.
-const SHORTEST: usize = 14;
 /// Operations that a packet takes: one for each fragment, one more for each of the client's pages
 /// that ends within a fragment.
 const MAX_OPS: usize = MAX_SLOTS + MAX_PACKET.div_ceil(PAGE_SIZE) - 1;
@@ -218,7 +217,7 @@ impl<P: BackendPlatform> ToClient<P> {
             fragments += usize::from(!fragment.is_empty());
         }
         let longest = if self.takes.features.scatter_gather { MAX_PACKET } else { PAGE_SIZE };
-        if len < SHORTEST || len > longest {
+        if len < ETHERNET_HEADER || len > longest {
             return Err(Refused::BadLength);
         }
         let slots = len.div_ceil(PAGE_SIZE) + usize::from(meta.gso.is_some());

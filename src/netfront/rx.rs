@@ -20,10 +20,8 @@ use crate::wire::{Extra, RING_SIZE, RxRequest, RxResponse, RxRing, rx_flags};
 use packet_views::buffer::Checksum;
 use packet_views::buffer::{Gso, MAX_FRAME};
 use packet_views::features::Features;
+use packet_views::header::ETHERNET_HEADER;
 use packet_views::offload::make_blank;
-
-/// An Ethernet header.
-const SHORTEST: usize = 14;
 
 /// A slot of the ring. It owns the reference that grants the pages posted in it, so that nothing is
 /// searched for.
@@ -212,7 +210,7 @@ impl RxQueue {
             let received = if response.flags & (rx_flags::MORE_DATA | rx_flags::EXTRA_INFO) == 0 {
                 // The usual packet: one slot.
                 self.fragment(index, response, quarantine, stats).and_then(|(buf, len)| {
-                    if len < SHORTEST {
+                    if len < ETHERNET_HEADER {
                         return Err(bad(|drops| &mut drops.runt));
                     }
                     let mut packet = RxPacket::from(buf);
@@ -297,7 +295,7 @@ impl RxQueue {
         }
         match wrong {
             Some(why) => Err(bad(why)),
-            None if bytes < SHORTEST => Err(bad(|drops| &mut drops.runt)),
+            None if bytes < ETHERNET_HEADER => Err(bad(|drops| &mut drops.runt)),
             None if bytes > MAX_FRAME => Err(bad(|drops| &mut drops.too_long)),
             None => {
                 packet.meta.checksum = checksum(flags);

@@ -4,6 +4,8 @@ use core::num::NonZeroU16;
 
 use arrayvec::ArrayVec;
 
+use crate::header::{ETHERNET_HEADER, VLAN_TAG};
+
 use super::{Block, RxBuf, SharedBlock, TxBuf, View};
 
 /// The most fragments of a packet: as many pages as 64 KB need that begin anywhere in the first, and one
@@ -16,7 +18,7 @@ pub const MAX_PACKET: usize = 0xffff;
 
 /// The largest packet that is received: an IP packet of 65,535 bytes (RFC 791), as Linux's GRO makes
 /// them, in Ethernet with two tags. Passed on, one that is larger than [`MAX_PACKET`] is cut.
-pub const MAX_FRAME: usize = 0xffff + 14 + 2 * 4;
+pub const MAX_FRAME: usize = 0xffff + ETHERNET_HEADER + 2 * VLAN_TAG;
 
 /// What is known of a packet's transport checksum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use core::mem::offset_of;
 use super::layout::{Layout, Refusal};
 use crate::buffer::{Checksum, Packet, View};
 use crate::header::checksum::{Place, write_at};
-use crate::header::{self, Extensions, Tcp, ViewMut};
+use crate::header::{Extensions, Tcp, ViewMut};
 
 /// What the checksum field of a TCP packet holds when it is blank: the sum of the pseudo-header,
 /// uncomplemented, with the length of TCP header and data, GSO or not.
@@ -61,9 +61,9 @@ pub fn leave_blank(frame: &mut [u8]) -> Checksum {
 #[inline]
 fn blank_zero(frame: &mut [u8]) -> Option<()> {
     let bytes = &*frame;
-    let layout = header::Layout::at_start(bytes, bytes.len()).ok()?;
+    let (layout, place) = Place::of(bytes, bytes.len()).ok()?;
     let ip = layout.ip.filter(|ip| layout.tags == 0 && ip.extensions == Extensions::default())?;
-    let place = Place::of(bytes, &layout).ok()?.filter(Place::can_be_blank)?;
+    let place = place.filter(Place::can_be_blank)?;
     if place.covered.len() != ip.len() {
         return None;
     }

@@ -252,7 +252,7 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
         mut sink: impl FnMut(Packet<V>),
     ) {
         let Some(Waiting { run, packet }) = self.waiting.get_mut(at) else { return };
-        let mut headers = run.headers();
+        let mut headers = run.at.payload;
         run.add(step);
         for mut fragment in fragments {
             let now = headers.min(fragment.bytes().len());
@@ -288,7 +288,7 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
             }
         }
         match Run::start(head, len, meta) {
-            Some(run) if self.takes(run.kind()) => Verdict::Starts(run),
+            Some(run) if self.takes(run.at.kind) => Verdict::Starts(run),
             _ => Verdict::Passes,
         }
     }

@@ -13,12 +13,12 @@
 
 use arrayvec::ArrayVec;
 
-use super::layout::{Layout, MAX_HEADERS, Refusal, front};
+use super::layout::{Layout, MAX_HEADERS, Refusal};
 use super::piece::Piece;
 use crate::buffer::MAX_FRAGMENTS;
 use crate::buffer::{Checksum, Meta, Packet, TxBuf};
-use crate::header::checksum::Sum;
-use crate::header::{Extensions, Tcp};
+use crate::header::checksum::{Sum, plus};
+use crate::header::{Extensions, Narrow, Tcp, copy_out, parts};
 
 /// The most segments that a packet is cut into. A GSO size of a few bytes would turn one packet
 /// into tens of thousands; this many still allow 64 bytes a segment in the largest.
@@ -91,10 +91,8 @@ pub struct Segments<V> {
     rest: ArrayVec<V, MAX_FRAGMENTS>,
     /// The next segment's headers, but for flags, and TCP's checksum if it is filled in.
     template: [u8; MAX_HEADERS],
-    /// How much data the template's lengths and sums are for.
-    sealed: Option<usize>,
-    /// Its blank checksum.
-    blank: u16,
+    /// How much data the template's lengths and sums are for, and its blank checksum.
+    sealed: Option<(usize, u16)>,
     at: Layout,
     size: usize,
     /// Bytes of data left.
@@ -128,22 +126,25 @@ impl<V: Piece> Segments<V> {
     ///
     /// A packet whose data fits one segment becomes that segment.
     pub fn new(mut packet: Packet<V>, sums: Sums) -> Result<Segments<V>, (Refusal, Packet<V>)> {
-        let checked = check(&packet).and_then(|(at, size)| {
-            Ok((front(&packet, at.payload).ok_or(Refusal::Headers)?, at, size))
-        });
-        let (template, at, size) = match checked {
+        let (at, size) = match check(&packet) {
             Ok(checked) => checked,
             Err(refusal) => return Err((refusal, packet)),
         };
-        narrow(packet.fragments_mut(), at.payload, at.data());
+        let mut template = [0; MAX_HEADERS];
+        let headers = template.get_mut(..at.payload);
+        if headers.and_then(|headers| copy_out(packet.fragments(), 0, headers)).is_none()
+            || packet.advance_by(at.payload).is_none()
+        {
+            return Err((Refusal::Headers, packet));
+        }
+        packet.truncate_to(at.data());
+        packet.drop_empty();
         let mut rest = packet.into_fragments();
-        rest.retain(|fragment| !fragment.bytes().is_empty());
         rest.reverse();
         Ok(Segments {
             rest,
             template,
             sealed: None,
-            blank: 0,
             at,
             size,
             left: at.data(),
@@ -210,27 +211,19 @@ impl<V: Piece> Segments<V> {
     fn write_headers(&mut self, take: usize) -> Option<()> {
         let at = self.at;
         let headers = self.template.get_mut(..at.payload)?;
-        if self.sealed != Some(take) {
-            self.blank = at.seal(headers, take)?;
-            self.sealed = Some(take);
-        }
+        let blank = match self.sealed {
+            Some((data, blank)) if data == take => blank,
+            _ => at.seal(headers, take)?,
+        };
+        self.sealed = Some((take, blank));
         let tcp = at.tcp(headers)?;
-        tcp.checksum.set(self.blank);
+        tcp.checksum.set(blank);
         tcp.flags =
             if self.remaining == 1 { self.flags } else { self.flags & !(Tcp::FIN | Tcp::PSH) };
         if self.sums == Sums::Fill {
             // The blank checksum in its place is part of the sum.
             let mut sum = Sum::of(headers.get(at.tcp..)?);
-            let mut left = take;
-            for piece in self.rest.iter().rev() {
-                let bytes = piece.bytes();
-                let now = bytes.get(..left).unwrap_or(bytes);
-                sum.add(now);
-                left -= now.len();
-                if left == 0 {
-                    break;
-                }
-            }
+            parts(self.rest.iter().rev(), 0, take).for_each(|bytes| sum.add(bytes));
             at.tcp(headers)?.checksum.set(sum.checksum());
         }
         Some(())
@@ -246,8 +239,7 @@ impl<V: Piece> Segments<V> {
             let id = ip.id.get();
             ip.id.set(id.wrapping_add(1));
             // RFC 1624: the sum grows as the number does, and 0xffff counts for nothing in it.
-            let (sum, carry) = (!ip.checksum.get()).overflowing_add(u16::from(id != u16::MAX));
-            ip.checksum.set(!(sum + u16::from(carry)));
+            ip.checksum.set(!plus(!ip.checksum.get(), u16::from(id != u16::MAX)));
         }
         if let Some(tcp) = self.at.tcp(&mut self.template) {
             // `take` is at most 65535.
@@ -312,7 +304,8 @@ impl<V: Piece> Segments<V> {
     /// how much.
     #[inline]
     fn copy_behind(&mut self, head: &mut TxBuf<V::Block>, take: usize) -> usize {
-        let is_full = self.rest.len() == MAX_FRAGMENTS && pieces(&self.rest, take) == MAX_FRAGMENTS;
+        let is_full = self.rest.len() == MAX_FRAGMENTS
+            && parts(self.rest.iter().rev(), 0, take).count() == MAX_FRAGMENTS;
         let Some(piece) = self.rest.last_mut() else { return 0 };
         let len = piece.bytes().len();
         if !is_full && (V::SHARED || len <= take) {
@@ -337,19 +330,6 @@ fn move_front<V: Piece>(piece: &mut V, buf: &mut TxBuf<V::Block>, count: usize) 
         Some(())
     });
     copied.and_then(|()| piece.advance_by(count)).is_some()
-}
-
-/// Fragments, last first, that `take` bytes lie in.
-fn pieces<V: Piece>(rest: &[V], take: usize) -> usize {
-    let mut before = 0;
-    rest.iter()
-        .rev()
-        .take_while(|piece| {
-            let starts = before < take;
-            before += piece.bytes().len();
-            starts
-        })
-        .count()
 }
 
 /// Segments that `data` bytes make.
@@ -380,16 +360,4 @@ fn check<V: Piece>(packet: &Packet<V>) -> Result<(Layout, usize), Refusal> {
     }
     at.blank(0)?;
     Ok((at, size))
-}
-
-/// Narrows fragments to `len` bytes after the first `skip`.
-fn narrow<V: Piece>(fragments: &mut [V], mut skip: usize, mut len: usize) {
-    for fragment in fragments {
-        let now = skip.min(fragment.bytes().len());
-        // There are that many.
-        let _ = fragment.advance_by(now);
-        skip -= now;
-        fragment.truncate_to(len);
-        len -= fragment.bytes().len();
-    }
 }

@@ -171,7 +171,7 @@ pub const BURST: u32 = 64;
 /// first.
 const NO_ROOM: Duration = Duration::from_millis(100);
 
-/// A [`NetDevice`] as smoltcp's [`phy::Device`]. `N` may be a `&mut` to a device that the caller keeps.
+/// A [`NetDevice`] as smoltcp's `phy::Device`. `N` may be a `&mut` to a device that the caller keeps.
 ///
 /// After a round of `Interface::poll`, call [`flush`](Device::flush); or call
 /// [`poll`](Device::poll), which does both. One round handles up to [`BURST`] received packets, so

@@ -9,14 +9,14 @@ use crate::buffer::Packet;
 use crate::device::NetDevice;
 use crate::header::U16;
 use crate::header::checksum::{Verdict, verify};
-use crate::header::{At, ETHERNET_HEADER, Ethernet, Extensions, Ipv6, Layout, Pieces, Protocol};
+use crate::header::{
+    At, ETHERNET_HEADER, Ethernet, Extensions, Ipv6, Layout, Pieces, Protocol, VLAN_TAG,
+};
 use crate::phy::probe::{Own, Taken};
 use crate::phy::transmit::Transmit;
 
 /// Bytes of both stations' addresses.
 const STATIONS: usize = ETHERNET_HEADER - size_of::<U16>();
-/// Bytes of a tag.
-const TAG: usize = 4;
 /// Bytes of a fragment header.
 const FRAGMENT: usize = 8;
 /// The VLAN's number in a tag: 0 if the frame is in none, and has the tag for its priority
@@ -132,7 +132,7 @@ fn is_for(own: &Own, frame: &[u8]) -> bool {
 /// How many bytes of tags a frame has, if it has any and is in no VLAN.
 fn priority_tags(frame: &[u8]) -> Option<usize> {
     let layout = Layout::at_start(frame, frame.len()).ok().filter(|layout| layout.tags > 0)?;
-    let mut tags = (ETHERNET_HEADER..layout.network).step_by(TAG);
+    let mut tags = (ETHERNET_HEADER..layout.network).step_by(VLAN_TAG);
     let is_in_none = tags.all(|at| frame.read(at).is_some_and(|tag: U16| tag.get() & VLAN == 0));
     is_in_none.then_some(layout.network - ETHERNET_HEADER)
 }
