@@ -36,8 +36,8 @@ use crate::wire::{
     Extra, MAX_PACKET, MAX_SLOTS, RING_SIZE, RxRequest, RxResponse, RxRing, RxSlot, Status,
     rx_flags,
 };
-use packet_views::buffer::Checksum;
 use packet_views::buffer::Gso;
+use packet_views::buffer::{Checksum, Meta};
 use packet_views::features::Features;
 use packet_views::header::ETHERNET_HEADER;
 
@@ -64,9 +64,10 @@ pub(super) struct Bounds {
     pub(super) fragments: usize,
 }
 
-/// A packet in the queue; its fragments are in the queue beside it.
+/// A packet in the queue; its other fragments are in the queue beside it.
 struct Waiting {
-    fragments: u8,
+    first: RxBuf,
+    others: u8,
     /// Slots, the extra's included.
     slots: u8,
     len: u16,
@@ -89,6 +90,7 @@ pub(super) struct ToClient<P: BackendPlatform> {
     client: DomId,
     takes: Takes,
     packets: VecDeque<Waiting>,
+    /// Those that are not a packet's first.
     fragments: VecDeque<RxBuf>,
     bounds: Bounds,
     /// Requests popped and not answered, in order: the batch's, then those of the packet that
@@ -201,7 +203,7 @@ impl<P: BackendPlatform> ToClient<P> {
             return Err(Refused::Stalled);
         }
         if self.packets.len() >= self.bounds.packets
-            || self.fragments.len() + fragments > self.bounds.fragments
+            || self.packets.len() + self.fragments.len() + fragments > self.bounds.fragments
         {
             return Err(Refused::QueueFull);
         }
@@ -210,6 +212,21 @@ impl<P: BackendPlatform> ToClient<P> {
 
     #[inline]
     fn push(&mut self, packet: &mut RxPacket) -> Result<(), Refused> {
+        let meta = packet.meta;
+        let Some(only) = packet.take_only() else { return self.push_several(packet) };
+        let len = only.len();
+        if len < ETHERNET_HEADER {
+            return Err(Refused::BadLength);
+        }
+        // A fragment lies in a page.
+        let slots = 1 + usize::from(meta.gso.is_some());
+        self.has_room(1, slots)?;
+        self.push_back(only, 0, len, slots, meta);
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn push_several(&mut self, packet: &mut RxPacket) -> Result<(), Refused> {
         let meta = packet.meta;
         let (mut len, mut fragments) = (0, 0);
         for fragment in packet.fragments() {
@@ -222,22 +239,30 @@ impl<P: BackendPlatform> ToClient<P> {
         }
         let slots = len.div_ceil(PAGE_SIZE) + usize::from(meta.gso.is_some());
         self.has_room(fragments, slots)?;
+        let mut filled = packet.take_fragments().filter(|fragment| !fragment.is_empty());
+        let Some(first) = filled.next() else { return Err(Refused::BadLength) };
+        self.fragments.extend(filled);
+        self.push_back(first, fragments - 1, len, slots, meta);
+        Ok(())
+    }
+
+    /// Queues a packet whose `others` have been queued.
+    #[inline]
+    fn push_back(&mut self, first: RxBuf, others: usize, len: usize, slots: usize, meta: Meta) {
         let flags = match meta.checksum {
             Checksum::Unknown => 0,
             Checksum::Complete => rx_flags::DATA_VALIDATED,
             Checksum::Blank => rx_flags::CSUM_BLANK | rx_flags::DATA_VALIDATED,
         };
-        let filled = packet.take_fragments().filter(|fragment| !fragment.is_empty());
-        self.fragments.extend(filled);
         // At most 18 fragments, 17 slots, 65535 bytes: all fit.
         self.packets.push_back(Waiting {
-            fragments: fragments as u8,
+            first,
+            others: others as u8,
             slots: slots as u8,
             len: len as u16,
             flags,
             gso: meta.gso,
         });
-        Ok(())
     }
 
     /// Gives the client as many queued packets as it has posted pages for; says whether it wants
@@ -293,23 +318,44 @@ impl<P: BackendPlatform> ToClient<P> {
                 self.posted.push(request);
             }
             let Some(packet) = self.packets.pop_front() else { return false };
-            let failed = self.write_ops(&packet, used).is_none();
-            used += slots;
-            let Waiting { slots, len, flags, gso, .. } = packet;
+            let Waiting { first, others, slots, len, flags, gso } = packet;
+            let written = if others == 0 && slots == 1 {
+                self.write_op(first, used)
+            } else {
+                self.write_ops(first, others, gso.is_some(), used)
+            };
+            let failed = written.is_none();
+            used += usize::from(slots);
             let ops_end = self.copy.len() as u16;
             self.staged.push(Staged { slots, failed, ops_end, len, flags, gso });
         }
         false
     }
 
-    /// The operations that bring a packet into the pages posted from number `first` on.
+    /// The operation that brings a packet of one piece into the page posted as number `slot`.
     #[inline]
-    fn write_ops(&mut self, packet: &Waiting, first: usize) -> Option<()> {
+    fn write_op(&mut self, buf: RxBuf, slot: usize) -> Option<()> {
+        let (frame, from) = buf.into_parts();
+        self.copy.frame(frame);
+        let gref = self.posted.get(slot)?.gref;
+        self.copy.push(from, Foreign { domain: self.client, gref, offset: 0 }).ok()
+    }
+
+    /// The operations that bring a packet into the pages posted from number `slot` on.
+    #[inline(never)]
+    fn write_ops(
+        &mut self,
+        first: RxBuf,
+        others: u8,
+        has_extra: bool,
+        mut slot: usize,
+    ) -> Option<()> {
         // The extra takes the second slot.
-        let (mut slot, second) = (first, first + 1 + usize::from(packet.gso.is_some()));
+        let second = slot + 1 + usize::from(has_extra);
         let (mut at, mut written) = (0, Some(()));
-        for _ in 0..packet.fragments {
-            let (frame, mut from) = self.fragments.pop_front()?.into_parts();
+        let others = usize::from(others).min(self.fragments.len());
+        for buf in core::iter::once(first).chain(self.fragments.drain(..others)) {
+            let (frame, mut from) = buf.into_parts();
             self.copy.frame(frame);
             while !from.is_empty() && written.is_some() {
                 if at == PAGE_SIZE {
@@ -351,24 +397,36 @@ impl<P: BackendPlatform> ToClient<P> {
     #[inline]
     fn finish(&mut self, stats: &mut Stats) {
         self.copy.clear();
-        let mut used = 0;
+        let (mut used, mut packets, mut bytes, mut copied) = (0, 0, 0, 0);
         for staged in self.staged.drain(..) {
-            let requests = used..used + usize::from(staged.slots);
-            used = requests.end;
-            let requests = self.posted.get(requests).unwrap_or_default();
-            let responses = responses(&staged, requests);
-            stats.hypervisor_copied_bytes += u64::from(staged.len);
+            let len = u64::from(staged.len);
+            copied += len;
             if staged.failed {
                 stats.to_drops.copy_failed += 1;
             } else {
-                stats.to_packets += 1;
-                stats.to_bytes += u64::from(staged.len);
+                packets += 1;
+                bytes += len;
             }
-            for response in responses {
-                // Every request here was popped, so there is room for its response.
-                let _pushed = self.ring.push(response);
+            let requests = used..used + usize::from(staged.slots);
+            used = requests.end;
+            // Every request here was popped, so there is room for its response.
+            match self.posted.get(requests).unwrap_or_default() {
+                // The usual packet.
+                [request] if !staged.failed => {
+                    let (id, status) = (request.id, staged.len as i16);
+                    let response = RxResponse { id, offset: 0, flags: staged.flags, status };
+                    let _pushed = self.ring.push(response.into());
+                }
+                requests => {
+                    for response in responses(&staged, requests) {
+                        let _pushed = self.ring.push(response);
+                    }
+                }
             }
         }
+        stats.hypervisor_copied_bytes += copied;
+        stats.to_packets += packets;
+        stats.to_bytes += bytes;
         stats.to_slots += used as u64;
         self.posted.drain(..used);
     }
@@ -393,12 +451,12 @@ impl<P: BackendPlatform> ToClient<P> {
         // Round once: what fits goes to the back again, in its order.
         for _ in 0..self.packets.len() {
             let Some(packet) = self.packets.pop_front() else { break };
-            let fragments = usize::from(packet.fragments).min(self.fragments.len());
+            let others = usize::from(packet.others).min(self.fragments.len());
             if usize::from(packet.slots) <= self.available() {
-                self.fragments.rotate_left(fragments);
+                self.fragments.rotate_left(others);
                 self.packets.push_back(packet);
             } else {
-                self.fragments.drain(..fragments);
+                self.fragments.drain(..others);
                 stats.to_drops.stalled += 1;
             }
         }

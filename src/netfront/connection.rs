@@ -154,7 +154,15 @@ impl Queues {
     /// Posts pages on all queues, where it is worth it.
     #[inline]
     pub(super) fn refill(&mut self, budget: &mut Budget, stats: &mut Stats) {
-        self.each(|queue| queue.refill(budget, stats));
+        self.first.refill(budget, stats);
+        if !self.others.is_empty() {
+            self.refill_others(budget, stats);
+        }
+    }
+
+    #[inline(never)]
+    fn refill_others(&mut self, budget: &mut Budget, stats: &mut Stats) {
+        self.others.iter_mut().for_each(|queue| queue.refill(budget, stats));
     }
 
     pub(super) fn into_iter(self) -> impl Iterator<Item = Queue> {
@@ -193,9 +201,12 @@ impl Queues {
             self.first.tx.keep(frame);
             held += 1;
         }
-        if held > SENDING && self.iter().any(Queue::is_starved) {
+        if self.iter().any(Queue::is_starved) {
             let mut most = SPARE;
-            self.each(|queue| most -= queue.tx.let_spares_go(most));
+            self.each(|queue| {
+                most -= queue.tx.let_spares_go(most);
+                queue.rx.let_spares_go();
+            });
         }
     }
 

@@ -339,6 +339,29 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     ///
     /// Packets of a flow come in their order.
     pub fn poll_rx(&mut self, budget: usize, mut sink: impl FnMut(RxPacket)) -> usize {
+        self.receive_with(budget, |packet| {
+            sink(packet);
+            None
+        })
+    }
+
+    /// As [`poll_rx`](Netfront::poll_rx), for a layer above that is done with most packets once it has
+    /// seen them: what is only lent to it is posted again, without the way through the pool. A packet
+    /// that it wants to keep it clones, which copies no bytes.
+    pub fn poll_rx_lent(&mut self, budget: usize, mut sink: impl FnMut(&RxPacket)) -> usize {
+        self.receive_with(budget, |packet| {
+            sink(&packet);
+            Some(packet)
+        })
+    }
+
+    /// What `sink` gives back is posted again.
+    #[inline(always)] // so that a packet which the sink takes apart is never put together
+    fn receive_with(
+        &mut self,
+        budget: usize,
+        mut sink: impl FnMut(RxPacket) -> Option<RxPacket>,
+    ) -> usize {
         let Some(connection) = self.connection.as_mut().filter(|it| !it.is_broken()) else {
             return 0;
         };

@@ -7,6 +7,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use arrayvec::ArrayVec;
 use xen_grant::{Frame, Granted, GrantedPage, Grantee, Quarantine, ReadWrite, Reference};
 use xen_ring::{FrontRing, Notify};
 
@@ -22,6 +23,9 @@ use packet_views::buffer::{Gso, MAX_FRAME};
 use packet_views::features::Features;
 use packet_views::header::ETHERNET_HEADER;
 use packet_views::offload::make_blank;
+
+/// Pages that are kept at hand to be posted again, rather than returned to the pool.
+const SPARE: usize = 64;
 
 /// A slot of the ring. It owns the reference that grants the pages posted in it, so that nothing is
 /// searched for.
@@ -42,6 +46,9 @@ pub(super) struct RxQueue {
     allowed: u32,
     /// Pages in quarantine.
     kept: u32,
+    /// Pages that came back from the layer above since pages were posted. Together with those posted and
+    /// in quarantine never more than `allowed`: each was one of them a moment ago.
+    spare: ArrayVec<Frame, SPARE>,
     grantee: Grantee,
     /// What we told the backend that we take.
     features: Features,
@@ -77,7 +84,8 @@ impl RxQueue {
         }
         let ring = FrontRing::starting_at(Shared(page), start);
         let allowed = target.floor();
-        RxQueue { ring, slots, bare, target, allowed, kept, grantee, features }
+        let spare = ArrayVec::new();
+        RxQueue { ring, slots, bare, target, allowed, kept, spare, grantee, features }
     }
 
     /// Posts as many pages as are wanted, once they are worth it, and shows them to the backend.
@@ -93,16 +101,47 @@ impl RxQueue {
     fn post_many(&mut self, wanted: u32, budget: &mut Budget, stats: &mut Stats) -> Notify {
         let wanted = self.affordable(wanted, budget) as usize;
         let room = (self.ring.free() as usize).saturating_sub(self.bare).min(wanted);
-        let frames = budget.pool().take_many(room);
-        if frames.len() < room {
-            stats.no_frame += 1;
-        }
         let before = self.ring.next_index();
-        for frame in frames {
+        let again = self.spare.len().min(room);
+        for _ in 0..again {
+            let Some(frame) = self.spare.pop() else { break };
             self.post(frame, stats);
+        }
+        // Fewer are wanted than there were.
+        self.spare.clear();
+        if again < room {
+            self.post_others(room - again, budget, stats);
         }
         stats.grants += u64::from(self.ring.next_index().wrapping_sub(before));
         self.ring.publish()
+    }
+
+    /// Posts `count` pages of the pool.
+    #[inline]
+    fn post_others(&mut self, count: usize, budget: &Budget, stats: &mut Stats) {
+        let frames = budget.pool().take_many(count);
+        if frames.len() < count {
+            stats.no_frame += 1;
+        }
+        for frame in frames {
+            self.post(frame, stats);
+        }
+    }
+
+    /// Keeps the pages of a packet that nobody else has, to post them again.
+    #[inline]
+    fn keep(&mut self, packet: RxPacket) {
+        for fragment in packet.into_fragments() {
+            if let Ok(frame) = fragment.into_parts().0.try_unshare() {
+                // More than we keep go back to the pool.
+                let _surplus = self.spare.try_push(frame);
+            }
+        }
+    }
+
+    /// Gives the pages at hand back to the pool.
+    pub(super) fn let_spares_go(&mut self) {
+        self.spare.clear();
     }
 
     /// How many more pages the queue may post, of `wanted`: above its floor, as many as are nobody's.
@@ -151,7 +190,7 @@ impl RxQueue {
         }
     }
 
-    #[inline]
+    #[inline(always)] // into the two loops that post
     fn post(&mut self, frame: Frame, stats: &mut Stats) {
         let Ok(next) = self.ring.slot() else { return };
         let id = next.index() as usize % RING_SIZE;
@@ -189,23 +228,25 @@ impl RxQueue {
         Ok(self.ring.refresh()? > 0)
     }
 
-    /// Hands up to `budget` packets to `sink`; returns how many it looked at.
+    /// Hands up to `budget` packets to `sink`, and keeps the pages of what it gives back to post them
+    /// again; returns how many packets it looked at.
     pub(super) fn poll(
         &mut self,
         budget: usize,
         quarantine: &mut Quarantine,
         stats: &mut Stats,
-        mut sink: impl FnMut(RxPacket),
+        mut sink: impl FnMut(RxPacket) -> Option<RxPacket>,
     ) -> Result<usize, Fault> {
         let filled = self.ring.refresh()?;
         let empty = self.posted() - filled;
         let first = self.ring.consumed();
-        let (mut looked, mut packets, mut bytes) = (0, 0, 0);
-        let mut fault = None;
-        while looked < budget
+        // Dropped ones are counted, for there are hardly any.
+        let (mut left, mut dropped, mut bytes) = (budget, 0, 0);
+        let (mut fault, kept_before) = (None, stats.quarantined);
+        while left > 0
             && let Some((index, slot)) = self.ring.pop()
         {
-            looked += 1;
+            left -= 1;
             let response = slot.response();
             let received = if response.flags & (rx_flags::MORE_DATA | rx_flags::EXTRA_INFO) == 0 {
                 // The usual packet: one slot.
@@ -215,37 +256,46 @@ impl RxQueue {
                     }
                     let mut packet = RxPacket::from(buf);
                     packet.meta.checksum = checksum(response.flags);
-                    sink(packet);
+                    if let Some(packet) = sink(packet) {
+                        self.keep(packet);
+                    }
                     Ok(len)
                 })
             } else {
                 self.chain(index, response, quarantine, stats).map(|(packet, len)| {
-                    sink(packet);
+                    if let Some(packet) = sink(packet) {
+                        self.keep(packet);
+                    }
                     len
                 })
             };
             match received {
-                Ok(len) => {
-                    packets += 1;
-                    bytes += len as u64;
+                Ok(len) => bytes += len,
+                Err(Bad::Packet(wrong)) => {
+                    dropped += 1;
+                    *wrong(&mut stats.rx_drops) += 1;
                 }
-                Err(Bad::Packet(wrong)) => *wrong(&mut stats.rx_drops) += 1,
                 Err(Bad::Peer(found)) => {
+                    dropped += 1;
                     fault = Some(found);
                     break;
                 }
             }
         }
-        stats.rx_packets += packets;
-        stats.rx_bytes += bytes;
+        let looked = budget - left;
+        stats.rx_packets += (looked - dropped) as u64;
+        stats.rx_bytes += bytes as u64;
         let slots = self.ring.consumed().wrapping_sub(first);
         stats.rx_slots += u64::from(slots);
+        stats.revokes += u64::from(slots) - (stats.quarantined - kept_before);
         if slots > 0 {
             self.target.adapt(empty);
         }
         match fault {
             None => Ok(looked),
             Some(fault) => {
+                // The page of the slot at fault has not been taken back.
+                stats.revokes -= 1;
                 if let Fault::Ring(fault) = fault {
                     self.ring.poison(fault);
                 }
@@ -356,7 +406,7 @@ impl RxQueue {
     }
 
     /// Ends the backend's access to the page that was posted at `index`. `None` if it still uses
-    /// the page.
+    /// the page. Whoever goes through pages counts how many they were.
     #[inline]
     fn take_back(
         &mut self,
@@ -367,7 +417,6 @@ impl RxQueue {
         let slot = &mut self.slots[index as usize % RING_SIZE];
         match slot.posted.take()?.revoke() {
             Ok((frame, reference)) => {
-                stats.revokes += 1;
                 // A slot with a page posted has lent its reference.
                 core::mem::forget(slot.reference.replace(reference));
                 Some(frame)
@@ -425,8 +474,10 @@ impl RxQueue {
         // Of a broken ring nobody knows what is on it.
         stats.rx_drops.disconnected += u64::from(self.ring.refresh().unwrap_or(0));
         for index in 0..RING_SIZE as u32 {
-            if self.slots[index as usize].posted.is_some() {
-                drop(self.take_back(index, quarantine, stats));
+            if self.slots[index as usize].posted.is_some()
+                && self.take_back(index, quarantine, stats).is_some()
+            {
+                stats.revokes += 1;
             }
         }
         let owned = self.slots.iter_mut().filter_map(|slot| slot.reference.take());

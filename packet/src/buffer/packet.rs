@@ -105,6 +105,12 @@ impl<V> Packet<V> {
         self.fragments.drain(..)
     }
 
+    /// Takes the fragment out, if it is the only one.
+    #[inline]
+    pub fn take_only(&mut self) -> Option<V> {
+        if self.fragments.len() == 1 { self.fragments.pop() } else { None }
+    }
+
     /// The fragment, if it is the only one.
     #[inline]
     pub fn into_single(mut self) -> Result<V, Packet<V>> {

@@ -6,6 +6,7 @@ mod accounts;
 mod bounds;
 mod changes;
 mod lent;
+mod lent_pages;
 mod link;
 mod memory;
 mod offload_rx;
