@@ -1,6 +1,6 @@
 //! Packets that the layer above is only lent: their pages are posted again at once.
 
-use xen_netfront::features::Features;
+use packet_views::features::Features;
 
 use super::*;
 
