@@ -1,6 +1,7 @@
 //! Packets that the layer above is only lent: their pages are posted again at once.
 
 use packet_views::features::Features;
+use xen_netfront::xenbus::feature_nodes;
 
 use super::*;
 
@@ -25,7 +26,7 @@ fn n4_what_is_only_lent_goes_back_to_the_ring_and_needs_nothing_of_the_pool() {
 /// In several fragments, dropped for what is wrong with them, or more than are kept at hand.
 #[test]
 fn r14_pages_of_whatever_packets_are_all_accounted_for() {
-    let mut bench = Bench::with(Config::default(), &[], &Features::ALL.nodes());
+    let mut bench = Bench::with(Config::default(), &[], &feature_nodes(&Features::ALL));
     for round in 0..50 {
         let waiting = bench.rings().rx.refresh().unwrap();
         for n in 0..waiting / 4 {
