@@ -94,10 +94,19 @@ pub fn blank_value<V: View>(packet: &Packet<V>) -> Result<(usize, u16), NotFille
     Ok((place.field, value))
 }
 
-/// Writes two bytes at a place in a packet: they may lie in two fragments.
-pub(crate) fn write_at<V: ViewMut>(packet: &mut Packet<V>, place: usize, value: u16) {
-    let bytes = packet.fragments_mut().iter_mut().flat_map(ViewMut::bytes_mut);
-    bytes.skip(place).zip(value.to_be_bytes()).for_each(|(to, from)| *to = from);
+/// Writes two bytes at a place in a packet.
+pub(crate) fn write_at<V: ViewMut>(packet: &mut Packet<V>, mut place: usize, value: u16) {
+    let mut value = value.to_be_bytes().into_iter();
+    for fragment in packet.fragments_mut() {
+        let Some(bytes) = fragment.bytes_mut().get_mut(place..) else {
+            place -= fragment.bytes().len();
+            continue;
+        };
+        place = 0;
+        // The two may lie in two fragments.
+        let left = value.as_slice().len().min(bytes.len());
+        bytes.iter_mut().zip(value.by_ref().take(left)).for_each(|(to, from)| *to = from);
+    }
 }
 
 /// Verifies the transport checksum of a packet, whatever is known about it.

@@ -66,13 +66,18 @@ pub(crate) fn parts<'a, V: View + 'a>(
     mut len: usize,
 ) -> impl Iterator<Item = &'a [u8]> {
     pieces.into_iter().map_while(move |piece| {
+        if len == 0 {
+            return None;
+        }
         let bytes = piece.bytes();
-        let part = bytes.get(at..).unwrap_or_default();
-        at -= bytes.len() - part.len();
+        let Some(part) = bytes.get(at..) else {
+            at -= bytes.len();
+            return Some(&[][..]);
+        };
+        at = 0;
         let part = part.get(..len).unwrap_or(part);
-        let is_before_end = len > 0;
         len -= part.len();
-        is_before_end.then_some(part)
+        Some(part)
     })
 }
 

@@ -24,19 +24,17 @@ impl Sum {
     /// The sum of a TCP, UDP (RFC 9293, section 3.1; RFC 768) pseudo-header over IPv4; `len` is
     /// that of header and data.
     pub fn pseudo_v4(source: [u8; 4], destination: [u8; 4], protocol: u8, len: u16) -> Sum {
-        Sum::pseudo(&source, &destination, protocol, len.into())
+        let mut sum = Sum::of(&source);
+        sum.add(&destination);
+        sum.add(&[0, protocol]);
+        sum.add(&len.to_be_bytes());
+        sum
     }
 
     /// The sum of a pseudo-header over IPv6 (RFC 8200, section 8.1).
     pub fn pseudo_v6(source: [u8; 16], destination: [u8; 16], protocol: u8, len: u32) -> Sum {
-        Sum::pseudo(&source, &destination, protocol, len)
-    }
-
-    /// That over IPv4 has the same words, but for zeros.
-    #[inline]
-    fn pseudo(source: &[u8], destination: &[u8], protocol: u8, len: u32) -> Sum {
-        let mut sum = Sum::of(source);
-        sum.add(destination);
+        let mut sum = Sum::of(&source);
+        sum.add(&destination);
         sum.add(&len.to_be_bytes());
         sum.add(&[0, 0, 0, protocol]);
         sum
