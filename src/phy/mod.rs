@@ -174,7 +174,10 @@ pub const BURST: u32 = 64;
 /// first.
 const NO_ROOM: Duration = Duration::from_millis(100);
 
-/// A [`Netif`] as smoltcp's [`phy::Device`]. `N` may be a `&mut` to a device that the caller keeps.
+/// A [`Netif`] as smoltcp's [`phy::Device`][device]. `N` may be a `&mut` to a device that the caller
+/// keeps.
+///
+/// [device]: https://docs.rs/smoltcp/0.14/smoltcp/phy/trait.Device.html
 ///
 /// After a round of `Interface::poll`, call [`flush`](Device::flush); or call
 /// [`poll`](Device::poll), which does both. One round handles up to [`BURST`] received packets, so
