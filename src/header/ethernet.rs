@@ -5,13 +5,15 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::{Arp, At, Ipv4, Ipv6, Source, U16};
 
 /// Bytes of an Ethernet header.
-pub const ETHERNET_HEADER: usize = size_of::<Ethernet>();
+pub const ETHERNET_HEADER: usize = 14;
 
 /// Bytes of a VLAN tag.
 pub const VLAN_TAG: usize = 4;
 
 /// An Ethernet header with an 802.1Q tag: what a frame may have besides the MTU.
 pub const LINK_HEADER: usize = ETHERNET_HEADER + VLAN_TAG;
+
+const _: () = assert!(size_of::<Ethernet>() == ETHERNET_HEADER);
 
 /// A hardware address.
 #[derive(
