@@ -166,9 +166,9 @@ impl Args {
         self.bytes().map(|bytes| bytes.saturating_mul(2 * u64::from(self.domains)))
     }
 
-    /// The MTU asked for, if the devices have a smaller one.
+    /// The MTU asked for, if the devices have a smaller one because a packet has one page.
     pub fn mtu_if_more(&self, mtu: usize) -> Option<usize> {
-        Some(usize::from(self.mtu)).filter(|&asked| asked > mtu)
+        Some(usize::from(self.mtu)).filter(|&asked| self.no_sg && mtu > 0 && asked > mtu)
     }
 
     /// What either end takes from the other.
