@@ -16,7 +16,7 @@ use core::mem::offset_of;
 use core::ops::Range;
 
 use super::{EtherType, Icmp, Layout, Pieces, Protocol, Tcp, U16, Udp, Unclear, ViewMut, parts};
-use crate::buffer::{Checksum, Packet, View};
+use crate::buffer::{AnyPacket, Checksum, View};
 
 pub use super::sum::Sum;
 pub(crate) use super::sum::plus;
@@ -59,7 +59,7 @@ impl core::fmt::Display for NotFilled {
 /// [`Checksum::Blank`]; it is [`Checksum::Complete`] then. A packet in another state is left alone.
 ///
 /// `None`, and nothing happens, if it is no whole such packet or its lengths are wrong.
-pub fn fill_blank<V: ViewMut>(packet: &mut Packet<V>) -> Option<()> {
+pub fn fill_blank<V: ViewMut>(packet: &mut AnyPacket<V>) -> Option<()> {
     if packet.meta.checksum == Checksum::Blank {
         let (field, value) = blank_value(packet).ok()?;
         write_at(packet, field, value);
@@ -70,7 +70,7 @@ pub fn fill_blank<V: ViewMut>(packet: &mut Packet<V>) -> Option<()> {
 
 /// Makes a packet one that is not blank: its checksum filled in, or known to be none; that is
 /// [`Checksum::Unknown`] then, and the packet as it was.
-pub fn settle_blank<V: ViewMut>(packet: &mut Packet<V>) -> Result<(), NotFilled> {
+pub fn settle_blank<V: ViewMut>(packet: &mut AnyPacket<V>) -> Result<(), NotFilled> {
     packet.meta.checksum = match blank_value(packet) {
         Ok((field, value)) => {
             write_at(packet, field, value);
@@ -84,7 +84,7 @@ pub fn settle_blank<V: ViewMut>(packet: &mut Packet<V>) -> Result<(), NotFilled>
 
 /// What [`fill_blank`] would write, for a packet that is not to be written in place: the place in
 /// the packet, which may lie in two fragments, and the checksum.
-pub fn blank_value<V: View>(packet: &Packet<V>) -> Result<(usize, u16), NotFilled> {
+pub fn blank_value<V: View>(packet: &AnyPacket<V>) -> Result<(usize, u16), NotFilled> {
     let (_, place) = Place::of_blank(packet.fragments(), packet.len())?;
     let value = place.sum(packet, Sum::default()).checksum();
     if place.protocol == Protocol::UDP && value == 0 {
@@ -95,7 +95,7 @@ pub fn blank_value<V: View>(packet: &Packet<V>) -> Result<(usize, u16), NotFille
 }
 
 /// Writes two bytes at a place in a packet.
-pub(crate) fn write_at<V: ViewMut>(packet: &mut Packet<V>, mut place: usize, value: u16) {
+pub(crate) fn write_at<V: ViewMut>(packet: &mut AnyPacket<V>, mut place: usize, value: u16) {
     let mut value = value.to_be_bytes().into_iter();
     for fragment in packet.fragments_mut() {
         let Some(bytes) = fragment.bytes_mut().get_mut(place..) else {
@@ -112,7 +112,7 @@ pub(crate) fn write_at<V: ViewMut>(packet: &mut Packet<V>, mut place: usize, val
 /// Verifies the transport checksum of a packet, whatever is known about it.
 ///
 /// The field of a blank packet is no checksum yet: expect [`Verdict::Wrong`].
-pub fn verify<V: View>(packet: &Packet<V>) -> Verdict {
+pub fn verify<V: View>(packet: &AnyPacket<V>) -> Verdict {
     let bytes = packet.fragments();
     let Ok((layout, place)) = Place::of(bytes, packet.len()) else { return Verdict::Wrong };
     let place = place.filter(|place| !place.is_none);
@@ -205,7 +205,7 @@ impl Place {
     }
 
     /// `sum` and the bytes covered.
-    fn sum<V: View>(&self, packet: &Packet<V>, mut sum: Sum) -> Sum {
+    fn sum<V: View>(&self, packet: &AnyPacket<V>, mut sum: Sum) -> Sum {
         let covered = parts(packet.fragments(), self.covered.start, self.covered.len());
         covered.for_each(|bytes| sum.add(bytes));
         sum

@@ -25,7 +25,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::checksum::Sum;
 use super::{ETHERNET_HEADER, EtherType, Ethernet, Ipv4, Ipv6, Pieces, Protocol, Tcp, U16, U32};
-use crate::buffer::{Packet, View};
+use crate::buffer::{AnyPacket, View};
 
 /// Tags that are gone past. Linux goes past as many.
 const MAX_TAGS: usize = 8;
@@ -180,7 +180,7 @@ struct Extension {
 impl Layout {
     /// Reads the headers of a frame.
     #[inline]
-    pub fn of<V: View>(packet: &Packet<V>) -> Result<Layout, Unclear> {
+    pub fn of<V: View>(packet: &AnyPacket<V>) -> Result<Layout, Unclear> {
         Layout::at_start(packet.fragments(), packet.len())
     }
 

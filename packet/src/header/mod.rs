@@ -15,12 +15,12 @@
 //! ```
 //!
 //! The same code reads borrowed bytes (`&[u8]`, headers come as `&Ipv4`), writes in place
-//! (`&mut [u8]`, `&mut Ipv4`) and takes buffers apart that are handed on for good ([`RxBuf`],
-//! [`TxBuf`], [`Packet`]: headers come as copies, the view moves on): that is what [`Source`] is for.
+//! (`&mut [u8]`, `&mut Ipv4`) and takes buffers apart that are handed on for good ([`Buf`],
+//! [`BufMut`], [`AnyPacket`]: headers come as copies, the view moves on): that is what [`Source`] is for.
 //!
-//! [`RxBuf`]: crate::buffer::RxBuf
-//! [`TxBuf`]: crate::buffer::TxBuf
-//! [`Packet`]: crate::buffer::Packet
+//! [`Buf`]: crate::buffer::Buf
+//! [`BufMut`]: crate::buffer::BufMut
+//! [`AnyPacket`]: crate::buffer::AnyPacket
 //!
 //! ```
 //! use packet_views::header::{At, Network, Transport};
@@ -129,7 +129,7 @@ use core::marker::PhantomData;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::buffer::{Block, TxBuf};
+use crate::buffer::{Block, BufMut};
 
 pub use arp::Arp;
 pub use ethernet::{ETHERNET_HEADER, EtherType, Ethernet, LINK_HEADER, MacAddr, Network, VLAN_TAG};
@@ -199,7 +199,7 @@ impl<L: Header, V: Source> At<L, V> {
 ///
 /// The header comes as a value, so that no byte of it is left over from an earlier packet.
 #[inline]
-pub fn push<H: Header, B: Block>(buf: &mut TxBuf<B>, header: H) -> Option<&mut H> {
+pub fn push<H: Header, B: Block>(buf: &mut BufMut<B>, header: H) -> Option<&mut H> {
     let place = H::mut_from_bytes(buf.push_front(size_of::<H>())?).ok()?;
     *place = header;
     Some(place)

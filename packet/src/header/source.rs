@@ -3,7 +3,7 @@
 use core::ops::Deref;
 
 use super::Header;
-use crate::buffer::{Block, Packet, RxBuf, SharedBlock, TxBuf, View};
+use crate::buffer::{AnyPacket, Block, Buf, BufMut, SharedBlock, View};
 
 /// Bytes that headers are read from, in however many pieces.
 pub trait Pieces {
@@ -35,7 +35,7 @@ impl<V: View> Pieces for [V] {
     }
 }
 
-impl<V: View> Pieces for Packet<V> {
+impl<V: View> Pieces for AnyPacket<V> {
     #[inline]
     fn read<H: Header>(&self, at: usize) -> Option<H> {
         self.fragments().read(at)
@@ -84,7 +84,7 @@ pub(crate) fn parts<'a, V: View + 'a>(
 /// Bytes that are read header by header, and only ever narrow.
 ///
 /// A header of borrowed bytes must lie in one piece; one that is copied out of the fragments of a
-/// [`Packet`] may be cut anywhere.
+/// [`AnyPacket`] may be cut anywhere.
 pub trait Source: Pieces + Sized {
     /// How a header is given out: a reference into borrowed bytes, a copy from owned ones.
     type Ref<H: Header>: Deref<Target = H>;
@@ -216,7 +216,7 @@ impl<V: View + Narrow> Source for V {
 
 /// The head is the first fragment that has bytes. Fragments whose bytes are all taken stay, empty,
 /// until somebody takes the packet apart.
-impl<V: Source + View + Narrow> Source for Packet<V> {
+impl<V: Source + View + Narrow> Source for AnyPacket<V> {
     type Ref<H: Header> = Copied<H>;
 
     #[inline]
@@ -226,7 +226,7 @@ impl<V: Source + View + Narrow> Source for Packet<V> {
 
     #[inline]
     fn len(&self) -> usize {
-        Packet::len(self)
+        AnyPacket::len(self)
     }
 
     #[inline]
@@ -254,7 +254,7 @@ pub trait Narrow {
     fn truncate_to(&mut self, len: usize);
 }
 
-impl<S: SharedBlock> Narrow for RxBuf<S> {
+impl<S: SharedBlock> Narrow for Buf<S> {
     #[inline]
     fn advance_by(&mut self, count: usize) -> Option<()> {
         self.advance(count)
@@ -266,7 +266,7 @@ impl<S: SharedBlock> Narrow for RxBuf<S> {
     }
 }
 
-impl<B: Block> Narrow for TxBuf<B> {
+impl<B: Block> Narrow for BufMut<B> {
     #[inline]
     fn advance_by(&mut self, count: usize) -> Option<()> {
         self.pull_front(count)
@@ -278,7 +278,7 @@ impl<B: Block> Narrow for TxBuf<B> {
     }
 }
 
-impl<V: View + Narrow> Narrow for Packet<V> {
+impl<V: View + Narrow> Narrow for AnyPacket<V> {
     fn advance_by(&mut self, mut count: usize) -> Option<()> {
         if count > self.len() {
             return None;
@@ -326,9 +326,9 @@ impl ViewMut for &mut [u8] {
     }
 }
 
-impl<B: Block> ViewMut for TxBuf<B> {
+impl<B: Block> ViewMut for BufMut<B> {
     #[inline]
     fn bytes_mut(&mut self) -> &mut [u8] {
-        TxBuf::bytes_mut(self)
+        BufMut::bytes_mut(self)
     }
 }

@@ -11,7 +11,7 @@ use core::num::NonZeroU16;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::layout::Layout;
-use crate::buffer::{Checksum, Meta, Packet};
+use crate::buffer::{AnyPacket, Checksum, Meta};
 use crate::buffer::{Gso, GsoKind, MAX_PACKET};
 use crate::header::checksum::Sum;
 use crate::header::{ETHERNET_HEADER, Extensions, Ipv4, Ipv6, Pieces, Tcp, U16, U32, ViewMut};
@@ -152,7 +152,7 @@ impl Run {
     }
 
     /// Writes the headers of a packet that all the run's data has been added to.
-    pub(super) fn finish<V: ViewMut>(&self, packet: &mut Packet<V>) -> Option<()> {
+    pub(super) fn finish<V: ViewMut>(&self, packet: &mut AnyPacket<V>) -> Option<()> {
         let size = NonZeroU16::new(u16::try_from(self.size).ok()?)?;
         let head = packet.fragments_mut().first_mut()?.bytes_mut();
         let headers = head.get_mut(..self.at.payload)?;

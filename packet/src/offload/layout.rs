@@ -9,7 +9,7 @@
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::buffer::GsoKind;
-use crate::buffer::{Checksum, Packet, View};
+use crate::buffer::{AnyPacket, Checksum, View};
 use crate::header::checksum::{Sum, plus};
 use crate::header::{self, Extensions, Ipv4, Ipv6, Pieces, Protocol, Tcp, Unclear};
 
@@ -127,7 +127,7 @@ impl Layout {
     }
 
     /// As [`of`](Layout::of), for a whole packet.
-    pub(super) fn of_packet<V: View>(packet: &Packet<V>) -> Result<Layout, Refusal> {
+    pub(super) fn of_packet<V: View>(packet: &AnyPacket<V>) -> Result<Layout, Refusal> {
         Layout::of(packet.fragments(), packet.len(), packet.meta.checksum)
     }
 

@@ -16,7 +16,7 @@ use arrayvec::ArrayVec;
 use super::layout::{Layout, MAX_HEADERS, Refusal};
 use super::piece::Piece;
 use crate::buffer::MAX_FRAGMENTS;
-use crate::buffer::{Checksum, Meta, Packet, TxBuf};
+use crate::buffer::{AnyPacket, BufMut, Checksum, Meta};
 use crate::header::checksum::{Sum, plus};
 use crate::header::{Extensions, Narrow, Tcp, copy_out, parts};
 
@@ -69,15 +69,15 @@ impl core::error::Error for Stopped {}
 /// the sums of the segments are made anew.
 ///
 /// ```
-/// # use packet_views::buffer::{HeapBlock, Packet, RxBuf, SharedHeapBlock, TxBuf};
+/// # use packet_views::buffer::{HeapBlock, AnyPacket, Buf, SharedHeapBlock, BufMut};
 /// use packet_views::offload::{Segments, Sums};
 ///
-/// # fn send(_: Packet<RxBuf<SharedHeapBlock>>) {}
-/// # fn forward(packet: Packet<RxBuf<SharedHeapBlock>>) {
+/// # fn send(_: AnyPacket<Buf<SharedHeapBlock>>) {}
+/// # fn forward(packet: AnyPacket<Buf<SharedHeapBlock>>) {
 /// # let mut dropped = 0;
 /// match Segments::new(packet, Sums::Blank) {
 ///     Ok(mut segments) => {
-///         while let Some(Ok(segment)) = segments.cut(|| Some(TxBuf::new(HeapBlock::new(256), 64))) {
+///         while let Some(Ok(segment)) = segments.cut(|| Some(BufMut::new(HeapBlock::new(256), 64))) {
 ///             send(segment);
 ///         }
 ///         dropped += segments.remaining();
@@ -116,7 +116,7 @@ pub struct Plan {
 
 impl<V: Piece> Segments<V> {
     /// Looks at a packet that carries a GSO size, without taking it.
-    pub fn plan(packet: &Packet<V>) -> Result<Plan, Refusal> {
+    pub fn plan(packet: &AnyPacket<V>) -> Result<Plan, Refusal> {
         let (at, size) = check(packet)?;
         let longest = at.payload + size.min(at.data());
         Ok(Plan { segments: count(at.data(), size), longest })
@@ -125,7 +125,10 @@ impl<V: Piece> Segments<V> {
     /// Looks at a packet that carries a GSO size. If it can't be cut, it comes back as it was.
     ///
     /// A packet whose data fits one segment becomes that segment.
-    pub fn new(mut packet: Packet<V>, sums: Sums) -> Result<Segments<V>, (Refusal, Packet<V>)> {
+    pub fn new(
+        mut packet: AnyPacket<V>,
+        sums: Sums,
+    ) -> Result<Segments<V>, (Refusal, AnyPacket<V>)> {
         let (at, size) = match check(&packet) {
             Ok(checked) => checked,
             Err(refusal) => return Err((refusal, packet)),
@@ -179,13 +182,13 @@ impl<V: Piece> Segments<V> {
     #[inline]
     pub fn cut(
         &mut self,
-        mut alloc: impl FnMut() -> Option<TxBuf<V::Block>>,
-    ) -> Option<Result<Packet<V>, Stopped>> {
+        mut alloc: impl FnMut() -> Option<BufMut<V::Block>>,
+    ) -> Option<Result<AnyPacket<V>, Stopped>> {
         if self.remaining == 0 || self.stopped {
             return None;
         }
         let take = self.size.min(self.left);
-        let mut segment = Packet::new();
+        let mut segment = AnyPacket::new();
         let result = self
             .write_headers(take)
             .ok_or(Stopped::NoRoom)
@@ -251,9 +254,9 @@ impl<V: Piece> Segments<V> {
     #[inline]
     fn fill(
         &mut self,
-        segment: &mut Packet<V>,
+        segment: &mut AnyPacket<V>,
         take: usize,
-        alloc: &mut impl FnMut() -> Option<TxBuf<V::Block>>,
+        alloc: &mut impl FnMut() -> Option<BufMut<V::Block>>,
     ) -> Result<(), Stopped> {
         let room = Stopped::NoRoom;
         let headers = self.template.get(..self.at.payload).ok_or(room)?;
@@ -303,7 +306,7 @@ impl<V: Piece> Segments<V> {
     /// a fragment that can't be shared, or if the segment would have a fragment too many. Returns
     /// how much.
     #[inline]
-    fn copy_behind(&mut self, head: &mut TxBuf<V::Block>, take: usize) -> usize {
+    fn copy_behind(&mut self, head: &mut BufMut<V::Block>, take: usize) -> usize {
         let is_full = self.rest.len() == MAX_FRAGMENTS
             && parts(self.rest.iter().rev(), 0, take).count() == MAX_FRAGMENTS;
         let Some(piece) = self.rest.last_mut() else { return 0 };
@@ -324,7 +327,7 @@ impl<V: Piece> Segments<V> {
 }
 
 /// Copies the first `count` bytes of a piece into a buffer, and drops them there.
-fn move_front<V: Piece>(piece: &mut V, buf: &mut TxBuf<V::Block>, count: usize) -> bool {
+fn move_front<V: Piece>(piece: &mut V, buf: &mut BufMut<V::Block>, count: usize) -> bool {
     let copied = piece.bytes().get(..count).and_then(|bytes| {
         buf.append(count)?.copy_from_slice(bytes);
         Some(())
@@ -338,7 +341,7 @@ fn count(data: usize, size: usize) -> usize {
 }
 
 /// Whether a packet can be cut; where its headers are, and the data of a segment.
-fn check<V: Piece>(packet: &Packet<V>) -> Result<(Layout, usize), Refusal> {
+fn check<V: Piece>(packet: &AnyPacket<V>) -> Result<(Layout, usize), Refusal> {
     let gso = packet.meta.gso.ok_or(Refusal::NotGso)?;
     let at = Layout::of_packet(packet)?;
     if at.kind != gso.kind {

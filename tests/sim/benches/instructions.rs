@@ -66,7 +66,7 @@ fn fe_reap(net: &mut Net) -> usize {
 #[inline(never)]
 fn fe_poll(net: &mut Net, budget: usize) -> usize {
     // The layer above looks at the packet, and drops it.
-    net.poll_rx(budget, |packet| {
+    net.receive(budget, |packet| {
         black_box(packet.head());
     })
 }
@@ -185,12 +185,14 @@ fn run(path: &str, batch: usize, packets: usize) -> Option<String> {
             done += fe_reap(&mut net);
         }
     }
-    let stats = net.stats();
-    (stats.faults == 0 && stats.clears == 0 && stats.rx_drops.total() + stats.tx_drops.total() == 0)
+    let counters = net.counters();
+    (counters.faults == 0
+        && counters.clears == 0
+        && counters.rx_drops.total() + counters.tx_drops.total() == 0)
         .then(|| {
             format!(
                 "{done} packets, {} grants, {} revokes, {} events",
-                stats.grants, stats.revokes, stats.events_sent
+                counters.grants, counters.revokes, counters.events_sent
             )
         })
 }

@@ -5,7 +5,7 @@ use smoltcp::time::Instant;
 use zerocopy::FromBytes;
 
 use super::{Copied, Fate, Receive, arrived};
-use crate::buffer::Packet;
+use crate::buffer::AnyPacket;
 use crate::device::NetDevice;
 use crate::header::U16;
 use crate::header::checksum::{Verdict, verify};
@@ -41,14 +41,14 @@ impl<N: NetDevice> Receive<N> {
         }
         let is_fragment = layout.tags == 0 && layout.ip.is_some_and(|ip| ip.part.is_some());
         if !is_fragment {
-            let is_good = is_known || verify(&Packet::from(bytes)) != Verdict::Wrong;
+            let is_good = is_known || verify(&AnyPacket::from(bytes)) != Verdict::Wrong;
             return Fate::of(is_good);
         }
         if !is_for(own, bytes) || !self.reassembly.add(bytes, &layout, now) {
             return Fate::Done;
         }
         // Of the whole nobody knows anything, whatever is known of its parts.
-        let is_good = verify(&Packet::from(self.reassembly.whole())) != Verdict::Wrong;
+        let is_good = verify(&AnyPacket::from(self.reassembly.whole())) != Verdict::Wrong;
         self.drop_held(tx);
         self.copied = Some(Copied::Whole);
         Fate::of(is_good)
@@ -76,7 +76,7 @@ impl<N: NetDevice> Receive<N> {
     fn narrow(&mut self, tx: &mut Transmit<N>, count: usize, write: impl FnOnce(&mut [u8])) {
         let mut before = 0;
         if let Some(packet) = self.packet.take() {
-            match packet.try_into_tx() {
+            match packet.try_into_mut() {
                 Ok(mut packet) => {
                     if let [only] = packet.fragments_mut() {
                         write(only.bytes_mut());

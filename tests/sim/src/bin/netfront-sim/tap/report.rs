@@ -73,9 +73,9 @@ impl Report {
     ) -> Report {
         let device = server.device();
         let net = device.map(|device| device.netif().below());
-        let front = net.map(|net| *net.stats()).unwrap_or_default();
-        let back = uplink.vif().stats();
-        let tap = uplink.tap().stats();
+        let front = net.map(|net| *net.counters()).unwrap_or_default();
+        let back = uplink.vif().counters();
+        let tap = uplink.tap().counters();
         let served = server.served();
         let seen = server.seen();
         let reasons = [
@@ -120,7 +120,7 @@ impl Report {
             http_uploaded_bytes: served.http.up.1,
             echoed_bytes: served.echoed,
             discarded_bytes: served.discarded,
-            linearised_bytes: device.map_or(0, |device| device.stats().linearised_bytes),
+            linearised_bytes: device.map_or(0, |device| device.counters().linearised_bytes),
             drops: drops_by_reason.values().sum(),
             drops_by_reason,
             quarantined_pages: net.map_or(0, |net| net.quarantined()),
