@@ -10,7 +10,7 @@ use crate::buffer::{BufMut, PacketMut};
 use crate::platform::Platform;
 use crate::wire::MAX_PACKET;
 use packet_views::device::{
-    self, Changes, Linear, Link, NetDevice, PacketOf, SendError, Unsendable,
+    self, Changes, Linear, Link, NetDevice, PacketOf, Permit, SendError, Unsendable,
 };
 use packet_views::features::Capabilities;
 use packet_views::header::{LINK_HEADER, MacAddr};
@@ -73,15 +73,24 @@ impl<P: Platform, S: Store> NetDevice for Netfront<P, S> {
 
     #[inline]
     fn alloc(&mut self, headroom: usize) -> Option<BufMut> {
-        self.buffer(headroom)
+        Some(BufMut::new(self.frame()?, headroom))
     }
 
+    /// What will be sent is not known yet, so it takes room on every queue;
+    /// [`send`](NetDevice::send) looks at the packet first.
     #[inline]
     fn reserve(&mut self, slots: usize) -> Option<TxPermit<'_>> {
-        if self.link() == Link::Up && self.room() < slots {
-            self.complete_tx();
+        for complete in [true, false] {
+            let connection = self.connection.as_mut().filter(|it| it.takes_packets())?;
+            if connection.queues.has_room(slots) {
+                break;
+            }
+            if !complete || self.complete_tx() == 0 {
+                return None;
+            }
         }
-        Netfront::reserve(self, slots)
+        let connection = self.connection.as_mut()?;
+        Some(TxPermit::new(connection, &mut self.budget, &mut self.counters))
     }
 
     #[inline]
@@ -99,9 +108,15 @@ impl<P: Platform, S: Store> NetDevice for Netfront<P, S> {
         if self.rearm() { Poll::Ready(()) } else { Poll::Pending }
     }
 
+    /// Posts new pages in the place of those handed up; a backend that waits for some learns of them by
+    /// [`flush`](Netfront::flush). It counts packets that were dropped too. Packets of a flow come in
+    /// their order.
     #[inline]
-    fn receive(&mut self, budget: usize, sink: impl FnMut(PacketOf<Self>)) -> usize {
-        self.receive(budget, sink)
+    fn receive(&mut self, budget: usize, mut sink: impl FnMut(PacketOf<Self>)) -> usize {
+        self.receive_with(budget, |packet| {
+            sink(packet);
+            None
+        })
     }
 
     fn flush(&mut self) {
@@ -122,7 +137,7 @@ impl<P: Platform, S: Store> NetDevice for Netfront<P, S> {
             return self.send_cut(packet);
         }
         match self.reserve_for(&packet, device::slots(&packet)) {
-            Some(mut permit) => Ok(permit.send(packet)?),
+            Some(mut permit) => permit.send(packet),
             None => Err(SendError::Full(packet)),
         }
     }
@@ -162,7 +177,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     fn reserve_for(&mut self, packet: &PacketMut, slots: usize) -> Option<TxPermit<'_>> {
         self.make_room(packet, slots)?;
         let connection = self.connection.as_mut()?;
-        Some(TxPermit::new(connection, slots, &mut self.budget, &mut self.counters))
+        Some(TxPermit::new(connection, &mut self.budget, &mut self.counters))
     }
 
     /// Sees to it that the queue of a packet has so much room; `None` if it has not.
