@@ -12,19 +12,15 @@
 //! | where | what |
 //! |---|---|
 //! | [`netfront`], [`netback`] | the two ends of a vif |
-//! | [`features`] | what one end of a vif takes from the other |
-//! | [`netif`] | what any network device offers to the layers above |
-//! | [`buffer`], [`header`] | packets as views that only narrow, typed headers |
-//! | [`offload`] | large TCP packets cut and put together in software |
+//! | [`buffer`] | packets in pages that can be granted |
 //! | [`xenbus`] | how the two ends find each other, and find each other again |
 //! | [`wire`] | what travels on the rings |
 //! | [`platform`], [`store`] | what the driver asks of the machine |
-//! | [`announce`] | telling neighbours where our addresses are, after a migration for example |
-//! | [`copying`] | the same interface for devices that copy (TAP, pcap) |
-//! | `phy` (feature `smoltcp`) | any of these devices under smoltcp |
+//! | [`packet`] | the crate `packet-views`: packets, headers, offloads, the device trait, smoltcp on top |
 //!
-//! Below it lie `xen-grant`, who may touch which page, and `xen-ring`, one page shared with
-//! somebody we don't trust; each is of use alone.
+//! Below it lie `xen-grant`, who may touch which page, `xen-ring`, one page shared with somebody we
+//! don't trust, `xen-store`, xenstore, which is here as [`store`], and `packet-views`, packets as views
+//! that only narrow, which knows nothing of Xen; each is of use alone.
 //!
 //! # Bringing your own kernel
 //!
@@ -111,7 +107,8 @@
 //! }
 //! ```
 //!
-//! The third is [`Store`](store::Store), a xenstore client. With these, a network device is
+//! The third is [`Store`](store::Store), of which [`store::client::Client`] is one, over xenstore's page
+//! and port. With these, a network device is
 //!
 //! ```no_run
 //! # use xen_grant::{FramePool, GrantTable, PoolError};
@@ -132,23 +129,16 @@
 
 extern crate alloc;
 
-pub mod announce;
 pub mod buffer;
-pub mod copying;
-pub mod features;
-pub mod header;
 pub mod netback;
 pub mod netfront;
-pub mod netif;
-pub mod offload;
-#[cfg(feature = "smoltcp")]
-pub mod phy;
 pub mod platform;
 mod ring_page;
-pub mod spurious;
-pub mod store;
 pub mod wire;
 pub mod xenbus;
+
+pub use packet_views as packet;
+pub use xen_store as store;
 
 /// The README's program is compiled with the documentation.
 #[cfg(all(doctest, feature = "smoltcp"))]

@@ -19,9 +19,10 @@ mod extra;
 #[cfg(test)]
 mod tests;
 
+use packet_views::buffer::{self, MAX_FRAGMENTS};
 use xen_ring::{Protocol, Wire};
 
-pub use extra::{Extra, Gso, GsoKind, Hash, Multicast};
+pub use extra::{Extra, Hash, Multicast};
 
 /// Flags of a transmit request (`NETTXF_*`).
 pub mod tx_flags {
@@ -55,9 +56,7 @@ pub const MAX_SLOTS: usize = 18;
 /// `XEN_NETIF_MAX_TX_SIZE`: the largest packet that a transmit request can name.
 pub const MAX_PACKET: usize = 0xffff;
 
-/// The largest frame that is received: an IP packet of 65,535 bytes (RFC 791), as Linux's GRO makes
-/// them, in Ethernet with two tags. Passed on, one that is larger than [`MAX_PACKET`] is cut.
-pub const MAX_FRAME: usize = 0xffff + 14 + 2 * 4;
+const _: () = assert!(MAX_SLOTS == MAX_FRAGMENTS && MAX_PACKET == buffer::MAX_PACKET);
 
 /// The outcome of a transmit request (`NETIF_RSP_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

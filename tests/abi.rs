@@ -14,16 +14,19 @@ mod grant_world;
 mod headers;
 #[path = "../ring/tests/common/mod.rs"]
 mod ring_world;
+#[path = "abi/store.rs"]
+mod store;
 
 use std::num::NonZeroU16;
 
 use grant_world::Domain;
 use headers::{Headers, headers};
+use packet_views::buffer::{Gso, GsoKind};
 use ring_world::Page;
 use xen_grant::{DomId, FramePool, GrantStatus, GrantTable, Grantee, ReadOnly, ReadWrite};
 use xen_netfront::wire::{
-    Extra, Gso, GsoKind, MAX_PACKET, MAX_SLOTS, RxRequest, RxResponse, RxRing, RxSlot, Status,
-    TxRequest, TxResponse, TxRing, TxSlot, rx_flags, tx_flags,
+    Extra, MAX_PACKET, MAX_SLOTS, RxRequest, RxResponse, RxRing, RxSlot, Status, TxRequest,
+    TxResponse, TxRing, TxSlot, rx_flags, tx_flags,
 };
 use xen_netfront::xenbus::BusState;
 use xen_ring::{BackRing, FrontRing, Notify, Protocol, Wire};

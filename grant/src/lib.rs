@@ -31,6 +31,8 @@
 
 extern crate alloc;
 
+#[cfg(feature = "packet")]
+mod block;
 mod copy;
 mod exposure;
 mod frame;

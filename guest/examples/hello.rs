@@ -10,8 +10,9 @@ fn hello(xen: xen_guest::Xen) -> xen_guest::Result {
     use smoltcp::wire::IpCidr;
     use xen_grant::{FramePool, GrantTable};
     use xen_guest::Suspended;
-    use xen_netfront::netfront::{Link, Netfront};
-    use xen_netfront::{phy::Device, platform::Platform};
+    use xen_netfront::netfront::Netfront;
+    use xen_netfront::packet::device::Link;
+    use xen_netfront::{packet::phy::Device, platform::Platform};
 
     let ip = xen.option("ip").and_then(|ip| ip.parse::<IpCidr>().ok());
     let ip = ip.ok_or("ip=ADDR/LEN is missing")?;
@@ -35,7 +36,7 @@ fn hello(xen: xen_guest::Xen) -> xen_guest::Result {
         device.follow(&mut iface, || xen.random(), xen.now()); // maybe to another network
         device.poll(&mut iface, &mut sockets, xen.now());
         if !device.netif_mut().rearm() {
-            let stack = device.poll_at(&mut iface, &sockets, xen.now());
+            let stack = device.poll_at(&mut iface, &sockets, xen.now()).map(Into::into);
             xen.wait([stack, device.netif().next_deadline()].into_iter().flatten().min());
         }
     }

@@ -8,9 +8,13 @@
 //! how many once there is room again. Input is bytes as they were typed; nothing is echoed.
 
 use core::fmt::{self, Write};
-use core::sync::atomic::AtomicU32;
 
-use crate::byte_ring::{Consumer, Producer};
+use xen_store::byte_ring::{Consumer, Layout, Producer, Words};
+
+/// The ring of what is typed.
+const INPUT: Layout = Layout::new(0, 256, 769, 768);
+/// The ring of what is printed.
+const OUTPUT: Layout = Layout::new(256, 512, 771, 770);
 
 /// The rings' other end, as far as it is needed.
 pub trait Reader {
@@ -22,8 +26,9 @@ pub trait Reader {
 
 /// The console.
 pub struct Console<'a, R> {
-    typed: Consumer<'a>,
-    out: Producer<'a>,
+    page: &'a Words,
+    typed: Consumer,
+    out: Producer,
     reader: R,
     lost: u64,
 }
@@ -33,15 +38,15 @@ const PATIENCE: u32 = 64;
 
 impl<'a, R: Reader> Console<'a, R> {
     /// The console in this page.
-    pub fn new(page: &'a [AtomicU32], reader: R) -> Console<'a, R> {
-        let typed = Consumer::new(page, 0..256, 769, 768);
-        Console { typed, out: Producer::new(page, 256..768, 771, 770), reader, lost: 0 }
+    pub fn new(page: &'a Words, reader: R) -> Console<'a, R> {
+        let (typed, out) = (Consumer::new(page, INPUT), Producer::new(page, OUTPUT));
+        Console { page, typed, out, reader, lost: 0 }
     }
 
     /// Takes what has been typed, as much as fits; how much that was.
     pub fn read(&mut self, buffer: &mut [u8]) -> usize {
         // Indices that make no sense are a console where nobody types.
-        let (count, was_full) = self.typed.read(buffer).unwrap_or((0, false));
+        let (count, was_full) = self.typed.read(self.page, buffer).unwrap_or((0, false));
         if was_full && count > 0 {
             self.reader.notify();
         }
@@ -51,7 +56,7 @@ impl<'a, R: Reader> Console<'a, R> {
     /// Writes bytes as they are.
     fn put(&mut self, mut bytes: &[u8]) {
         for _ in 0..PATIENCE {
-            let written = self.out.write(bytes).unwrap_or(0);
+            let written = self.out.write(self.page, bytes).unwrap_or(0);
             bytes = &bytes[written..];
             if bytes.is_empty() {
                 return;
@@ -161,7 +166,7 @@ mod machine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use core::sync::atomic::Ordering;
+    use core::sync::atomic::{AtomicU32, Ordering};
     use std::cell::Cell;
 
     #[derive(Default)]
@@ -179,11 +184,11 @@ mod tests {
         }
     }
 
-    fn page() -> Vec<AtomicU32> {
-        (0..1024).map(|_| AtomicU32::new(0)).collect()
+    fn page() -> Words {
+        [const { AtomicU32::new(0) }; 1024]
     }
 
-    fn out(page: &[AtomicU32], len: usize) -> Vec<u8> {
+    fn out(page: &Words, len: usize) -> Vec<u8> {
         let words = &page[256..768];
         words.iter().flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes()).take(len).collect()
     }

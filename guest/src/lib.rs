@@ -3,7 +3,7 @@
 //! It boots in a 64-bit PVH domain, sets up memory, interrupts, the clock, the console and
 //! xenstore, and then calls the kernel's own main with a `Xen` handle, which implements what
 //! `xen-netfront` asks of a machine ([`Memory`](xen_grant::Memory),
-//! [`Platform`](xen_netfront::platform::Platform), [`Store`](xen_netfront::store::Store), and the
+//! [`Platform`](xen_netfront::platform::Platform), [`Store`](xen_store::Store), and the
 //! backend halves). Output of the `log` crate goes to the PV console and to Xen's log.
 //!
 //! A whole kernel is `examples/hello.rs`, with smoltcp on top of the driver. (One that is never
@@ -29,20 +29,19 @@
 //! | `hypercall` | stubs and calls |
 //! | `events` | event channels, sleeping, the timer |
 //! | `clock` | Xen's system time |
-//! | `xenstore` | client |
+//! | `xenstore` | xenstore's page and port, for the client of `xen-store` |
 //! | `entropy` | random numbers |
 //! | `console`, `logger` | output |
 //! | `options` | the command line |
-//! | `shutdown`, `power` | what the toolstack asks for; stopping, sleeping |
+//! | `shutdown`, `power`, `suspend` | what the toolstack asks for; stopping; sleeping |
 //!
-//! What needs no machine (parsers, the xenstore client, ring arithmetic, the event bits) also
+//! What needs no machine (parsers, the console, the event bits) also
 //! builds on a host, where its tests run; the rest exists only for `target_os = "none"`.
 #![cfg_attr(not(test), no_std)]
 
 extern crate alloc;
 
 pub mod boot;
-pub mod byte_ring;
 pub mod clock;
 pub mod console;
 pub mod cpu;
@@ -52,17 +51,22 @@ pub mod hypercall;
 pub mod memory;
 pub mod options;
 pub mod shutdown;
-pub mod xenstore;
 
 #[cfg(target_os = "none")]
 mod logger;
 #[cfg(target_os = "none")]
 mod power;
 #[cfg(target_os = "none")]
+mod suspend;
+#[cfg(target_os = "none")]
 mod xen;
+#[cfg(target_os = "none")]
+mod xenstore;
 
 #[cfg(target_os = "none")]
-pub use power::{Outcome, Suspended};
+pub use power::Outcome;
+#[cfg(target_os = "none")]
+pub use suspend::Suspended;
 #[cfg(target_os = "none")]
 pub use xen::Xen;
 

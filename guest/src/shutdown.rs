@@ -4,7 +4,7 @@
 //!
 //! A domain says with `control/feature-WORD` which words it obeys.
 
-use xen_netfront::store::{Store, StoreError};
+use xen_store::{Store, StoreError};
 
 /// Where the words are written.
 pub const NODE: &str = "control/shutdown";
@@ -13,8 +13,9 @@ pub const NODE: &str = "control/shutdown";
 pub const FEATURES: [&str; 3] =
     ["control/feature-poweroff", "control/feature-reboot", "control/feature-suspend"];
 
-/// How often the acknowledgement is tried while others write to xenstore.
-const TRIES: u32 = 100;
+/// How often the acknowledgement is tried while others write to xenstore, before we come back later:
+/// four round trips each.
+const TRIES: u32 = 8;
 
 /// What the toolstack asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +70,7 @@ pub fn take<S: Store>(store: &S) -> Result<Option<Request>, StoreError> {
             Ok(()) => {
                 let request = Request::parse(&word);
                 if request.is_none() {
-                    log::warn!("{NODE}: {:?} is nothing we know", word.escape_ascii());
+                    log::warn!("{NODE}: unknown request {:?} ignored", word.escape_ascii());
                 }
                 return Ok(request);
             }
@@ -80,13 +81,84 @@ pub fn take<S: Store>(store: &S) -> Result<Option<Request>, StoreError> {
     Err(StoreError::Again)
 }
 
+#[cfg(target_os = "none")]
+pub(crate) use machine::*;
+
+#[cfg(target_os = "none")]
+mod machine {
+    use core::sync::atomic::{AtomicBool, Ordering};
+
+    use spin::Mutex;
+    use xen_store::{Store, StoreError, Watch};
+
+    use super::{NODE, Request, announce, take};
+    use crate::suspend::{self, Suspended};
+    use crate::{Xen, events, power};
+
+    /// The watch on the toolstack's requests, once somebody obeys them.
+    static WATCH: Mutex<Option<Watch>> = Mutex::new(None);
+    /// This domain's xenstore does not say yet what we obey.
+    static UNANNOUNCED: AtomicBool = AtomicBool::new(true);
+    /// The last look for a request failed; the watch won't fire again for it.
+    static LOOK_AGAIN: AtomicBool = AtomicBool::new(false);
+
+    /// A request of the toolstack's that is new.
+    pub fn request(xen: Xen) -> Option<Request> {
+        look(xen).unwrap_or_else(|error| {
+            if error == StoreError::Again {
+                // Nothing else wakes us for it: xenstore has no more to say.
+                events::remember();
+            }
+            if !LOOK_AGAIN.swap(true, Ordering::Relaxed) {
+                log::warn!("{NODE}: {error}");
+            }
+            None
+        })
+    }
+
+    fn look(xen: Xen) -> Result<Option<Request>, StoreError> {
+        let mut watch = WATCH.lock();
+        let watch = match &mut *watch {
+            Some(watch) => watch,
+            none => none.insert(xen.watch(NODE)?),
+        };
+        if UNANNOUNCED.load(Ordering::Relaxed) {
+            announce(&xen)?;
+            UNANNOUNCED.store(false, Ordering::Relaxed);
+        }
+        if !xen.fired(watch) && !LOOK_AGAIN.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let request = take(&xen)?;
+        LOOK_AGAIN.store(false, Ordering::Relaxed);
+        Ok(request)
+    }
+
+    /// Does what the toolstack asks for; only a suspend comes back.
+    pub fn obey(request: Request) -> Suspended {
+        let reason = match request {
+            Request::Suspend => {
+                let suspended = suspend::suspend();
+                if suspended == Suspended::Resumed {
+                    UNANNOUNCED.store(true, Ordering::Relaxed);
+                }
+                return suspended;
+            }
+            Request::Reboot => xen_sys::SHUTDOWN_reboot,
+            Request::PowerOff | Request::Halt => xen_sys::SHUTDOWN_poweroff,
+        };
+        log::info!("stopping: {request:?}");
+        power::stop(reason)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::cell::{Cell, RefCell};
     use std::num::NonZeroU32;
 
-    use xen_netfront::store::{Transaction, Watch};
+    use xen_store::{Transaction, Watch};
 
     /// `control/shutdown` and nothing else. Each commit fails while others still have words to
     /// write, which they do just before it.

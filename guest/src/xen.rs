@@ -8,16 +8,16 @@ use arrayvec::ArrayVec;
 use xen_grant::{
     CopyEnd, CopyOp, DomId, ForeignMemory, Gfn, GrantStatus, Mapping, Memory, Page, Words,
 };
-use xen_netfront::platform::{BackendPlatform, EventError, Instant, Platform, Port};
-use xen_netfront::store::{Store, StoreError, Transaction, Watch};
+use xen_netfront::platform::{BackendPlatform, Channel, EventError, Instant, Platform, Port};
+use xen_store::{Store, StoreError, Transaction, Watch};
 
 use crate::hypercall::abi::{
     self, DOMID_SELF, GnttabCopy, GnttabCopyPtr, GnttabMapGrantRef, GnttabQuerySize,
     GnttabSetVersion, GnttabUnmapGrantRef,
 };
 use crate::hypercall::{self, Errno};
-use crate::power::Suspended;
-use crate::shutdown::Request;
+use crate::shutdown::{self, Request};
+use crate::suspend::Suspended;
 use crate::{boot, clock, console, entropy, events, memory, power, xenstore};
 
 /// The domain we are. There is one, and every copy of this handle stands for it.
@@ -91,7 +91,7 @@ impl Xen {
     /// The first call tells the toolstack that this domain obeys. From then on it counts on us:
     /// hand each request to [`obey`](Xen::obey), at once or when all is in order.
     pub fn shutdown_request(self) -> Option<Request> {
-        power::request(self)
+        shutdown::request(self)
     }
 
     /// Does what the toolstack asks for. This returns only from [`Request::Suspend`], when the
@@ -100,7 +100,7 @@ impl Xen {
     ///
     /// Pages of other domains that are mapped are not in the domain that wakes up.
     pub fn obey(self, request: Request) -> Suspended {
-        power::obey(request)
+        shutdown::obey(request)
     }
 
     /// Ends the domain in good order.
@@ -243,6 +243,11 @@ impl Platform for Xen {
         events::alloc_unbound(peer).map_err(event_error)
     }
 
+    /// Whoever waits is woken when [`Xen::wait`] finds the event: never in an interrupt.
+    fn opened(&self, port: Port, channel: Channel) {
+        events::wakes(port, channel.wake);
+    }
+
     fn close(&self, port: Port) {
         events::close(port);
     }
@@ -293,26 +298,28 @@ impl Store for Xen {
     }
 
     fn commit(&self, transaction: Transaction) -> Result<(), StoreError> {
-        xenstore::with(|client| client.end(transaction, true))
+        xenstore::with(|client| client.commit(transaction))
     }
 
     fn abort(&self, transaction: Transaction) {
-        // What can fail is that the transaction is gone, which is what was wanted.
-        let _ = xenstore::with(|client| client.end(transaction, false));
+        let _ = xenstore::with(|client| {
+            client.abort(transaction);
+            Ok(())
+        });
     }
 
     fn watch(&self, path: &str) -> Result<Watch, StoreError> {
-        xenstore::with(|client| client.watch(path)).map(Watch)
+        xenstore::with(|client| client.watch(path))
     }
 
     fn unwatch(&self, watch: Watch) {
         let _ = xenstore::with(|client| {
-            client.unwatch(watch.0);
+            client.unwatch(watch);
             Ok(())
         });
     }
 
     fn fired(&self, watch: &Watch) -> bool {
-        xenstore::with(|client| Ok(client.fired(watch.0))).unwrap_or(false)
+        xenstore::with(|client| Ok(client.fired(watch))).unwrap_or(false)
     }
 }

@@ -4,10 +4,10 @@ offloads has Linux cut and fill them, and our segments are to be the same bytes.
 
     scapy ── packet socket, virtio-net header ── Linux: GSO, checksum ── TAP ── here
 
-The step records that and has `tests/offload_linux.rs` compare it; what is in
-`tests/offload_linux.txt` was recorded so.
+The step records that and has `packet/tests/offload_linux.rs` compare it; what is in
+`packet/tests/offload_linux.txt` was recorded so.
 
-usage: unshare --net scripts/checks/offload_tap.py record > tests/offload_linux.txt
+usage: unshare --net scripts/checks/offload_tap.py record > packet/tests/offload_linux.txt
 """
 
 import fcntl
@@ -49,7 +49,7 @@ def check(context):
         recorded = Path(folder) / "recorded"
         recorded.write_text(context.output_of("unshare", "--net", PYTHON, __file__, "record"))
         context.cargo_tests(
-            "cargo", "test", "--test", "offload_linux", env={"XEN_LINUX_OFFLOADS": str(recorded)}
+            "cargo", "test", "-p", "packet-views", "--test", "offload_linux", env={"XEN_LINUX_OFFLOADS": str(recorded)}
         )
 
 

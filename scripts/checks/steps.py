@@ -59,7 +59,8 @@ def docs(context):
 def bare(context):
     """Each crate alone: a workspace build would hide a feature that another crate turned on."""
     tools.bare_metal(context)
-    for package in (["xen-ring"], ["xen-grant"], ["xen-netfront"],
+    for package in (["xen-ring"], ["xen-grant"], ["xen-store"], ["packet-views"],
+                    ["packet-views", "--features", "smoltcp"], ["xen-netfront"],
                     ["xen-netfront", "--features", "smoltcp"]):  # fmt: skip
         context.command("cargo", "build", "-p", *package, "--target", BARE_METAL)
     source.no_std_dependencies(context)
@@ -134,7 +135,7 @@ def miri(context):
     for words in (
         ("-p", "xen-ring", "--lib", "--tests"),
         ("-p", "xen-grant", "--lib", "--tests"),
-        ("-p", "xen-netfront", "--test", "buffers"),
+        ("-p", "packet-views", "--test", "buffers"),
     ):
         context.cargo_tests(
             *cargo_miri, *words, "--", *left_out, env=env, count_ignored=False
@@ -204,7 +205,7 @@ STEPS = [
     Step("fmt", "the code is formatted", fmt),
     Step("unsafe", "unsafe code stays in its rooms", source.unsafe_rooms),
     Step("clippy", "no lint has anything to say", clippy),
-    Step("bare", "ring, grant and netfront build alone, without std", bare),
+    Step("bare", "each crate builds alone, without std", bare),
     Step("docs", "the documentation builds without warnings", docs),
     Step("tests", "unit, integration and documentation tests", tests, 1200),
     Step("guest", "tests of the guest's parts that need no machine", guest_tests),

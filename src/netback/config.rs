@@ -2,8 +2,8 @@
 
 use core::time::Duration;
 
-use crate::features::Features;
 use crate::xenbus::Removal;
+use packet_views::features::Features;
 
 /// What a backend offers, and how much a client may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub struct Config {
     ///
     /// Frontends that predate `feature-no-csum-offload` (Linux's) send blank checksums over IPv4 in
     /// any case, so whoever takes packets from here copes with
-    /// [`Checksum::Blank`](crate::buffer::Checksum::Blank).
+    /// [`Checksum::Blank`](packet_views::buffer::Checksum::Blank).
     pub features: Features,
     /// The most queues that a client may have, at most [`MAX_QUEUES`](crate::xenbus::MAX_QUEUES).
     pub max_queues: u32,

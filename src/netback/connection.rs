@@ -8,91 +8,22 @@
 
 use alloc::vec::Vec;
 
-use xen_grant::{DomId, FramePool, GrantStatus};
+use xen_grant::FramePool;
 use xen_ring::Notify;
 
 use super::config::Config;
+use super::counters::Counters;
 use super::fault::Fault;
 use super::from_client::{BATCH_PACKETS, UNIT};
+use super::obstacle::Obstacle;
 use super::queue::Queue;
 use super::refused::Refused;
-use super::stats::Stats;
 use super::to_client::{Bounds, Takes};
-use crate::buffer::{RxPacket, TxPacket};
-use crate::header::packet_flow_hash;
-use crate::platform::{BackendPlatform, EventError, Instant, Port};
-use crate::store::{Store, StoreError};
+use crate::buffer::{Packet, PacketMut};
+use crate::platform::{BackendPlatform, Channel, Instant, Port};
 use crate::wire::MAX_SLOTS;
-use crate::xenbus::{FrontendOffer, Reader};
-
-/// What the toolstack says of the client, in our own directory where no client writes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Identity {
-    pub(super) mac: Option<[u8; 6]>,
-    pub(super) mtu: u16,
-}
-
-impl Default for Identity {
-    fn default() -> Identity {
-        Identity { mac: None, mtu: 1500 }
-    }
-}
-
-impl Identity {
-    pub(super) fn read<S: Store>(&mut self, own: &Reader<'_, S>) -> Result<(), ConnectError> {
-        self.mac = own.mac("mac")?;
-        self.mtu = own.mtu()?;
-        Ok(())
-    }
-}
-
-/// Why a client could not be connected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ConnectError {
-    Incomplete,
-    NoCopy,
-    Store(StoreError),
-    Map(GrantStatus),
-    Bind(EventError),
-    Fault(Fault),
-}
-
-impl From<StoreError> for ConnectError {
-    fn from(error: StoreError) -> ConnectError {
-        ConnectError::Store(error)
-    }
-}
-
-impl From<GrantStatus> for ConnectError {
-    fn from(status: GrantStatus) -> ConnectError {
-        ConnectError::Map(status)
-    }
-}
-
-impl From<EventError> for ConnectError {
-    fn from(error: EventError) -> ConnectError {
-        ConnectError::Bind(error)
-    }
-}
-
-impl From<Fault> for ConnectError {
-    fn from(fault: Fault) -> ConnectError {
-        ConnectError::Fault(fault)
-    }
-}
-
-impl core::fmt::Display for ConnectError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            ConnectError::Incomplete => f.write_str("rings or event channels are missing"),
-            ConnectError::NoCopy => f.write_str("request-rx-copy is missing"),
-            ConnectError::Store(error) => error.fmt(f),
-            ConnectError::Map(status) => write!(f, "a ring page can't be mapped: {status}"),
-            ConnectError::Bind(error) => write!(f, "an event channel can't be bound: {error}"),
-            ConnectError::Fault(fault) => fault.fmt(f),
-        }
-    }
-}
+use crate::xenbus::FrontendOffer;
+use packet_views::header::packet_flow_hash;
 
 /// All queues of a connected client. Dropped, it lets go of all that is the client's.
 pub(super) struct Connection<P: BackendPlatform> {
@@ -107,16 +38,16 @@ pub(super) struct Connection<P: BackendPlatform> {
 impl<P: BackendPlatform> Connection<P> {
     pub(super) fn open(
         platform: &P,
-        client: DomId,
+        channel: &Channel,
         offer: &FrontendOffer,
         config: &Config,
-        stats: &mut Stats,
-    ) -> Result<Connection<P>, ConnectError> {
+        counters: &mut Counters,
+    ) -> Result<Connection<P>, Obstacle> {
         if offer.queues.is_empty() {
-            return Err(ConnectError::Incomplete);
+            return Err(Obstacle::Incomplete);
         }
         if !offer.rx_copy {
-            return Err(ConnectError::NoCopy);
+            return Err(Obstacle::NoCopy);
         }
         let takes = Takes { notify: offer.rx_notify, features: offer.features.coherent() };
         let count = offer.queues.len();
@@ -127,7 +58,9 @@ impl<P: BackendPlatform> Connection<P> {
                 packets: share(config.queue_packets).max(1),
                 fragments: share(config.queue_frames).max(MAX_SLOTS),
             };
-            Queue::open(platform, client, queue, (takes, bounds), config, stats)
+            // At most MAX_QUEUES.
+            let channel = Channel { queue: number as u32, ..channel.clone() };
+            Queue::open(platform, channel, queue, (takes, bounds), config, counters)
         };
         let queues = offer.queues.iter().enumerate().map(open).collect::<Result<_, _>>()?;
         Ok(Connection { queues, turn: 0, debt: 0 })
@@ -160,8 +93,8 @@ impl<P: BackendPlatform> Connection<P> {
         platform: &P,
         pool: &FramePool,
         budget: usize,
-        stats: &mut Stats,
-        mut sink: impl FnMut(TxPacket),
+        counters: &mut Counters,
+        mut sink: impl FnMut(PacketMut),
     ) -> Result<usize, Fault> {
         let budget = budget.saturating_mul(UNIT);
         let turns = if self.queues.len() == 1 { budget } else { BATCH_PACKETS * UNIT };
@@ -173,7 +106,7 @@ impl<P: BackendPlatform> Connection<P> {
             };
             let before = spent;
             let limit = budget.min(spent.saturating_add(turns));
-            let polled = queue.from.poll(platform, pool, limit, &mut spent, stats, &mut sink);
+            let polled = queue.from.poll(platform, pool, limit, &mut spent, counters, &mut sink);
             let (taken, notify) = polled?;
             packets += taken;
             if notify == Notify::Needed {
@@ -192,9 +125,9 @@ impl<P: BackendPlatform> Connection<P> {
     #[inline]
     pub(super) fn deliver(
         &mut self,
-        packet: &mut RxPacket,
+        packet: &mut Packet,
         pool: &FramePool,
-        stats: &mut Stats,
+        counters: &mut Counters,
     ) -> Result<(), Refused> {
         let queue = match self.queues.as_mut_slice() {
             [only] => only,
@@ -203,15 +136,15 @@ impl<P: BackendPlatform> Connection<P> {
                 None => return Err(Refused::NotConnected),
             },
         };
-        queue.to.queue(packet, pool, stats)
+        queue.to.queue(packet, pool, counters)
     }
 
     /// Gives the client what it has posted pages for, and tells it of everything since the last
     /// time.
     #[inline]
-    pub(super) fn flush(&mut self, platform: &P, stats: &mut Stats) -> Result<(), Fault> {
-        stats.queue_high_water = stats.queue_high_water.max(self.queued() as u64);
-        self.queues.iter_mut().try_for_each(|queue| queue.flush(platform, stats))
+    pub(super) fn flush(&mut self, platform: &P, counters: &mut Counters) -> Result<(), Fault> {
+        counters.queue_high_water = counters.queue_high_water.max(self.queued() as u64);
+        self.queues.iter_mut().try_for_each(|queue| queue.flush(platform, counters))
     }
 
     /// Asks for events; true if there is something to do already.
@@ -235,7 +168,7 @@ impl<P: BackendPlatform> Connection<P> {
 #[inline(never)]
 fn pick<'a, P: BackendPlatform>(
     queues: &'a mut [Queue<P>],
-    packet: &RxPacket,
+    packet: &Packet,
 ) -> Option<&'a mut Queue<P>> {
     let hash = packet_flow_hash(packet);
     // Less than their number, which is small.

@@ -39,9 +39,9 @@ impl core::fmt::Display for Fault {
                 write!(f, "a slot of {size} bytes at offset {offset} crosses the end of its page")
             }
             Fault::TooManySlots => f.write_str("a packet has 20 slots or more"),
-            Fault::CutShort => f.write_str("a packet goes on behind the last published request"),
-            Fault::UnknownExtra(kind) => write!(f, "an extra of unknown kind {kind}"),
-            Fault::BadGso => f.write_str("a GSO extra makes no sense"),
+            Fault::CutShort => f.write_str("a packet continues past the last published request"),
+            Fault::UnknownExtra(kind) => write!(f, "extra info of unknown type {kind}"),
+            Fault::BadGso => f.write_str("extra info for GSO with a bad size or type"),
         }
     }
 }

@@ -17,15 +17,16 @@ use alloc::vec::Vec;
 use xen_grant::{CopyIn, DomId, Foreign, ForeignPage, Frame, FramePool, PAGE_SIZE};
 use xen_ring::{BackRing, Notify};
 
+use super::counters::Counters;
 use super::fault::Fault;
 use super::parse::{Chain, Refusal, Slot, Verdict, read};
-use super::stats::Stats;
-use crate::buffer::{Checksum, Meta, TxBuf, TxPacket};
-use crate::features::Features;
-use crate::offload::make_blank;
+use crate::buffer::{BufMut, PacketMut};
 use crate::platform::BackendPlatform;
 use crate::ring_page::Shared;
 use crate::wire::{MAX_PACKET, MAX_SLOTS, RING_SIZE, Status, TxResponse, TxRing};
+use packet_views::buffer::{Checksum, Meta};
+use packet_views::features::Features;
+use packet_views::offload::make_blank;
 
 /// Packets in a hypercall.
 pub(super) const BATCH_PACKETS: usize = 64;
@@ -103,8 +104,8 @@ impl<P: BackendPlatform> FromClient<P> {
         pool: &FramePool,
         limit: usize,
         spent: &mut usize,
-        stats: &mut Stats,
-        sink: &mut impl FnMut(TxPacket),
+        counters: &mut Counters,
+        sink: &mut impl FnMut(PacketMut),
     ) -> Result<(usize, Notify), Fault> {
         let (mut packets, mut notify) = (0, Notify::Suppressed);
         while *spent < limit && self.ring.refresh()? > 0 {
@@ -115,8 +116,8 @@ impl<P: BackendPlatform> FromClient<P> {
                 self.copy.truncate(0, 0);
                 return Err(fault);
             }
-            self.submit(platform, stats);
-            packets += self.finish(stats, sink);
+            self.submit(platform, counters);
+            packets += self.finish(counters, sink);
             if self.ring.publish() == Notify::Needed {
                 notify = Notify::Needed;
             }
@@ -200,13 +201,13 @@ impl<P: BackendPlatform> FromClient<P> {
 
     /// Copies the batch, and looks at the status of every operation.
     #[inline]
-    fn submit(&mut self, platform: &P, stats: &mut Stats) {
+    fn submit(&mut self, platform: &P, counters: &mut Counters) {
         if self.copy.is_empty() {
             return;
         }
         self.copy.submit(platform);
-        stats.copy_hypercalls += 1;
-        stats.copy_ops += self.copy.len() as u64;
+        counters.copy_hypercalls += 1;
+        counters.copy_ops += self.copy.len() as u64;
         if self.copy.succeeded(0..self.copy.len()) {
             return;
         }
@@ -216,7 +217,7 @@ impl<P: BackendPlatform> FromClient<P> {
             let failed = (ops..end).filter(|&op| !self.copy.succeeded(op..op + 1)).count();
             if failed > 0 {
                 staged.outcome = Outcome::CopyFailed;
-                stats.copy_failures += failed as u64;
+                counters.copy_failures += failed as u64;
             }
             ops = end;
         }
@@ -224,7 +225,7 @@ impl<P: BackendPlatform> FromClient<P> {
 
     /// Answers the batch's slots and hands up its packets.
     #[inline]
-    fn finish(&mut self, stats: &mut Stats, sink: &mut impl FnMut(TxPacket)) -> usize {
+    fn finish(&mut self, counters: &mut Counters, sink: &mut impl FnMut(PacketMut)) -> usize {
         let mut frames = self.copy.take();
         let (headroom, mut slots) = (self.headroom, self.slots.iter());
         // Added up here, for the sink may do anything meanwhile.
@@ -237,11 +238,12 @@ impl<P: BackendPlatform> FromClient<P> {
             let status = if is_copied && staged.meta.gso.is_none() && end <= PAGE_SIZE {
                 // The usual packet: one frame, and nothing to look at.
                 copied += total;
-                if let Some(buf) = frames.next().and_then(|it| TxBuf::with_range(it, headroom..end))
+                if let Some(buf) =
+                    frames.next().and_then(|it| BufMut::with_range(it, headroom..end))
                 {
                     packets += 1;
                     bytes += total;
-                    let mut packet = TxPacket::from(buf);
+                    let mut packet = PacketMut::from(buf);
                     packet.meta = staged.meta;
                     sink(packet);
                 }
@@ -250,32 +252,32 @@ impl<P: BackendPlatform> FromClient<P> {
                 match staged.outcome {
                     Outcome::Copied => {
                         copied += total;
-                        let mut packet = TxPacket::new();
+                        let mut packet = PacketMut::new();
                         packet.meta = staged.meta;
                         gather(&mut packet, &mut frames, headroom, total);
-                        if packet.meta.gso.is_none() || is_sound(&mut packet, stats) {
+                        if packet.meta.gso.is_none() || is_sound(&mut packet, counters) {
                             packets += 1;
                             bytes += total;
                             sink(packet);
                             Status::Okay
                         } else {
-                            stats.from_drops.gso_headers += 1;
+                            counters.from_drops.gso_headers += 1;
                             Status::Error
                         }
                     }
                     Outcome::CopyFailed => {
-                        stats.from_drops.copy_failed += 1;
+                        counters.from_drops.copy_failed += 1;
                         copied += total;
                         // Its frames are there, with some of its bytes.
-                        gather(&mut TxPacket::new(), &mut frames, headroom, total);
+                        gather(&mut PacketMut::new(), &mut frames, headroom, total);
                         Status::Error
                     }
                     Outcome::NoFrame => {
-                        stats.from_drops.no_frame += 1;
+                        counters.from_drops.no_frame += 1;
                         Status::Dropped
                     }
                     Outcome::Refused(why) => {
-                        *stats.from_drops.counter(why) += 1;
+                        *counters.from_drops.counter(why) += 1;
                         Status::Error
                     }
                 }
@@ -290,10 +292,10 @@ impl<P: BackendPlatform> FromClient<P> {
                 let _pushed = self.ring.push(response);
             }
         }
-        stats.from_slots += slot as u64;
-        stats.from_packets += packets as u64;
-        stats.from_bytes += bytes as u64;
-        stats.hypervisor_copied_bytes += copied as u64;
+        counters.from_slots += slot as u64;
+        counters.from_packets += packets as u64;
+        counters.from_bytes += bytes as u64;
+        counters.hypervisor_copied_bytes += copied as u64;
         drop(frames);
         self.slots.clear();
         packets
@@ -308,17 +310,17 @@ impl<P: BackendPlatform> FromClient<P> {
 /// Whether a large packet has the headers of its kind: somebody will have to write them anew for
 /// each segment. Its checksum is blank then, whatever the client said of it.
 #[cold]
-fn is_sound(packet: &mut TxPacket, stats: &mut Stats) -> bool {
+fn is_sound(packet: &mut PacketMut, counters: &mut Counters) -> bool {
     let blank = packet.meta.checksum == Checksum::Blank;
     let sound = make_blank(packet).is_ok();
-    stats.gso_not_blank += u64::from(sound && !blank);
+    counters.gso_not_blank += u64::from(sound && !blank);
     sound
 }
 
 /// Puts into a packet the next of the frames: those that `total` bytes take.
 #[inline]
 fn gather(
-    packet: &mut TxPacket,
+    packet: &mut PacketMut,
     frames: &mut impl Iterator<Item = Frame>,
     headroom: usize,
     total: usize,
@@ -329,7 +331,7 @@ fn gather(
         left -= range.len();
         at = 0;
         let Some(frame) = frames.next() else { break };
-        if let Some(buf) = TxBuf::with_range(frame, range) {
+        if let Some(buf) = BufMut::with_range(frame, range) {
             let _pushed = packet.push(buf);
         }
     }

@@ -17,10 +17,10 @@
 //! A backend is driven by a loop, as a [frontend](crate::netfront) is:
 //!
 //! ```no_run
-//! # use xen_netfront::buffer::TxPacket;
+//! # use xen_netfront::buffer::PacketMut;
 //! # use xen_netfront::{netback::Netback, platform::BackendPlatform, store::Store};
 //! # fn wait_for_an_event<T>(_: T) {}
-//! # fn forward(_: TxPacket) {}
+//! # fn forward(_: PacketMut) {}
 //! # fn example<P: BackendPlatform, S: Store>(mut vif: Netback<P, S>) {
 //! while !vif.is_gone() {
 //!     vif.service(); // xenbus, timers: cheap when nothing happened
@@ -83,35 +83,40 @@
 
 mod config;
 mod connection;
+mod counters;
 mod fault;
 mod from_client;
+mod obstacle;
 mod pace;
 mod parse;
 mod queue;
 mod refused;
 mod software;
-mod stats;
 mod to_client;
 
 use alloc::string::ToString;
 use alloc::vec::Vec;
+use core::future::poll_fn;
+use core::task::{Context, Poll};
 
+use packet_views::Wake;
 use xen_grant::{DomId, FramePool};
 
-use crate::buffer::{RxPacket, TxPacket};
-use crate::platform::{BackendPlatform, Instant, Port};
-use crate::store::{Store, StoreError};
-use crate::xenbus::{BackBus, BackStep, FrontendOffer, MAX_QUEUES, Vif};
-use connection::{ConnectError, Connection, Identity};
+use crate::buffer::{Packet, PacketMut};
+use crate::platform::{BackendPlatform, Channel, Instant, Port, Rings};
+use crate::xenbus::{BackBus, BackStep, FrontendOffer, Identity, MAX_QUEUES, Vif, feature_nodes};
+use connection::Connection;
+use obstacle::Obstacle;
 use pace::{Allowance, Metered};
+use xen_store::{Store, StoreError};
 
 pub use config::Config;
+pub use counters::{Counters, FromClientDrops, ToClientDrops};
 pub use fault::Fault;
 pub use refused::Refused;
-pub use stats::{FromClientDrops, Stats, ToClientDrops};
 
-/// More steps than the bus ever asks for at once.
-const MAX_STEPS: usize = 8;
+/// More steps than the bus ever asks for at once. Should there be more, they are done the next time.
+const MAX_STEPS: usize = 4;
 
 /// The backend of a vif. Dropped, it unmaps what it has of the client's, and takes its watches away.
 pub struct Netback<P: BackendPlatform, S: Store> {
@@ -121,10 +126,12 @@ pub struct Netback<P: BackendPlatform, S: Store> {
     pool: FramePool,
     client: DomId,
     vif: u32,
+    /// Who waits for its events.
+    wake: Wake,
     config: Config,
     identity: Identity,
     connection: Option<Connection<P>>,
-    stats: Stats,
+    counters: Counters,
     /// A broken rule that `service` has to act on.
     fault: Option<Fault>,
     gone: bool,
@@ -151,7 +158,7 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
         ];
         let queues = config.max_queues.clamp(1, MAX_QUEUES).to_string();
         let queues = ("multi-queue-max-queues", &*queues);
-        let nodes = config.features.coherent().nodes();
+        let nodes = feature_nodes(&config.features.coherent());
         let features: Vec<_> = nodes.into_iter().chain(always).chain([queues]).collect();
         Ok(Netback {
             platform,
@@ -160,10 +167,11 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
             pool: pool.clone(),
             client,
             vif,
+            wake: Wake::new(),
             config,
             identity: Identity::default(),
             connection: None,
-            stats: Stats::default(),
+            counters: Counters::default(),
             fault: None,
             gone: false,
         })
@@ -171,14 +179,14 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
 
     /// Sees to xenbus and to timers: connects, disconnects, acts on a broken rule. Call it when a
     /// watch fires, when [`next_deadline`](Netback::next_deadline) has come, or simply every time
-    /// round; it looks at xenstore only when there is something new.
+    /// round; it looks at xenstore only when there is something new, and makes at most 600 requests.
     pub fn service(&mut self) {
         let now = self.platform.now();
         if let Some(fault) = self.fault {
-            self.stats.faults += 1;
-            log::warn!("domain {} broke a rule, its vif is shut: {fault}", self.client.0);
+            self.counters.faults += 1;
+            log::warn!("domain {}: protocol violation, disconnecting: {fault}", self.client.0);
             self.disconnect();
-            self.bus.failed(now, "the frontend broke a rule of its rings");
+            self.bus.failed(now, "protocol violation by the frontend");
         }
         if self.allowance.rests_until(now).is_some() {
             return;
@@ -254,8 +262,8 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
     }
 
     /// Counters.
-    pub fn stats(&self) -> &Stats {
-        &self.stats
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// Packets that wait for the client.
@@ -272,11 +280,11 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
     /// Packets come with [`Config::headroom`], densely packed, headers in one piece. Queues take
     /// turns within the budget.
     #[inline]
-    pub fn poll(&mut self, budget: usize, sink: impl FnMut(TxPacket)) -> usize {
+    pub fn poll(&mut self, budget: usize, sink: impl FnMut(PacketMut)) -> usize {
         let Some(connection) = self.connection.as_mut().filter(|_| self.fault.is_none()) else {
             return 0;
         };
-        match connection.poll(&self.platform, &self.pool, budget, &mut self.stats, sink) {
+        match connection.poll(&self.platform, &self.pool, budget, &mut self.counters, sink) {
             Ok(packets) => packets,
             Err(fault) => {
                 self.fault = Some(fault);
@@ -294,13 +302,13 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
     /// If the queue has no room for all segments the first ones stay in it, and the others count as
     /// dropped.
     #[inline]
-    pub fn deliver(&mut self, mut packet: RxPacket) -> Result<(), Refused> {
+    pub fn deliver(&mut self, mut packet: Packet) -> Result<(), Refused> {
         match &mut self.connection {
             Some(connection) if self.fault.is_none() => {
-                connection.deliver(&mut packet, &self.pool, &mut self.stats)
+                connection.deliver(&mut packet, &self.pool, &mut self.counters)
             }
             Some(_) | None => {
-                self.stats.to_drops.not_connected += 1;
+                self.counters.to_drops.not_connected += 1;
                 Err(Refused::NotConnected)
             }
         }
@@ -313,7 +321,7 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
         let Some(connection) = self.connection.as_mut().filter(|_| self.fault.is_none()) else {
             return;
         };
-        if let Err(fault) = connection.flush(&self.platform, &mut self.stats) {
+        if let Err(fault) = connection.flush(&self.platform, &mut self.counters) {
             self.fault = Some(fault);
         }
     }
@@ -342,6 +350,26 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
         }
     }
 
+    /// Whether there is something to do: the client has sent something, or has posted pages that a
+    /// packet waits for. If not, the task is woken when there is; that of an earlier call is forgotten.
+    pub fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.wake.register(context.waker());
+        if self.rearm() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Waits until there is something to do. It needs no runtime, and dropping it loses nothing. Time
+    /// limits ([`next_deadline`](Netback::next_deadline)) are the caller's.
+    pub fn ready(&mut self) -> impl Future<Output = ()> {
+        poll_fn(|context| self.poll_ready(context))
+    }
+
+    /// Who waits for it. The platform wakes it with each event
+    /// ([`Platform::opened`](crate::platform::Platform::opened)); a kernel may wake it for a xenstore
+    /// watch too.
+    pub fn waker(&self) -> &Wake {
+        &self.wake
+    }
+
     /// Tells the client whether there is a network behind us (`carrier`): as long as nobody has
     /// called this, it takes it that there is. [`service`](Netback::service) writes it.
     pub fn set_carrier(&mut self, up: bool) {
@@ -353,21 +381,31 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
     fn connect(&mut self, now: Instant) {
         self.disconnect();
         let opened = match self.bus.frontend_offer() {
-            Some(offer) => self.identity.read(&self.bus.own()).and_then(|()| {
-                let (platform, stats) = (&self.platform, &mut self.stats);
-                Connection::open(platform, self.client, offer, &self.config, stats)
-            }),
-            None => Err(ConnectError::Incomplete),
+            Some(offer) => {
+                self.bus.own().identity().map_err(Obstacle::Store).and_then(|identity| {
+                    self.identity = identity;
+                    let channel = Channel {
+                        peer: self.client,
+                        vif: self.vif,
+                        queue: 0,
+                        rings: Rings::Both,
+                        wake: self.wake.clone(),
+                    };
+                    let (platform, counters) = (&self.platform, &mut self.counters);
+                    Connection::open(platform, &channel, offer, &self.config, counters)
+                })
+            }
+            None => Err(Obstacle::Incomplete),
         };
         match opened {
             Ok(connection) => {
                 self.connection = Some(connection);
-                self.stats.connects += 1;
+                self.counters.connects += 1;
                 self.bus.connected(now);
             }
             Err(error) => {
-                if let ConnectError::Fault(_) = error {
-                    self.stats.faults += 1;
+                if let Obstacle::Fault(_) = error {
+                    self.counters.faults += 1;
                 }
                 self.bus.failed(now, &error.to_string());
             }
@@ -378,7 +416,7 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
     fn disconnect(&mut self) {
         self.fault = None;
         if let Some(connection) = self.connection.take() {
-            self.stats.to_drops.disconnected += connection.queued() as u64;
+            self.counters.to_drops.disconnected += connection.queued() as u64;
         }
     }
 }

@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 
 use crate::platform::Instant;
-use crate::store::{Store, StoreError, Transaction, Watch};
+use xen_store::{Store, StoreError, Transaction, Watch};
 
 /// Requests that can be saved up: several connections, one after the other.
 const MOST: u32 = 400;

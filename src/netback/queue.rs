@@ -1,15 +1,15 @@
 //! One queue of a client: a pair of rings, and the event channels that go with them.
 
-use xen_grant::{DomId, ForeignPage};
+use xen_grant::ForeignPage;
 use xen_ring::Notify;
 
 use super::config::Config;
-use super::connection::ConnectError;
+use super::counters::Counters;
 use super::fault::Fault;
 use super::from_client::FromClient;
-use super::stats::Stats;
+use super::obstacle::Obstacle;
 use super::to_client::{Bounds, Takes, ToClient};
-use crate::platform::{BackendPlatform, EventError, Port};
+use crate::platform::{BackendPlatform, Channel, EventError, Port, Rings};
 use crate::xenbus::{EventChannels, QueueOffer};
 
 /// Bound event channels, closed when dropped.
@@ -21,16 +21,20 @@ struct Channels<P: BackendPlatform> {
 }
 
 impl<P: BackendPlatform> Channels<P> {
-    fn bind(platform: &P, client: DomId, to: EventChannels) -> Result<Channels<P>, EventError> {
+    fn bind(platform: &P, channel: Channel, to: EventChannels) -> Result<Channels<P>, EventError> {
         let (tx, rx) = match to {
             EventChannels::Single(port) => (port, None),
             EventChannels::Split { tx, rx } => (tx, (rx != tx).then_some(rx)),
         };
-        let tx = platform.bind_interdomain(client, tx)?;
+        let tx = platform.bind_interdomain(channel.peer, tx)?;
         let mut channels = Channels { platform: platform.clone(), tx, rx: tx };
-        if let Some(rx) = rx {
-            channels.rx = platform.bind_interdomain(client, rx)?;
-        }
+        let Some(rx) = rx else {
+            platform.opened(tx, channel);
+            return Ok(channels);
+        };
+        channels.rx = platform.bind_interdomain(channel.peer, rx)?;
+        platform.opened(tx, Channel { rings: Rings::Transmit, ..channel.clone() });
+        platform.opened(channels.rx, Channel { rings: Rings::Receive, ..channel });
         Ok(channels)
     }
 }
@@ -59,20 +63,21 @@ pub(super) struct Queue<P: BackendPlatform> {
 impl<P: BackendPlatform> Queue<P> {
     pub(super) fn open(
         platform: &P,
-        client: DomId,
+        channel: Channel,
         offer: &QueueOffer,
         (takes, bounds): (Takes, Bounds),
         config: &Config,
-        stats: &mut Stats,
-    ) -> Result<Queue<P>, ConnectError> {
+        counters: &mut Counters,
+    ) -> Result<Queue<P>, Obstacle> {
+        let client = channel.peer;
         let tx = ForeignPage::map(platform, client, offer.tx_ring)?;
-        stats.maps += 1;
+        counters.maps += 1;
         let rx = ForeignPage::map(platform, client, offer.rx_ring)?;
-        stats.maps += 1;
+        counters.maps += 1;
         Ok(Queue {
             from: FromClient::new(tx, client, config.features.coherent(), config.headroom)?,
             to: ToClient::new(rx, client, takes, bounds, config.patience)?,
-            channels: Channels::bind(platform, client, offer.events)?,
+            channels: Channels::bind(platform, channel, offer.events)?,
             tell_tx: Notify::Suppressed,
             tell_rx: Notify::Suppressed,
             progress: false,
@@ -88,17 +93,17 @@ impl<P: BackendPlatform> Queue<P> {
     /// Gives the client as much as it has posted pages for, and sends the events that are due, at
     /// most one a channel.
     #[inline]
-    pub(super) fn flush(&mut self, platform: &P, stats: &mut Stats) -> Result<(), Fault> {
-        if self.to.flush(platform, stats)? == Notify::Needed {
+    pub(super) fn flush(&mut self, platform: &P, counters: &mut Counters) -> Result<(), Fault> {
+        if self.to.flush(platform, counters)? == Notify::Needed {
             self.tell_rx = Notify::Needed;
         }
         if self.tell_tx == Notify::Needed || self.tell_rx == Notify::Needed {
-            self.tell(stats);
+            self.tell(counters);
         }
         Ok(())
     }
 
-    fn tell(&mut self, stats: &mut Stats) {
+    fn tell(&mut self, counters: &mut Counters) {
         let Channels { platform, tx, rx } = &self.channels;
         let mut due = (self.tell_tx == Notify::Needed, self.tell_rx == Notify::Needed);
         self.tell_tx = Notify::Suppressed;
@@ -108,7 +113,7 @@ impl<P: BackendPlatform> Queue<P> {
         }
         for (due, port) in [(due.0, *tx), (due.1, *rx)] {
             if due {
-                stats.events_sent += 1;
+                counters.events_sent += 1;
                 platform.notify(port);
             }
         }

@@ -23,11 +23,13 @@ impl core::fmt::Display for Refused {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
             Refused::NotConnected => "no client is connected",
-            Refused::BadLength => "the client takes no packets of this length",
-            Refused::Offload => "the client takes no such offload, and it can't be done here",
-            Refused::NoFrame => "no free frame",
+            Refused::BadLength => "the client takes no packet of this length",
+            Refused::Offload => {
+                "the client does not support this offload, and it can't be done in software"
+            }
+            Refused::NoFrame => "the frame pool is empty",
             Refused::QueueFull => "the client's queue is full",
-            Refused::Stalled => "the client posts no pages",
+            Refused::Stalled => "the client posts no receive requests",
         })
     }
 }

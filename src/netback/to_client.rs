@@ -24,22 +24,23 @@ use core::time::Duration;
 use xen_grant::{CopyOut, DomId, Foreign, ForeignPage, FramePool, PAGE_SIZE};
 use xen_ring::{BackRing, Notify};
 
+use super::counters::Counters;
 use super::fault::Fault;
 use super::from_client::{BATCH_OPS, BATCH_PACKETS};
 use super::refused::Refused;
 use super::software;
-use super::stats::Stats;
-use crate::buffer::{Checksum, Meta, RxBuf, RxPacket};
-use crate::features::Features;
+use crate::buffer::{Buf, Packet};
 use crate::platform::{BackendPlatform, Instant};
 use crate::ring_page::Shared;
 use crate::wire::{
-    Extra, Gso, MAX_PACKET, MAX_SLOTS, RING_SIZE, RxRequest, RxResponse, RxRing, RxSlot, Status,
+    Extra, MAX_PACKET, MAX_SLOTS, RING_SIZE, RxRequest, RxResponse, RxRing, RxSlot, Status,
     rx_flags,
 };
+use packet_views::buffer::Gso;
+use packet_views::buffer::{Checksum, Meta};
+use packet_views::features::Features;
+use packet_views::header::ETHERNET_HEADER;
 
-/// An Ethernet header.
-const SHORTEST: usize = 14;
 /// Operations that a packet takes: one for each fragment, one more for each of the client's pages
 /// that ends within a fragment.
 const MAX_OPS: usize = MAX_SLOTS + MAX_PACKET.div_ceil(PAGE_SIZE) - 1;
@@ -65,7 +66,7 @@ pub(super) struct Bounds {
 
 /// A packet in the queue; its other fragments are in the queue beside it.
 struct Waiting {
-    first: RxBuf,
+    first: Buf,
     others: u8,
     /// Slots, the extra's included.
     slots: u8,
@@ -90,7 +91,7 @@ pub(super) struct ToClient<P: BackendPlatform> {
     takes: Takes,
     packets: VecDeque<Waiting>,
     /// Those that are not a packet's first.
-    fragments: VecDeque<RxBuf>,
+    fragments: VecDeque<Buf>,
     bounds: Bounds,
     /// Requests popped and not answered, in order: the batch's, then those of the packet that
     /// waits for more.
@@ -146,23 +147,23 @@ impl<P: BackendPlatform> ToClient<P> {
     #[inline]
     pub(super) fn queue(
         &mut self,
-        packet: &mut RxPacket,
+        packet: &mut Packet,
         pool: &FramePool,
-        stats: &mut Stats,
+        counters: &mut Counters,
     ) -> Result<(), Refused> {
         let meta = packet.meta;
         let is_plain = meta.gso.is_none() && meta.checksum != Checksum::Blank;
         let queued = if is_plain || self.takes_whole(packet) {
             self.push(packet)
         } else {
-            self.push_in_software(core::mem::take(packet), pool, stats)
+            self.push_in_software(core::mem::take(packet), pool, counters)
         };
-        queued.inspect_err(|why| *stats.to_drops.counter(*why) += 1)
+        queued.inspect_err(|why| *counters.to_drops.counter(*why) += 1)
     }
 
     /// Whether the client takes a packet, large or blank, as it is.
     #[inline(never)]
-    fn takes_whole(&self, packet: &RxPacket) -> bool {
+    fn takes_whole(&self, packet: &Packet) -> bool {
         let large = packet.meta.gso.is_some();
         (!large || packet.meta.checksum == Checksum::Blank && packet.len() <= MAX_PACKET)
             && self.takes.features.takes_packet(packet)
@@ -172,19 +173,19 @@ impl<P: BackendPlatform> ToClient<P> {
     #[cold]
     fn push_in_software(
         &mut self,
-        packet: RxPacket,
+        packet: Packet,
         pool: &FramePool,
-        stats: &mut Stats,
+        counters: &mut Counters,
     ) -> Result<(), Refused> {
         // No work for nothing.
         self.has_room(1, 1)?;
         let takes = self.takes.features;
         let mut ready = if packet.meta.gso.is_none() {
-            software::fill(packet, pool, stats)?
+            software::fill(packet, pool, counters)?
         } else if packet.len() <= MAX_PACKET && takes.takes_packet(&packet) {
-            software::blank(packet, pool, stats)?
+            software::blank(packet, pool, counters)?
         } else {
-            return software::cut(packet, takes, pool, stats, |mut segment| {
+            return software::cut(packet, takes, pool, counters, |mut segment| {
                 self.push(&mut segment)
             });
         };
@@ -210,11 +211,11 @@ impl<P: BackendPlatform> ToClient<P> {
     }
 
     #[inline]
-    fn push(&mut self, packet: &mut RxPacket) -> Result<(), Refused> {
+    fn push(&mut self, packet: &mut Packet) -> Result<(), Refused> {
         let meta = packet.meta;
         let Some(only) = packet.take_only() else { return self.push_several(packet) };
         let len = only.len();
-        if len < SHORTEST {
+        if len < ETHERNET_HEADER {
             return Err(Refused::BadLength);
         }
         // A fragment lies in a page.
@@ -225,7 +226,7 @@ impl<P: BackendPlatform> ToClient<P> {
     }
 
     #[inline(never)]
-    fn push_several(&mut self, packet: &mut RxPacket) -> Result<(), Refused> {
+    fn push_several(&mut self, packet: &mut Packet) -> Result<(), Refused> {
         let meta = packet.meta;
         let (mut len, mut fragments) = (0, 0);
         for fragment in packet.fragments() {
@@ -233,7 +234,7 @@ impl<P: BackendPlatform> ToClient<P> {
             fragments += usize::from(!fragment.is_empty());
         }
         let longest = if self.takes.features.scatter_gather { MAX_PACKET } else { PAGE_SIZE };
-        if len < SHORTEST || len > longest {
+        if len < ETHERNET_HEADER || len > longest {
             return Err(Refused::BadLength);
         }
         let slots = len.div_ceil(PAGE_SIZE) + usize::from(meta.gso.is_some());
@@ -247,7 +248,7 @@ impl<P: BackendPlatform> ToClient<P> {
 
     /// Queues a packet whose `others` have been queued.
     #[inline]
-    fn push_back(&mut self, first: RxBuf, others: usize, len: usize, slots: usize, meta: Meta) {
+    fn push_back(&mut self, first: Buf, others: usize, len: usize, slots: usize, meta: Meta) {
         let flags = match meta.checksum {
             Checksum::Unknown => 0,
             Checksum::Complete => rx_flags::DATA_VALIDATED,
@@ -266,7 +267,7 @@ impl<P: BackendPlatform> ToClient<P> {
 
     /// Gives the client as many queued packets as it has posted pages for; says whether it wants
     /// to hear of it.
-    pub(super) fn flush(&mut self, platform: &P, stats: &mut Stats) -> Result<Notify, Fault> {
+    pub(super) fn flush(&mut self, platform: &P, counters: &mut Counters) -> Result<Notify, Fault> {
         let mut notify = Notify::Suppressed;
         if self.packets.is_empty() && self.wanted == 0 {
             return Ok(notify);
@@ -279,8 +280,8 @@ impl<P: BackendPlatform> ToClient<P> {
                 break full;
             }
             progress = true;
-            self.submit(platform, stats);
-            self.finish(stats);
+            self.submit(platform, counters);
+            self.finish(counters);
             if self.ring.publish() == Notify::Needed {
                 notify = Notify::Needed;
             }
@@ -295,7 +296,7 @@ impl<P: BackendPlatform> ToClient<P> {
         }
         self.progress |= progress;
         if full {
-            self.watch(platform.now(), stats);
+            self.watch(platform.now(), counters);
         }
         Ok(notify)
     }
@@ -333,7 +334,7 @@ impl<P: BackendPlatform> ToClient<P> {
 
     /// The operation that brings a packet of one piece into the page posted as number `slot`.
     #[inline]
-    fn write_op(&mut self, buf: RxBuf, slot: usize) -> Option<()> {
+    fn write_op(&mut self, buf: Buf, slot: usize) -> Option<()> {
         let (frame, from) = buf.into_parts();
         self.copy.frame(frame);
         let gref = self.posted.get(slot)?.gref;
@@ -344,7 +345,7 @@ impl<P: BackendPlatform> ToClient<P> {
     #[inline(never)]
     fn write_ops(
         &mut self,
-        first: RxBuf,
+        first: Buf,
         others: u8,
         has_extra: bool,
         mut slot: usize,
@@ -375,10 +376,10 @@ impl<P: BackendPlatform> ToClient<P> {
 
     /// Copies the batch, and looks at the status of every operation.
     #[inline]
-    fn submit(&mut self, platform: &P, stats: &mut Stats) {
+    fn submit(&mut self, platform: &P, counters: &mut Counters) {
         self.copy.submit(platform);
-        stats.copy_hypercalls += 1;
-        stats.copy_ops += self.copy.len() as u64;
+        counters.copy_hypercalls += 1;
+        counters.copy_ops += self.copy.len() as u64;
         if self.copy.succeeded(0..self.copy.len()) {
             return;
         }
@@ -387,14 +388,14 @@ impl<P: BackendPlatform> ToClient<P> {
             let end = usize::from(staged.ops_end);
             let failed = (ops..end).filter(|&op| !self.copy.succeeded(op..op + 1)).count();
             staged.failed |= failed > 0;
-            stats.copy_failures += failed as u64;
+            counters.copy_failures += failed as u64;
             ops = end;
         }
     }
 
     /// Answers the batch's requests and lets its frames go.
     #[inline]
-    fn finish(&mut self, stats: &mut Stats) {
+    fn finish(&mut self, counters: &mut Counters) {
         self.copy.clear();
         let packets = self.staged.len() as u64;
         // Failed ones are counted, for there are hardly any.
@@ -423,11 +424,11 @@ impl<P: BackendPlatform> ToClient<P> {
             }
         }
         let used = self.posted.len() - requests.len();
-        stats.hypervisor_copied_bytes += copied;
-        stats.to_packets += packets - failed;
-        stats.to_bytes += copied - lost;
-        stats.to_drops.copy_failed += failed;
-        stats.to_slots += used as u64;
+        counters.hypervisor_copied_bytes += copied;
+        counters.to_packets += packets - failed;
+        counters.to_bytes += copied - lost;
+        counters.to_drops.copy_failed += failed;
+        counters.to_slots += used as u64;
         self.posted.drain(..used);
     }
 
@@ -436,7 +437,7 @@ impl<P: BackendPlatform> ToClient<P> {
     /// all that it gets until it posts one more: it may have no more than these. They go out with the
     /// next flush, whose time has come.
     #[cold]
-    fn watch(&mut self, now: Instant, stats: &mut Stats) {
+    fn watch(&mut self, now: Instant, counters: &mut Counters) {
         if self.packets.is_empty() {
             return;
         }
@@ -446,7 +447,7 @@ impl<P: BackendPlatform> ToClient<P> {
         }
         if self.takes.notify {
             self.wanted = self.available() + 1;
-            stats.stalls += 1;
+            counters.stalls += 1;
         }
         // Round once: what fits goes to the back again, in its order.
         for _ in 0..self.packets.len() {
@@ -457,7 +458,7 @@ impl<P: BackendPlatform> ToClient<P> {
                 self.packets.push_back(packet);
             } else {
                 self.fragments.drain(..others);
-                stats.to_drops.stalled += 1;
+                counters.to_drops.stalled += 1;
             }
         }
         if self.packets.is_empty() {

@@ -1,8 +1,8 @@
 //! What the frontend asks for, and what it tells the backend of it.
 
-use crate::features::Features;
 use crate::wire::RING_SIZE;
 use crate::xenbus::{BackendOffer, MAX_QUEUES};
+use packet_views::features::Features;
 
 /// Grants of a queue: both rings full, and the two ring pages.
 const GRANTS: usize = 2 * RING_SIZE + 2;
@@ -14,8 +14,8 @@ pub struct Config {
     /// What to take from the backend, and what to give it if it takes as much.
     ///
     /// With checksums, received packets may come with a blank one
-    /// ([`Checksum::Blank`](crate::buffer::Checksum::Blank)); with GSO, up to [`MAX_FRAME`](crate::wire::MAX_FRAME) bytes
-    /// ([`Meta::gso`](crate::buffer::Meta)). `phy` knows what to do with either.
+    /// ([`Checksum::Blank`](packet_views::buffer::Checksum::Blank)); with GSO, up to [`MAX_FRAME`](packet_views::buffer::MAX_FRAME) bytes
+    /// ([`Meta::gso`](packet_views::buffer::Meta)). `phy` knows what to do with either.
     pub features: Features,
     /// Queues: pairs of rings that a backend can serve side by side, at most
     /// [`MAX_QUEUES`](crate::xenbus::MAX_QUEUES). What one takes of grants and pages, each takes.

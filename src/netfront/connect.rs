@@ -4,19 +4,20 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use xen_grant::{DomId, GrantedPage, Grantee, Quarantine, Reference};
+use xen_grant::{GrantedPage, Grantee, Quarantine, Reference};
 
 use super::connection::{Connection, Queue, Queues, State};
 use super::patience::Patience;
 use super::rx::RxQueue;
 use super::target::Target;
 use super::tx::TxQueue;
-use super::{Netfront, Obstacle, Stats};
-use crate::header::LINK_HEADER;
-use crate::platform::{EventError, Instant, Platform, Port};
-use crate::store::{Store, StoreError};
+use super::{Counters, Netfront, Obstacle};
+use crate::platform::{Channel, EventError, Instant, Platform, Port, Rings};
 use crate::wire::MAX_PACKET;
 use crate::xenbus::BackendOffer;
+use crate::xenbus::feature_nodes;
+use packet_views::header::LINK_HEADER;
+use xen_store::{Store, StoreError};
 
 /// A node to publish: its name below our directory, and its value.
 type Node = (String, String);
@@ -74,7 +75,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         let features = self.config.features_to(&offer);
         let count = self.config.queues_with(&offer);
         let mut nodes = alloc::vec![node("request-rx-copy", 1), node("feature-rx-notify", 1)];
-        let own = self.config.features.coherent().nodes();
+        let own = feature_nodes(&self.config.features.coherent());
         nodes.extend(own.into_iter().map(|(name, value)| node(name, value)));
         if count > 1 {
             nodes.push(node("multi-queue-num-queues", count));
@@ -89,7 +90,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             let share = (self.references.len() / (count - number) as usize).min(most);
             let kept = missing.div_ceil(count - number);
             missing -= kept;
-            let queue = self.make_queue(now, &offer, (share, kept), &dir, &mut nodes)?;
+            let queue = self.make_queue(now, &offer, (share, kept), (number, &dir), &mut nodes)?;
             match &mut self.connection {
                 Some(connection) => connection.queues.others.push(queue),
                 None => {
@@ -132,7 +133,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         now: Instant,
         offer: &BackendOffer,
         (share, kept): (usize, u32),
-        dir: &str,
+        (number, dir): (u32, &str),
         nodes: &mut Vec<Node>,
     ) -> Result<Queue, Obstacle> {
         let grantee = Grantee::new(offer.domain, offer.trusted).on_machine(self.table.machine());
@@ -144,8 +145,15 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             return Err(Obstacle::NoReferences { wanted: 2, free });
         };
         let split = self.config.split_event_channels && offer.split_event_channels;
+        let channel = Channel {
+            peer: grantee.domain(),
+            vif: self.vif,
+            queue: number,
+            rings: Rings::Both,
+            wake: self.wake.clone(),
+        };
         // Nothing fails behind it: the ports are the queue's.
-        let (tx_port, rx_port) = match open_ports(&self.platform, grantee.domain(), split) {
+        let (tx_port, rx_port) = match open_ports(&self.platform, channel, split) {
             Ok(ports) => ports,
             Err(error) => {
                 // The device keeps what it has claimed.
@@ -155,7 +163,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         };
         let tx_page = GrantedPage::new(tx_frame, tx_reference, &grantee);
         let rx_page = GrantedPage::new(rx_frame, rx_reference, &grantee);
-        self.stats.grants += 2;
+        self.counters.grants += 2;
         let mut publish = |name: &str, value: u32| {
             nodes.push((format!("{dir}{name}"), format!("{value}")));
         };
@@ -187,15 +195,15 @@ impl<P: Platform, S: Store> Netfront<P, S> {
                 self.platform.close(queue.rx_port);
             }
             // What sending kept at hand lies on top of the pool then, and is at hand the next time.
-            let rx = queue.rx.dismantle(&mut self.quarantine, &mut self.stats);
-            let tx = queue.tx.dismantle(&mut self.quarantine, &mut self.stats);
+            let rx = queue.rx.dismantle(&mut self.quarantine, &mut self.counters);
+            let tx = queue.tx.dismantle(&mut self.quarantine, &mut self.counters);
             self.references.extend(tx.into_iter().chain(rx));
         }
     }
 
     pub(super) fn retry_quarantine(&mut self, now: Instant) {
         let ended = self.quarantine.retry(now.since(Instant(0)));
-        self.stats.revokes += ended as u64;
+        self.counters.revokes += ended as u64;
         let Some(connection) = &mut self.connection else { return };
         for _ in 0..ended {
             // It came free with the page.
@@ -213,16 +221,16 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         let Some(connection) = &mut self.connection else { return };
         match connection.state {
             State::Broken => {
-                self.stats.faults += 1;
+                self.counters.faults += 1;
                 connection.state = State::Closing;
                 self.bus.fail(now);
             }
             State::Live | State::NoCarrier if connection.queues.is_crippled() => {
                 log::warn!(
-                    "vif: the backend still uses {} pages that it is done with, reconnecting",
+                    "vif: the backend still maps {} pages of requests it has answered, reconnecting",
                     self.quarantine.len()
                 );
-                self.stats.crippled += 1;
+                self.counters.crippled += 1;
                 connection.state = State::Closing;
                 self.bus.fail(now);
             }
@@ -232,9 +240,11 @@ impl<P: Platform, S: Store> Netfront<P, S> {
                 connection.queues.each(|queue| silent = silent.or(stalled(queue, now, patience)));
                 let Some(silent) = silent else { return };
                 let limit = patience.limit();
-                log::warn!("vif: {silent} slots, and none answered for {limit:?}: reconnecting");
+                log::warn!(
+                    "vif: {silent} transmit requests, none answered for {limit:?}: reconnecting"
+                );
                 patience.run_out();
-                self.stats.stalls += 1;
+                self.counters.stalls += 1;
                 connection.state = State::Stalled;
                 self.bus.recheck(now);
                 self.bus.fail(now);
@@ -247,14 +257,17 @@ impl<P: Platform, S: Store> Netfront<P, S> {
 /// An event channel for each ring, or one for both.
 fn open_ports<P: Platform>(
     platform: &P,
-    backend: DomId,
+    channel: Channel,
     split: bool,
 ) -> Result<(Port, Port), EventError> {
-    let tx = platform.alloc_unbound(backend)?;
+    let tx = platform.alloc_unbound(channel.peer)?;
     if !split {
+        platform.opened(tx, channel);
         return Ok((tx, tx));
     }
-    let rx = platform.alloc_unbound(backend).inspect_err(|_| platform.close(tx))?;
+    let rx = platform.alloc_unbound(channel.peer).inspect_err(|_| platform.close(tx))?;
+    platform.opened(tx, Channel { rings: Rings::Transmit, ..channel.clone() });
+    platform.opened(rx, Channel { rings: Rings::Receive, ..channel });
     Ok((tx, rx))
 }
 
@@ -285,15 +298,15 @@ pub(super) fn end_ring(
     page: GrantedPage,
     references: &mut Vec<Reference>,
     quarantine: &mut Quarantine,
-    stats: &mut Stats,
+    counters: &mut Counters,
 ) {
     match page.revoke() {
         Ok((_frame, reference)) => {
-            stats.revokes += 1;
+            counters.revokes += 1;
             references.push(reference);
         }
         Err(still) => {
-            stats.quarantined += 1;
+            counters.quarantined += 1;
             quarantine.admit(still);
         }
     }

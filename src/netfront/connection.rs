@@ -9,12 +9,12 @@ use super::budget::{Budget, SENDING};
 use super::rx::RxQueue;
 use super::target::LARGEST;
 use super::tx::{SPARE, TxQueue};
-use super::{Fault, Stats};
-use crate::buffer::TxPacket;
-use crate::features::Features;
-use crate::header::{flow_hash, packet_flow_hash};
+use super::{Counters, Fault};
+use crate::buffer::PacketMut;
 use crate::platform::{Instant, Platform, Port};
 use crate::wire::RING_SIZE;
+use packet_views::features::Features;
+use packet_views::header::{flow_hash, packet_flow_hash};
 
 /// A pair of rings, and the event channels that announce news on them.
 pub(super) struct Queue {
@@ -51,8 +51,8 @@ impl Queue {
 
     /// Posts pages, if it is worth it; the backend is told of them by the next flush, if it waits.
     #[inline]
-    pub(super) fn refill(&mut self, budget: &mut Budget, stats: &mut Stats) {
-        if self.rx.refill(budget, stats) == Notify::Needed {
+    pub(super) fn refill(&mut self, budget: &mut Budget, counters: &mut Counters) {
+        if self.rx.refill(budget, counters) == Notify::Needed {
             self.tell_rx = Notify::Needed;
         }
     }
@@ -60,15 +60,15 @@ impl Queue {
     /// Shows the backend what has been sent, and tells it of that and of pages posted: by one event
     /// at most on each channel.
     #[inline]
-    fn flush(&mut self, stats: &mut Stats, platform: &impl Platform) {
-        let tell_tx = self.tx.publish(stats);
+    fn flush(&mut self, counters: &mut Counters, platform: &impl Platform) {
+        let tell_tx = self.tx.publish(counters);
         let tell_rx = core::mem::replace(&mut self.tell_rx, Notify::Suppressed);
         if tell_tx == Notify::Needed || tell_rx == Notify::Needed && self.tx_port == self.rx_port {
-            stats.events_sent += 1;
+            counters.events_sent += 1;
             platform.notify(self.tx_port);
         }
         if tell_rx == Notify::Needed && self.tx_port != self.rx_port {
-            stats.events_sent += 1;
+            counters.events_sent += 1;
             platform.notify(self.rx_port);
         }
     }
@@ -153,16 +153,16 @@ impl Queues {
 
     /// Posts pages on all queues, where it is worth it.
     #[inline]
-    pub(super) fn refill(&mut self, budget: &mut Budget, stats: &mut Stats) {
-        self.first.refill(budget, stats);
+    pub(super) fn refill(&mut self, budget: &mut Budget, counters: &mut Counters) {
+        self.first.refill(budget, counters);
         if !self.others.is_empty() {
-            self.refill_others(budget, stats);
+            self.refill_others(budget, counters);
         }
     }
 
     #[inline(never)]
-    fn refill_others(&mut self, budget: &mut Budget, stats: &mut Stats) {
-        self.others.iter_mut().for_each(|queue| queue.refill(budget, stats));
+    fn refill_others(&mut self, budget: &mut Budget, counters: &mut Counters) {
+        self.others.iter_mut().for_each(|queue| queue.refill(budget, counters));
     }
 
     pub(super) fn into_iter(self) -> impl Iterator<Item = Queue> {
@@ -251,7 +251,7 @@ impl Queues {
 
     /// The queue for a packet, however it is cut.
     #[inline]
-    pub(super) fn of_packet(&mut self, packet: &TxPacket) -> &mut Queue {
+    pub(super) fn of_packet(&mut self, packet: &PacketMut) -> &mut Queue {
         if self.others.is_empty() {
             &mut self.first
         } else {
@@ -280,27 +280,27 @@ impl Queues {
     pub(super) fn complete(
         &mut self,
         quarantine: &mut Quarantine,
-        stats: &mut Stats,
+        counters: &mut Counters,
     ) -> Result<usize, Fault> {
-        let mut answered = self.first.tx.complete(quarantine, stats)?;
+        let mut answered = self.first.tx.complete(quarantine, counters)?;
         for queue in &mut self.others {
-            answered += queue.tx.complete(quarantine, stats)?;
+            answered += queue.tx.complete(quarantine, counters)?;
         }
         Ok(answered)
     }
 
     /// Shows the backend what has been sent and tells it of all that is due, on all queues.
     #[inline]
-    pub(super) fn flush(&mut self, stats: &mut Stats, platform: &impl Platform) {
-        self.first.flush(stats, platform);
+    pub(super) fn flush(&mut self, counters: &mut Counters, platform: &impl Platform) {
+        self.first.flush(counters, platform);
         if !self.others.is_empty() {
-            self.flush_others(stats, platform);
+            self.flush_others(counters, platform);
         }
     }
 
     #[inline(never)]
-    fn flush_others(&mut self, stats: &mut Stats, platform: &impl Platform) {
-        self.others.iter_mut().for_each(|queue| queue.flush(stats, platform));
+    fn flush_others(&mut self, counters: &mut Counters, platform: &impl Platform) {
+        self.others.iter_mut().for_each(|queue| queue.flush(counters, platform));
     }
 
     /// Whether `slots` slots have room, whichever queue they go to.
@@ -361,7 +361,7 @@ impl Connection {
     #[inline(never)]
     pub(super) fn break_down(&mut self, fault: Fault) {
         if !self.is_broken() {
-            log::warn!("vif: the backend broke a rule: {fault}");
+            log::warn!("vif: protocol violation by the backend, reconnecting: {fault}");
             self.state = State::Broken;
         }
     }
@@ -381,6 +381,19 @@ impl Connection {
             number = if number < last { number + 1 } else { 0 };
         }
         Ok(budget - left)
+    }
+
+    /// Whether a packet has come.
+    pub(super) fn has_news(&mut self) -> bool {
+        let (mut news, mut fault) = (false, None);
+        self.queues.each(|queue| match queue.rx.has_news() {
+            Ok(has) => news |= has,
+            Err(found) => fault = Some(found),
+        });
+        if let Some(fault) = fault {
+            self.break_down(fault);
+        }
+        news && !self.is_broken()
     }
 
     /// Asks for events on all queues. True if there is something to do already.

@@ -1,22 +1,27 @@
-//! The frontend as a [`Netif`].
+//! The frontend as a [`NetDevice`].
+
+use core::task::{Context, Poll};
 
 use xen_grant::Frame;
 
 use super::connection::Connection;
-use super::{Link, Netfront, TxPermit, software};
-use crate::buffer::{TxBuf, TxPacket};
-use crate::header::{LINK_HEADER, MacAddr};
-use crate::netif::{self, Capabilities, Changes, Linear, Netif, RxOf, SendError, Unsendable};
-use crate::offload::Refusal;
+use super::{Netfront, TxPermit, software};
+use crate::buffer::{BufMut, PacketMut};
 use crate::platform::Platform;
-use crate::store::Store;
 use crate::wire::MAX_PACKET;
+use packet_views::device::{
+    self, Changes, Linear, Link, NetDevice, PacketOf, SendError, Unsendable,
+};
+use packet_views::features::Capabilities;
+use packet_views::header::{LINK_HEADER, MacAddr};
+use packet_views::offload::Refusal;
+use xen_store::Store;
 
 /// The most fragments that a layer above is told to use. A backend has to take 18, but Linux holds
 /// 17 in one `sk_buff` (`MAX_SKB_FRAGS`): for the last one it takes a second, and copies all of it.
 const MOST_FRAGMENTS: usize = 17;
 
-impl<P: Platform, S: Store> Netif for Netfront<P, S> {
+impl<P: Platform, S: Store> NetDevice for Netfront<P, S> {
     type Block = Frame;
     type Permit<'a>
         = TxPermit<'a>
@@ -25,6 +30,10 @@ impl<P: Platform, S: Store> Netif for Netfront<P, S> {
 
     fn mac(&self) -> Option<MacAddr> {
         self.backend().mac.map(MacAddr)
+    }
+
+    fn link(&self) -> Link {
+        Netfront::link(self)
     }
 
     /// The vif's MTU, or what fits a page where a packet has only one.
@@ -38,24 +47,21 @@ impl<P: Platform, S: Store> Netif for Netfront<P, S> {
         Capabilities {
             block_size: xen_grant::PAGE_SIZE,
             max_fragments: features.max_fragments().min(MOST_FRAGMENTS),
-            checksum_v4: features.checksum_v4,
-            checksum_v6: features.checksum_v6,
-            gso_v4: features.gso_v4,
-            gso_v6: features.gso_v6,
+            features,
         }
     }
 
-    fn stats(&self) -> netif::Stats {
-        let stats = Netfront::stats(self);
-        netif::Stats {
-            rx_packets: stats.rx_packets,
-            rx_bytes: stats.rx_bytes,
-            rx_dropped: stats.rx_drops.total(),
-            tx_packets: stats.tx_packets,
-            tx_bytes: stats.tx_bytes,
-            tx_dropped: stats.tx_drops.total(),
-            copies: stats.tx_gathered,
-            copied_bytes: stats.copied_bytes,
+    fn totals(&self) -> device::Totals {
+        let counters = Netfront::counters(self);
+        device::Totals {
+            rx_packets: counters.rx_packets,
+            rx_bytes: counters.rx_bytes,
+            rx_dropped: counters.rx_drops.total(),
+            tx_packets: counters.tx_packets,
+            tx_bytes: counters.tx_bytes,
+            tx_dropped: counters.tx_drops.total(),
+            copies: counters.tx_gathered,
+            copied_bytes: counters.copied_bytes,
             linearised_packets: self.linear.packets(),
             linearised_bytes: self.linear.bytes(),
         }
@@ -66,7 +72,7 @@ impl<P: Platform, S: Store> Netif for Netfront<P, S> {
     }
 
     #[inline]
-    fn alloc(&mut self, headroom: usize) -> Option<TxBuf> {
+    fn alloc(&mut self, headroom: usize) -> Option<BufMut> {
         self.buffer(headroom)
     }
 
@@ -79,8 +85,23 @@ impl<P: Platform, S: Store> Netif for Netfront<P, S> {
     }
 
     #[inline]
-    fn receive(&mut self, budget: usize, sink: impl FnMut(RxOf<Self>)) -> usize {
-        self.poll_rx(budget, sink)
+    fn room(&self) -> usize {
+        if self.link() == Link::Up { Netfront::room(self) } else { 0 }
+    }
+
+    #[inline]
+    fn has_packet(&mut self) -> bool {
+        self.has_news()
+    }
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.wake.register(context.waker());
+        if self.rearm() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    #[inline]
+    fn receive(&mut self, budget: usize, sink: impl FnMut(PacketOf<Self>)) -> usize {
+        self.receive(budget, sink)
     }
 
     fn flush(&mut self) {
@@ -94,13 +115,13 @@ impl<P: Platform, S: Store> Netif for Netfront<P, S> {
     /// A full queue holds up its own flows only. A large packet that the backend does not take is
     /// cut here.
     #[inline]
-    fn send(&mut self, packet: TxPacket) -> Result<(), SendError<TxPacket>> {
+    fn send(&mut self, packet: PacketMut) -> Result<(), SendError<PacketMut>> {
         if packet.meta.gso.is_some()
             && (packet.len() > MAX_PACKET || !self.features().takes_packet(&packet))
         {
             return self.send_cut(packet);
         }
-        match self.reserve_for(&packet, netif::slots(&packet)) {
+        match self.reserve_for(&packet, device::slots(&packet)) {
             Some(mut permit) => Ok(permit.send(packet)?),
             None => Err(SendError::Full(packet)),
         }
@@ -138,15 +159,15 @@ impl<P: Platform, S: Store> Netfront<P, S> {
 
     /// Room for a packet, on the queue that it will go to.
     #[inline]
-    fn reserve_for(&mut self, packet: &TxPacket, slots: usize) -> Option<TxPermit<'_>> {
+    fn reserve_for(&mut self, packet: &PacketMut, slots: usize) -> Option<TxPermit<'_>> {
         self.make_room(packet, slots)?;
         let connection = self.connection.as_mut()?;
-        Some(TxPermit::new(connection, slots, &mut self.budget, &mut self.stats))
+        Some(TxPermit::new(connection, slots, &mut self.budget, &mut self.counters))
     }
 
     /// Sees to it that the queue of a packet has so much room; `None` if it has not.
     #[inline]
-    fn make_room(&mut self, packet: &TxPacket, slots: usize) -> Option<()> {
+    fn make_room(&mut self, packet: &PacketMut, slots: usize) -> Option<()> {
         for complete in [true, false] {
             let connection = self.connection.as_mut().filter(|it| it.takes_packets())?;
             if connection.queues.of_packet(packet).tx.has_room(slots) {
@@ -161,15 +182,15 @@ impl<P: Platform, S: Store> Netfront<P, S> {
 
     #[cold]
     #[expect(clippy::result_large_err, reason = "the packet comes back, not an error")]
-    fn send_cut(&mut self, packet: TxPacket) -> Result<(), SendError<TxPacket>> {
+    fn send_cut(&mut self, packet: PacketMut) -> Result<(), SendError<PacketMut>> {
         let Some(Connection { features, longest, .. }) = self.connection else {
             return Err(SendError::Full(packet));
         };
         let slots = software::slots_when_cut(&packet, &features, longest)
-            .map_err(|why| self.stats.tx_drops.count(why))?;
+            .map_err(|why| self.counters.tx_drops.count(why))?;
         // More than a queue ever has room for is not to be waited for.
         if slots > self.connection.as_ref().map_or(0, |it| it.queues.capacity()) {
-            return Err(self.stats.tx_drops.count(Unsendable::Gso(Refusal::TooMany)).into());
+            return Err(self.counters.tx_drops.count(Unsendable::Gso(Refusal::TooMany)).into());
         }
         if self.make_room(&packet, slots).is_none() {
             return Err(SendError::Full(packet));
@@ -180,7 +201,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             &features,
             &mut connection.queues,
             &mut self.budget,
-            &mut self.stats,
+            &mut self.counters,
         )?;
         Ok(())
     }

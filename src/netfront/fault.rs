@@ -28,7 +28,9 @@ impl core::fmt::Display for Fault {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Fault::Ring(fault) => fault.fmt(f),
-            Fault::UnexpectedNull => f.write_str("a NULL response, and no extra is outstanding"),
+            Fault::UnexpectedNull => {
+                f.write_str("a NULL transmit response, and no extra info is outstanding")
+            }
             Fault::WrongRxId { expected, got } => {
                 write!(f, "a receive response with id {got} in the slot of request {expected}")
             }

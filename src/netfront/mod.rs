@@ -1,7 +1,7 @@
 //! The frontend of a vif: a network device on two rings.
 //!
 //! ```text
-//!   upper layers        reserve ─► send ─► flush            poll_rx ─► sink(packet)
+//!   upper layers        reserve ─► send ─► flush            receive ─► sink(packet)
 //!                          │                 │                 ▲
 //!   tx.rs / rx.rs          ▼ grant           ▼ publish         │ revoke, then read
 //!                    ┌───────────────── rings, grant table ─────────────────┐
@@ -21,7 +21,7 @@
 //! loop {
 //!     net.service(); // xenbus, timers: cheap when nothing happened
 //!     net.complete_tx();
-//!     net.poll_rx(64, |packet| upper_layer(packet));
+//!     net.receive(64, |packet| upper_layer(packet));
 //!     // ... let the upper layer send: net.reserve(..) and send(..), or net.batch() ...
 //!     net.flush(); // the backend learns of all of it at once
 //!     if !net.rearm() {
@@ -36,6 +36,7 @@ mod bytes;
 mod config;
 mod connect;
 mod connection;
+mod counters;
 mod device;
 mod fault;
 mod obstacle;
@@ -43,7 +44,6 @@ mod patience;
 mod permit;
 mod rx;
 mod software;
-mod stats;
 mod target;
 mod tx;
 
@@ -52,22 +52,23 @@ use core::time::Duration;
 
 use xen_grant::{Frame, FramePool, GrantTable, Overbooked, Quarantine, Reference, TableFull};
 
-use crate::buffer::{RxPacket, TxBuf};
-use crate::features::Features;
-use crate::netif::{Changes, Linear};
+use crate::buffer::{BufMut, Packet};
 use crate::platform::{Instant, Platform, Port};
-use crate::store::{Store, StoreError};
 use crate::xenbus::{BackendOffer, FrontBus, FrontStep};
 use budget::Budget;
 use connection::{Connection, Queue, State};
 use device::Settings;
+use packet_views::Wake;
+use packet_views::device::{Changes, Linear, Link};
+use packet_views::features::Features;
 use patience::Patience;
+use xen_store::{Store, StoreError};
 
 pub use config::Config;
+pub use counters::{Counters, RxDrops, TxDrops};
 pub use fault::Fault;
 pub use obstacle::Obstacle;
 pub use permit::{TxBatch, TxPermit};
-pub use stats::{RxDrops, Stats, TxDrops};
 
 /// How long to wait for frames when the receive ring has run empty for want of them.
 const NO_FRAME_RETRY: Duration = Duration::from_millis(10);
@@ -103,22 +104,13 @@ impl core::fmt::Display for OpenError {
 
 impl core::error::Error for OpenError {}
 
-/// Whether packets can be sent and received.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Link {
-    /// Not connected, not any more, or not yet.
-    Down,
-    /// Both ends are connected, but the backend says that there is nobody behind it (`carrier`):
-    /// nothing can be sent.
-    NoCarrier,
-    /// Both ends are connected.
-    Up,
-}
-
 /// The frontend of a vif. It owns its grants: dropped, it ends them all, or leaves them to the
 /// grant table's quarantine.
 pub struct Netfront<P: Platform, S: Store> {
     platform: P,
+    vif: u32,
+    /// Who waits for its events.
+    wake: Wake,
     bus: FrontBus<S>,
     budget: Budget,
     table: GrantTable,
@@ -127,7 +119,7 @@ pub struct Netfront<P: Platform, S: Store> {
     references: Vec<Reference>,
     quarantine: Quarantine,
     patience: Patience,
-    stats: Stats,
+    counters: Counters,
     /// For layers above that want a large packet in one slice.
     linear: Linear,
     /// Of the last connection that was up.
@@ -165,6 +157,8 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         let budget = Budget::new(pool, &config).map_err(OpenError::Pool)?;
         Ok(Netfront {
             platform,
+            vif,
+            wake: Wake::new(),
             bus,
             budget,
             table: table.clone(),
@@ -173,7 +167,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             references,
             quarantine: Quarantine::new(config.references()),
             patience: Patience::new(),
-            stats: Stats::default(),
+            counters: Counters::default(),
             linear: Linear::default(),
             settings: None,
             changes: Changes::NONE,
@@ -184,7 +178,8 @@ impl<P: Platform, S: Store> Netfront<P, S> {
 
     /// Sees to xenbus and to timers: connects, reconnects, retries revokes, watches over a silent
     /// backend. Call it when a watch fires, when [`next_deadline`](Netfront::next_deadline) has
-    /// come, or simply every time round; it looks at xenstore only when there is something new.
+    /// come, or simply every time round; it looks at xenstore only when there is something new, and
+    /// makes at most 280 requests.
     ///
     /// Says what has become of the link: nothing else announces a change that was made here.
     pub fn service(&mut self) -> Link {
@@ -201,7 +196,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
                 if let Some(connection) = &mut self.connection
                     && connection.go_live(now, carrier)
                 {
-                    self.stats.connects += 1;
+                    self.counters.connects += 1;
                     self.note_changes();
                 }
             }
@@ -270,6 +265,12 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         })
     }
 
+    /// Who waits for the device ([`ready`](packet_views::device::NetDevice::ready)). The platform wakes it
+    /// with each event ([`Platform::opened`]); a kernel may wake it for a xenstore watch too.
+    pub fn waker(&self) -> &Wake {
+        &self.wake
+    }
+
     /// Queues, while there are any.
     pub fn queue_count(&self) -> usize {
         self.queues().count()
@@ -290,8 +291,8 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     }
 
     /// Counters.
-    pub fn stats(&self) -> &Stats {
-        &self.stats
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// Pages that the backend uses though it should not. With more than a quarter of the device's
@@ -323,7 +324,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     /// Call it when the platform's grant table, event channels and xenstore work again. After a
     /// suspend that was cancelled (a checkpoint), nothing has changed: don't.
     pub fn resumed(&mut self) {
-        self.stats.resumes += 1;
+        self.counters.resumes += 1;
         // Other devices are told too, and count it once.
         self.machine = self.table.left(self.machine);
         self.dismantle();
@@ -337,17 +338,17 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     /// how many packets it looked at, dropped ones included.
     ///
     /// Packets of a flow come in their order.
-    pub fn poll_rx(&mut self, budget: usize, mut sink: impl FnMut(RxPacket)) -> usize {
+    pub fn receive(&mut self, budget: usize, mut sink: impl FnMut(Packet)) -> usize {
         self.receive_with(budget, |packet| {
             sink(packet);
             None
         })
     }
 
-    /// As [`poll_rx`](Netfront::poll_rx), for a layer above that is done with most packets once it has
+    /// As [`receive`](Netfront::receive), for a layer above that is done with most packets once it has
     /// seen them: what is only lent to it is posted again, without the way through the pool. A packet
     /// that it wants to keep it clones, which copies no bytes.
-    pub fn poll_rx_lent(&mut self, budget: usize, mut sink: impl FnMut(&RxPacket)) -> usize {
+    pub fn poll_rx_lent(&mut self, budget: usize, mut sink: impl FnMut(&Packet)) -> usize {
         self.receive_with(budget, |packet| {
             sink(&packet);
             Some(packet)
@@ -359,22 +360,22 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     fn receive_with(
         &mut self,
         budget: usize,
-        mut sink: impl FnMut(RxPacket) -> Option<RxPacket>,
+        mut sink: impl FnMut(Packet) -> Option<Packet>,
     ) -> usize {
         let Some(connection) = self.connection.as_mut().filter(|it| !it.is_broken()) else {
             return 0;
         };
-        let (quarantine, stats) = (&mut self.quarantine, &mut self.stats);
+        let (quarantine, counters) = (&mut self.quarantine, &mut self.counters);
         let looked = match connection.queues.only() {
-            Some(queue) => queue.rx.poll(budget, quarantine, stats, sink),
+            Some(queue) => queue.rx.poll(budget, quarantine, counters, sink),
             None => connection.in_turn(budget, |queue, budget| {
-                queue.rx.poll(budget, quarantine, stats, &mut sink)
+                queue.rx.poll(budget, quarantine, counters, &mut sink)
             }),
         };
         match looked {
             Ok(0) => 0,
             Ok(looked) => {
-                connection.queues.refill(&mut self.budget, &mut self.stats);
+                connection.queues.refill(&mut self.budget, &mut self.counters);
                 looked
             }
             Err(fault) => {
@@ -388,7 +389,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         let Some(connection) = self.connection.as_mut().filter(|it| !it.is_broken()) else {
             return;
         };
-        connection.queues.refill(&mut self.budget, &mut self.stats);
+        connection.queues.refill(&mut self.budget, &mut self.counters);
     }
 
     // -- transmit ---------------------------------------------------------------------------
@@ -405,24 +406,24 @@ impl<P: Platform, S: Store> Netfront<P, S> {
 
     /// An empty buffer with `headroom` bytes reserved in front; see [`frame`](Netfront::frame).
     #[inline]
-    pub fn buffer(&mut self, headroom: usize) -> Option<TxBuf> {
-        Some(TxBuf::new(self.frame()?, headroom))
+    pub fn buffer(&mut self, headroom: usize) -> Option<BufMut> {
+        Some(BufMut::new(self.frame()?, headroom))
     }
 
-    /// Reserves room for packets of up to `slots` slots together ([`slots`](crate::netif::slots):
+    /// Reserves room for packets of up to `slots` slots together ([`slots`](packet_views::device::slots):
     /// one a fragment, one more with GSO), so that sending them can't fail. `None` while a ring is
     /// full or the link is not up: try again after [`complete_tx`](Netfront::complete_tx), or
     /// after [`service`](Netfront::service).
     ///
     /// What will be sent is not known yet, so it takes room on every queue;
-    /// [`Netif::send`](crate::netif::Netif::send) looks at the packet first.
+    /// [`NetDevice::send`](packet_views::device::NetDevice::send) looks at the packet first.
     #[inline]
     pub fn reserve(&mut self, slots: usize) -> Option<TxPermit<'_>> {
         let connection = self.connection.as_mut().filter(|it| it.takes_packets())?;
         if !connection.queues.has_room(slots) {
             return None;
         }
-        Some(TxPermit::new(connection, slots, &mut self.budget, &mut self.stats))
+        Some(TxPermit::new(connection, slots, &mut self.budget, &mut self.counters))
     }
 
     /// Begins a burst of packets of one fragment each: the leanest way to send many. `None` while
@@ -430,7 +431,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     #[inline]
     pub fn batch(&mut self) -> Option<TxBatch<'_, P>> {
         let connection = self.connection.as_mut().filter(|it| it.takes_packets())?;
-        Some(TxBatch::new(connection, &mut self.budget, &mut self.stats, &self.platform))
+        Some(TxBatch::new(connection, &mut self.budget, &mut self.counters, &self.platform))
     }
 
     /// How many slots have room now, whichever queue they go to.
@@ -451,7 +452,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         let Some(connection) = self.connection.as_mut().filter(|it| !it.is_broken()) else {
             return;
         };
-        connection.queues.flush(&mut self.stats, &self.platform);
+        connection.queues.flush(&mut self.counters, &self.platform);
     }
 
     /// Takes back the pages of packets that have been sent; returns how many slots that were.
@@ -459,10 +460,10 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         let Some(connection) = self.connection.as_mut().filter(|it| !it.is_broken()) else {
             return 0;
         };
-        let (quarantine, stats) = (&mut self.quarantine, &mut self.stats);
+        let (quarantine, counters) = (&mut self.quarantine, &mut self.counters);
         let answered = match connection.queues.only() {
-            Some(queue) => queue.tx.complete(quarantine, stats),
-            None => connection.queues.complete(quarantine, stats),
+            Some(queue) => queue.tx.complete(quarantine, counters),
+            None => connection.queues.complete(quarantine, counters),
         };
         answered.unwrap_or_else(|fault| {
             connection.break_down(fault);
@@ -477,6 +478,14 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         self.flush();
         self.complete_tx();
         self.connection.as_mut().is_some_and(|connection| connection.arm(&self.platform))
+    }
+
+    /// Whether a packet has come, or its first half.
+    fn has_news(&mut self) -> bool {
+        let Some(connection) = self.connection.as_mut().filter(|it| !it.is_broken()) else {
+            return false;
+        };
+        connection.has_news()
     }
 
     fn queues(&self) -> impl Iterator<Item = &Queue> {

@@ -1,7 +1,7 @@
 //! What keeps a device from connecting.
 
 use crate::platform::EventError;
-use crate::store::StoreError;
+use xen_store::StoreError;
 
 /// Why a device does not connect though the backend is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub enum Obstacle {
 impl core::fmt::Display for Obstacle {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            Obstacle::NoMac => f.write_str("its mac node is missing or no station's address"),
+            Obstacle::NoMac => f.write_str("its mac node is missing or not a unicast address"),
             Obstacle::Quarantine { pages } => {
                 write!(f, "the backend still uses {pages} pages of earlier connections")
             }
@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn each_says_what_is_wanting() {
         let cases = [
-            (Obstacle::NoMac, "its mac node is missing or no station's address"),
+            (Obstacle::NoMac, "its mac node is missing or not a unicast address"),
             (
                 Obstacle::Quarantine { pages: 129 },
                 "the backend still uses 129 pages of earlier connections",

@@ -17,27 +17,10 @@
 
 use core::num::NonZeroU16;
 
+use packet_views::buffer::{Gso, GsoKind};
 use xen_ring::Wire;
 
 use super::control::{HashAlgorithm, HashType};
-
-/// Which protocol's segments a GSO packet is to be cut into (`XEN_NETIF_GSO_TYPE_*`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GsoKind {
-    /// TCP over IPv4.
-    TcpV4,
-    /// TCP over IPv6.
-    TcpV6,
-}
-
-/// Generic segmentation offload: a packet larger than the MTU, and how to cut it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gso {
-    /// Payload bytes of a segment. Never 0.
-    pub size: NonZeroU16,
-    /// What it is cut into.
-    pub kind: GsoKind,
-}
 
 /// A wish for packets to a group, or for no more of them. Known, not used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,14 +7,18 @@ use alloc::vec::Vec;
 use xen_grant::DomId;
 
 use super::attention::Attention;
-use super::values::{found, parse_domain, parse_u32};
+use super::nodes::found;
+use super::values::{parse_domain, parse_u32};
 use crate::platform::Instant;
-use crate::store::{Store, StoreError, Watch};
+use xen_store::{Store, StoreError, Watch};
 
 const ROOT: &str = "backend/vif";
 
 /// The most vifs that are dealt with at a time. Further ones wait until there is room.
 pub const MAX_VIFS: usize = 256;
+
+/// The most domains whose vifs are listed in one poll; the next one goes on.
+const MAX_DOMAINS: usize = 64;
 
 /// The most names that are looked at in one directory. (What xenstore lists in 4096 bytes.)
 const MAX_NAMES: usize = 2048;
@@ -39,18 +43,29 @@ pub struct Clients<S: Store> {
     watch: Option<Watch>,
     known: BTreeSet<Vif>,
     attention: Attention,
+    scan: Option<Scan>,
+}
+
+/// A look at all that is there, in parts.
+#[derive(Default)]
+struct Scan {
+    /// Domains to be listed.
+    left: Vec<u16>,
+    present: BTreeSet<Vif>,
 }
 
 impl<S: Store> Clients<S> {
     /// Watches `backend/vif` of our own domain.
     pub fn open(store: S) -> Result<Clients<S>, StoreError> {
         let watch = Some(store.watch(ROOT)?);
-        Ok(Clients { store, watch, known: BTreeSet::new(), attention: Attention::new() })
+        let (known, attention) = (BTreeSet::new(), Attention::new());
+        Ok(Clients { store, watch, known, attention, scan: None })
     }
 
     /// What has changed. Each vif is reported once when it appears, and once when it vanishes.
     ///
-    /// Nothing is read unless the watch has fired. (It fires for every change below a vif, too.)
+    /// Nothing is asked of xenstore unless the watch has fired (it does for every change below a
+    /// vif, too), and then at most 65 requests are made; what is left is seen to by the next poll.
     pub fn poll(&mut self, now: Instant) -> Changes {
         if self.attention.rests(now) {
             return Changes::default();
@@ -58,18 +73,21 @@ impl<S: Store> Clients<S> {
         if self.watch.as_ref().is_some_and(|watch| self.store.fired(watch)) {
             self.attention.ask();
         }
-        if !self.attention.is_asked() {
+        if !self.attention.is_asked() && self.scan.is_none() {
             return Changes::default();
         }
-        match self.list() {
-            Ok(present) => {
-                self.attention.looked();
+        match self.scan() {
+            Ok(scan) if scan.left.is_empty() => {
                 self.attention.served();
-                self.compare(&present)
+                self.compare(&scan.present)
+            }
+            Ok(scan) => {
+                self.scan = Some(scan);
+                Changes::default()
             }
             Err(error) => {
                 let delay = self.attention.failed(now);
-                log::debug!("{ROOT}: {error}; looking again in {delay:?}");
+                log::debug!("{ROOT}: {error}; trying again in {delay:?}");
                 Changes::default()
             }
         }
@@ -77,7 +95,7 @@ impl<S: Store> Clients<S> {
 
     /// When to call [`poll`](Clients::poll) at the latest; `None` if only an event can matter.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.attention.deadline(Instant(0))
+        self.attention.deadline(Instant(0)).or(self.scan.as_ref().map(|_| Instant(0)))
     }
 
     /// A vif is done with ([`BackStep::Remove`](super::BackStep::Remove)). Should its directory be
@@ -99,14 +117,23 @@ impl<S: Store> Clients<S> {
         Changes { appeared, vanished }
     }
 
-    fn list(&self) -> Result<BTreeSet<Vif>, StoreError> {
-        let mut present = BTreeSet::new();
-        for domain in self.names(ROOT, |name| parse_domain(name).map(|domain| domain.0))? {
+    /// Goes on with the scan, or begins one.
+    fn scan(&mut self) -> Result<Scan, StoreError> {
+        let mut scan = match self.scan.take() {
+            Some(scan) => scan,
+            None => {
+                let left = self.names(ROOT, |name| parse_domain(name).map(|domain| domain.0))?;
+                // What changes from now on asks for another.
+                self.attention.looked();
+                Scan { left, ..Scan::default() }
+            }
+        };
+        for domain in scan.left.split_off(scan.left.len().saturating_sub(MAX_DOMAINS)) {
             for index in self.names(&format!("{ROOT}/{domain}"), parse_u32)? {
-                present.insert((DomId(domain), index));
+                scan.present.insert((DomId(domain), index));
             }
         }
-        Ok(present)
+        Ok(scan)
     }
 
     /// The names in a directory that are numbers, each written as such a number is.
@@ -212,6 +239,34 @@ mod tests {
         xen.remove("/local/domain/5/backend/vif/6");
         let found = clients.poll(NOW);
         assert_eq!((found.appeared.len(), found.vanished.len()), (0, MAX_VIFS - 1));
+    }
+
+    #[test]
+    fn n3_many_domains_are_looked_at_a_part_at_a_time() {
+        let xen = FakeXen::new();
+        let domains = 3 * MAX_DOMAINS as u16;
+        let mut clients = Clients::open(xen.domain(5)).unwrap();
+        for domain in 1..=domains {
+            xen.set(&format!("/local/domain/5/backend/vif/{domain}/0/state"), "1");
+        }
+        let (mut polls, mut seen) = (0, Vec::new());
+        while clients.next_deadline().is_some() {
+            let before = xen.operations();
+            let found = clients.poll(NOW);
+            assert!(xen.operations() - before <= 65);
+            polls += 1;
+            if found != Changes::default() {
+                seen.push((polls, found));
+            }
+            if polls == 2 {
+                // Behind the look: it takes another.
+                xen.remove(&format!("/local/domain/5/backend/vif/{domains}"));
+                xen.set(&format!("/local/domain/5/backend/vif/{}/0/state", domains + 1), "1");
+            }
+        }
+        let all: Vec<_> = (1..=domains).map(|domain| (domain, 0)).collect();
+        let later = changes(&[(domains + 1, 0)], &[(domains, 0)]);
+        assert_eq!(seen, [(3, changes(&all, &[])), (6, later)]);
     }
 
     #[test]

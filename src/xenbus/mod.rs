@@ -22,14 +22,17 @@
 //! are total: whatever a peer writes, at whatever moment, has an answer, and none is a panic. Each
 //! decision is a pure function of what is known, in `front/rules.rs` and `back/rules.rs`, with
 //! its table. Time is an argument. Neither talks to xenstore unless a watch has fired or a
-//! deadline has passed, and then only a bounded number of times.
+//! deadline has passed, and then at most 140 times a poll.
 
 mod attention;
 mod back;
 mod backoff;
+mod bus;
 mod clients;
+mod directories;
+mod features;
 mod front;
-mod link;
+mod nodes;
 mod state;
 mod values;
 
@@ -40,6 +43,8 @@ pub use back::{
     BackBus, BackStep, BadOffer, EventChannels, FrontendOffer, MAX_QUEUES, QueueOffer, Removal,
 };
 pub use clients::{Changes, Clients, MAX_VIFS, Vif};
+pub use features::feature_nodes;
 pub use front::{BackendOffer, FrontBus, FrontStep, Rate};
+pub use nodes::{Identity, Reader, transact};
 pub use state::BusState;
-pub use values::{Reader, parse_domain, parse_mac, parse_u32, transact};
+pub use values::{parse_domain, parse_mac, parse_u32};

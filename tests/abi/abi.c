@@ -285,6 +285,7 @@ static void grants(void)
 }
 
 #include "guest.h"
+#include "store.h"
 
 int main(void)
 {
@@ -296,5 +297,6 @@ int main(void)
     ctrl_session();
     grants();
     guest();
+    store();
     return 0;
 }

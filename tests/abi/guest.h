@@ -118,22 +118,4 @@ static void guest(void)
     SIZE(evtchn_close);
     SIZE(evtchn_send);
     SIZE(sched_shutdown);
-
-    SIZE(xsd_sockmsg);
-    FIELD(xsd_sockmsg, type);
-    FIELD(xsd_sockmsg, req_id);
-    FIELD(xsd_sockmsg, tx_id);
-    FIELD(xsd_sockmsg, len);
-    NUMBER(XENSTORE_PAYLOAD_MAX);
-    NUMBER(XS_DIRECTORY);
-    NUMBER(XS_READ);
-    NUMBER(XS_WATCH);
-    NUMBER(XS_UNWATCH);
-    NUMBER(XS_TRANSACTION_START);
-    NUMBER(XS_TRANSACTION_END);
-    NUMBER(XS_WRITE);
-    NUMBER(XS_RM);
-    NUMBER(XS_DIRECTORY_PART);
-    NUMBER(XS_WATCH_EVENT);
-    NUMBER(XS_ERROR);
 }

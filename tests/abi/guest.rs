@@ -10,7 +10,6 @@ use std::mem::offset_of;
 
 use headers::headers;
 use xen_guest::hypercall::abi::*;
-use xen_guest::xenstore::wire::{self, Header, Type};
 use xen_sys::{
     evtchn_alloc_unbound, evtchn_bind_interdomain, evtchn_bind_virq, evtchn_close, evtchn_send,
     sched_shutdown, shared_info, vcpu_info, vcpu_time_info,
@@ -134,35 +133,4 @@ fn abi_guest_structures_of_xen_sys() {
     layout!(c, "evtchn_close", evtchn_close {});
     layout!(c, "evtchn_send", evtchn_send {});
     layout!(c, "sched_shutdown", sched_shutdown {});
-}
-
-#[test]
-fn abi_guest_xenstore_messages() {
-    let Some(c) = headers() else { return };
-    c.compare([
-        ("sizeof(xsd_sockmsg)", wire::HEADER as i64),
-        ("XENSTORE_PAYLOAD_MAX", wire::MAX_PAYLOAD as i64),
-    ]);
-    c.compare([
-        ("XS_DIRECTORY", Type::Directory as u32),
-        ("XS_READ", Type::Read as u32),
-        ("XS_WATCH", Type::Watch as u32),
-        ("XS_UNWATCH", Type::Unwatch as u32),
-        ("XS_TRANSACTION_START", Type::TransactionStart as u32),
-        ("XS_TRANSACTION_END", Type::TransactionEnd as u32),
-        ("XS_WRITE", Type::Write as u32),
-        ("XS_RM", Type::Rm as u32),
-        ("XS_DIRECTORY_PART", Type::DirectoryPart as u32),
-        ("XS_WATCH_EVENT", wire::WATCH_EVENT),
-        ("XS_ERROR", wire::ERROR),
-    ]);
-    // Each field says where it is.
-    let bytes = Header { kind: 1, req_id: 2, tx_id: 3, len: 4 }.to_bytes();
-    let at = |number: u8| bytes.iter().position(|byte| *byte == number).map_or(-1, |at| at as i64);
-    c.compare([
-        ("xsd_sockmsg.type", at(1)),
-        ("xsd_sockmsg.req_id", at(2)),
-        ("xsd_sockmsg.tx_id", at(3)),
-        ("xsd_sockmsg.len", at(4)),
-    ]);
 }

@@ -31,7 +31,7 @@ pub extern "C" fn start(start_info: u32) -> ! {
         fail(what);
     }
     xen_guest_main(Xen::new());
-    log::info!("main is done");
+    log::info!("main has returned");
     power::off()
 }
 
@@ -56,7 +56,7 @@ unsafe fn set_up(start_info: u32) -> Result<(), &'static str> {
     });
     let info = info.map_err(|bad| {
         log::error!("start info at {start_info:#x}: {bad:x?}");
-        "the start info is bad"
+        "invalid start info"
     })?;
     // SAFETY: Xen's memory map is right; the start info has been copied; our caller calls once.
     unsafe { memory::init(&info.regions, BOOT_MAPPED) }.ok_or("no memory behind the image")?;
@@ -82,7 +82,7 @@ unsafe fn set_up(start_info: u32) -> Result<(), &'static str> {
     console::init().map_err(|errno| failed("console", errno))?;
     xenstore::init().map_err(|errno| failed("xenstore", errno))?;
     if by_apic && !events::by_apic() {
-        log::warn!("upcall=vcpu: there is no such thing here, upcall=domain it is");
+        log::warn!("upcall=vcpu is not available, using upcall=domain");
     }
     log::info!("{} KiB of memory free, command line {line:?}", memory::free_bytes() / 1024);
     Ok(())

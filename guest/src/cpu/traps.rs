@@ -183,7 +183,7 @@ extern "C" fn exception(frame: &Frame) -> ! {
     match EXCEPTIONS.fetch_add(1, Ordering::Relaxed) {
         0 => {}
         1 => {
-            logger::last_words("another exception meanwhile\n");
+            logger::last_words("exception while handling an exception\n");
             power::crash();
         }
         _ => power::crash(),
@@ -223,7 +223,7 @@ extern "C" fn exception(frame: &Frame) -> ! {
         frame.ss,
     ));
     if frame.vector == PAGE_FAULT && boot::guard().contains(&Cr2::read_raw()) {
-        logger::emergency(format_args!("the stack is full: its guard page was touched\n"));
+        logger::emergency(format_args!("stack overflow: the guard page was touched\n"));
     }
     power::crash()
 }

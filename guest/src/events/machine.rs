@@ -2,12 +2,14 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use packet_views::Wake;
 use spin::{Mutex, Once};
 use xen_grant::{DomId, Words};
 use xen_netfront::platform::{Instant, Port};
 
 use super::bits::Bits;
 use super::patience::Channels;
+use super::wakes::Wakes;
 use crate::hypercall::{self, Errno, abi};
 use crate::{clock, cpu, memory};
 
@@ -15,6 +17,8 @@ static BITS: Bits = Bits::new();
 static PAGE: Once<&'static Words> = Once::new();
 /// No lock is taken while this one is held but the heap's, and the upcall takes none at all.
 static CHANNELS: Mutex<Channels> = Mutex::new(Channels::new());
+/// Likewise.
+static WAKES: Mutex<Wakes> = Mutex::new(Wakes::new());
 /// The port of `VIRQ_TIMER`, 0 before there is one.
 static TIMER: AtomicU32 = AtomicU32::new(0);
 /// What the timer is set to, in Xen's system time; 0 if it is not set.
@@ -45,6 +49,7 @@ pub fn resume() -> Result<(), Errno> {
     let Some(page) = PAGE.get() else { return Ok(()) };
     BITS.forget();
     CHANNELS.lock().clear();
+    WAKES.lock().clear();
     TIMER_SET.store(0, Ordering::Relaxed);
     start(page)
 }
@@ -116,11 +121,17 @@ pub fn opened(port: u32) -> Result<Port, Errno> {
 /// Closes a channel of the kernel's.
 pub fn close(port: Port) {
     let Some(page) = PAGE.get() else { return };
+    WAKES.lock().remove(port.get());
     if CHANNELS.lock().close(port.get()) {
         BITS.mask(page, port.get());
         // What can fail is that it was not open.
         let _ = hypercall::evtchn_close(port.get());
     }
+}
+
+/// Events on `port` wake `wake`, as soon as a [`wait`] finds them.
+pub fn wakes(port: Port, wake: Wake) {
+    WAKES.lock().insert(port.get(), wake);
 }
 
 /// Fires a channel.
@@ -153,7 +164,11 @@ pub fn wait(until: Option<Instant>) {
         BITS.collect(page);
         take_timer(page);
         let late = unmask_late(page);
-        if BITS.serve() || until.is_some_and(|until| clock::now() >= until) {
+        let fired = BITS.serve();
+        if fired {
+            WAKES.lock().wake(|port| BITS.is_served(port));
+        }
+        if fired || until.is_some_and(|until| clock::now() >= until) {
             return;
         }
         if let Some(next) = until.into_iter().chain(late).min() {
@@ -195,16 +210,22 @@ fn take_timer(page: &Words) {
     }
 }
 
-/// Sleeps until `port` fires, for somebody who waits for nothing else. Other events are kept.
-pub fn wait_for(port: Port) {
+/// Sleeps until `port` fires or `until` has come, for somebody who waits for nothing else. Other
+/// events are kept.
+pub fn wait_for(port: Port, until: Instant) {
     let Some(page) = PAGE.get() else { return };
     BITS.unmask(page, port.get());
     loop {
         BITS.collect(page);
+        take_timer(page);
         if BITS.take(port.get()) {
             BITS.unmask(page, port.get());
             return;
         }
+        if clock::now() >= until {
+            return;
+        }
+        set_timer(clock::to_system_time(until));
         cpu::idle::sleep();
     }
 }

@@ -10,6 +10,7 @@
 
 pub mod bits;
 pub mod patience;
+pub mod wakes;
 
 #[cfg(target_os = "none")]
 mod machine;

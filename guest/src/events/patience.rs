@@ -3,8 +3,7 @@
 
 use alloc::collections::BTreeMap;
 
-use xen_netfront::platform::Instant;
-use xen_netfront::spurious::Spurious;
+use xen_netfront::platform::{Instant, Spurious};
 
 /// One channel.
 #[derive(Debug, Default)]

@@ -3,7 +3,7 @@
 use core::num::NonZeroU16;
 
 use super::*;
-use crate::wire::{Gso, GsoKind};
+use packet_views::buffer::{Gso, GsoKind};
 
 struct Read {
     verdict: Option<Verdict>,

@@ -21,26 +21,21 @@ mod work;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::time::Duration;
 
 use xen_grant::DomId;
 
-use super::attention::Attention;
 use super::backoff::Backoff;
-use super::link::Link;
+use super::bus::{Bus, End};
+use super::directories::Directories;
+use super::nodes::Reader;
 use super::state::BusState;
-use super::values::{Reader, parse_u32};
+use super::values::parse_u32;
 use crate::platform::Instant;
-use crate::store::{Store, StoreError};
+use xen_store::{Store, StoreError};
 
 pub use offer::{BadOffer, EventChannels, FrontendOffer, MAX_QUEUES, QueueOffer};
 use rules::Phase;
-
-/// How long until a frontend that was at fault may connect again, at first and at last.
-const RECONNECT: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
-
-/// A connection that lasted this long was a good one.
-const GOOD: Duration = Duration::from_secs(1);
+use work::PATIENCE;
 
 /// What the device is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,43 +68,22 @@ pub enum Removal {
 /// [`next_deadline`](BackBus::next_deadline) has come, and after each other call; do what it
 /// says. It never fails: a store that does not answer is asked again later.
 pub struct BackBus<S: Store> {
-    link: Link<S>,
+    bus: Bus<S, Phase, BackStep>,
     frontend: DomId,
     features: Vec<(String, String)>,
     max_queues: u32,
     removal: Removal,
-
-    phase: Phase,
     mapped: bool,
-    /// The device has been told to let go of the rings, and has not said that it did.
-    releasing: bool,
-    removed: bool,
     /// Why the frontend is at fault.
     fault: Option<String>,
-    /// The `state` that we left in our directory; `None` if nothing there is ours.
-    written: Option<BusState>,
     /// What `carrier` is to say; `None`: nothing, which frontends take for up.
     carrier: Option<bool>,
     /// What we left there.
     carrier_written: Option<bool>,
+    /// What the frontend has published, as of the last look.
+    offer: Option<FrontendOffer>,
     /// What the device has connected to, or was told to.
     connection: Option<FrontendOffer>,
-
-    // What xenstore said when we last looked.
-    /// Our `state`; `None`: our directory is gone.
-    mine: Option<BusState>,
-    peer: BusState,
-    online: bool,
-    offer: Option<FrontendOffer>,
-
-    attention: Attention,
-    /// When this phase will have lasted too long.
-    patience: Option<Instant>,
-    /// No new offer before that.
-    held_until: Instant,
-    connected_since: Option<Instant>,
-    deadline: Option<Instant>,
-    reconnect: Backoff,
 }
 
 impl<S: Store> BackBus<S> {
@@ -130,56 +104,34 @@ impl<S: Store> BackBus<S> {
             .find(|(key, _)| *key == "multi-queue-max-queues")
             .and_then(|(_, value)| parse_u32(value.as_bytes()))
             .map_or(1, |queues| queues.clamp(1, MAX_QUEUES));
+        let dir = format!("backend/vif/{}/{index}", frontend.0);
+        let dirs = Directories::open(store, dir, "/state")?;
         Ok(BackBus {
-            link: Link::open(store, format!("backend/vif/{}/{index}", frontend.0), "/state")?,
+            bus: Bus::new(dirs, Phase::Fresh, Backoff::new(PATIENCE, PATIENCE)),
             frontend,
             features: features.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
             max_queues,
             removal,
-            phase: Phase::Fresh,
             mapped: false,
-            releasing: false,
-            removed: false,
             fault: None,
-            written: None,
             carrier: None,
             carrier_written: None,
-            connection: None,
-            mine: None,
-            peer: BusState::Unknown,
-            online: true,
             offer: None,
-            attention: Attention::new(),
-            patience: None,
-            held_until: Instant(0),
-            connected_since: None,
-            deadline: Some(Instant(0)),
-            reconnect: Backoff::after_one_try(RECONNECT.0, RECONNECT.1),
+            connection: None,
         })
     }
 
     /// Looks what has changed, does our part, and says what the device is to do.
     ///
-    /// Bounded work; none in xenstore unless a watch has fired or a deadline has passed.
+    /// Nothing is asked of xenstore unless a watch has fired or a deadline has passed, and then at
+    /// most 140 requests are made.
     pub fn poll(&mut self, now: Instant) -> BackStep {
-        if self.removed {
-            return BackStep::Remove;
-        }
-        if self.releasing {
-            return BackStep::Release;
-        }
-        let step = self.advance(now);
-        self.deadline = match step {
-            BackStep::Connect | BackStep::Release | BackStep::Remove => None,
-            BackStep::Wait => self.waits_until(now),
-        };
-        self.releasing = step == BackStep::Release;
-        step
+        self.poll_end(now)
     }
 
     /// When to call [`poll`](BackBus::poll) at the latest; `None` if only an event can matter.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.deadline
+        self.bus.deadline
     }
 
     /// What the frontend has published: from [`BackStep::Connect`] until [`BackBus::released`].
@@ -194,17 +146,20 @@ impl<S: Store> BackBus<S> {
 
     /// Whether both ends are connected, as far as we know.
     pub fn is_connected(&self) -> bool {
-        self.phase == Phase::Connected && self.mapped && !self.releasing && self.fault.is_none()
+        self.bus.phase == Phase::Connected
+            && self.mapped
+            && self.bus.standing.is_none()
+            && self.fault.is_none()
     }
 
     /// The frontend's state, as of the last look.
     pub fn frontend_state(&self) -> BusState {
-        self.peer
+        self.bus.peer
     }
 
     /// Our directory in xenstore: `mac`, `ip` and more of what the toolstack says are there.
     pub fn own(&self) -> Reader<'_, S> {
-        self.link.own()
+        self.bus.dirs.own()
     }
 
     /// Tells the frontend whether there is a network behind this vif. The next poll writes it, as
@@ -213,7 +168,7 @@ impl<S: Store> BackBus<S> {
     pub fn set_carrier(&mut self, up: bool) {
         self.carrier = Some(up);
         if self.carrier_written != self.carrier && self.offers() {
-            self.deadline = Some(Instant(0));
+            self.bus.deadline = Some(Instant(0));
         }
     }
 
@@ -221,29 +176,27 @@ impl<S: Store> BackBus<S> {
     /// frontend; from then on it may transmit.
     pub fn connected(&mut self, now: Instant) {
         self.mapped = true;
-        self.deadline = Some(now);
+        self.bus.deadline = Some(now);
     }
 
     /// The frontend is at fault, or its rings can't be mapped. `reason` is left in the `error`
     /// node of our directory. If rings are mapped [`BackStep::Release`] follows, once.
     pub fn failed(&mut self, now: Instant, reason: &str) {
-        match self.phase {
+        match self.bus.phase {
             Phase::InitWait | Phase::Connected => {
                 self.fault.get_or_insert_with(|| reason.chars().take(200).collect());
             }
             Phase::Fresh | Phase::Stale | Phase::Closing | Phase::Closed => {}
         }
-        self.deadline = Some(now);
+        self.bus.deadline = Some(now);
     }
 
     /// The device has ended all use of the frontend's rings, after [`BackStep::Release`].
     pub fn released(&mut self, now: Instant) {
-        self.releasing = false;
+        self.bus.standing = None;
         self.mapped = false;
         self.connection = None;
-        if self.connected_since.take().is_some_and(|since| now.since(since) >= GOOD) {
-            self.reconnect.reset();
-        }
-        self.deadline = Some(now);
+        self.bus.connection_ended(now);
+        self.bus.deadline = Some(now);
     }
 }

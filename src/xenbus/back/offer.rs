@@ -4,10 +4,12 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::features::Features;
 use crate::platform::Port;
-use crate::store::{Store, StoreError};
-use crate::xenbus::values::{Reader, join};
+use crate::xenbus::features::read_features;
+use crate::xenbus::nodes::{Reader, join};
+use crate::xenbus::values::parse_u32;
+use packet_views::features::Features;
+use xen_store::{Store, StoreError};
 
 /// The most queues that either end deals with, whatever the other one says.
 pub const MAX_QUEUES: u32 = 8;
@@ -82,10 +84,8 @@ impl FrontendOffer {
         peer: Reader<'_, S>,
         max_queues: u32,
     ) -> Result<Result<FrontendOffer, BadOffer>, StoreError> {
-        let count = match peer.bytes("multi-queue-num-queues")? {
-            Some(_) => peer.u32("multi-queue-num-queues")?,
-            None => Some(1),
-        };
+        let count = peer.bytes("multi-queue-num-queues")?;
+        let count = count.as_deref().map_or(Some(1), parse_u32);
         let Some(count) = count.filter(|count| (1..=max_queues).contains(count)) else {
             return Ok(Err(BadOffer::Queues));
         };
@@ -106,7 +106,7 @@ impl FrontendOffer {
             queues,
             rx_copy: peer.flag("request-rx-copy", false)?,
             rx_notify: peer.flag("feature-rx-notify", false)?,
-            features: Features::read(&peer)?,
+            features: read_features(&peer)?,
             multicast_control: peer.flag("request-multicast-control", false)?,
         }))
     }

@@ -47,7 +47,7 @@ use crate::xenbus::BusState;
 
 /// How far our end is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(in crate::xenbus) enum Phase {
     /// Nothing is offered yet.
     Fresh,
     /// `state` tells of a connection that is not ours.
@@ -90,7 +90,7 @@ pub(super) struct View {
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Action {
+pub(in crate::xenbus) enum Action {
     /// Nothing, until something changes.
     Stay,
     /// Our directory is gone; so are we.

@@ -1,5 +1,4 @@
-//! How the backend's end does what its rules say: it reads xenstore when a watch has fired or a
-//! deadline has passed, and never otherwise; decides; writes its state; keeps time.
+//! How the backend's end looks, does what its rules say, and keeps time.
 
 use alloc::format;
 use alloc::string::ToString;
@@ -9,57 +8,51 @@ use super::offer::{BadOffer, FrontendOffer};
 use super::rules::{self, Action, Phase, View};
 use super::{BackBus, BackStep, Removal};
 use crate::platform::Instant;
-use crate::store::{Store, StoreError};
 use crate::xenbus::BusState;
-use crate::xenbus::values::{Reader, join, remove_if_there, transact};
+use crate::xenbus::bus::{Bus, End, Turn};
+use crate::xenbus::nodes::{Reader, join, remove_if_there, transact};
+use xen_store::{Store, StoreError};
 
 /// How long a closing frontend may take before we go on without it.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
-/// More decisions than any one state of xenstore leads to (a test walks all of them).
-pub(super) const MAX_ACTIONS: usize = 8;
+impl<S: Store> End for BackBus<S> {
+    type Store = S;
+    type Phase = Phase;
+    type Action = Action;
+    type Step = BackStep;
 
-impl<S: Store> BackBus<S> {
-    pub(super) fn advance(&mut self, now: Instant) -> BackStep {
-        if self.attention.rests(now) {
-            return self.step_without_store(now);
-        }
-        match self.look_and_act(now) {
-            Ok(step) => {
-                self.attention.served();
-                if self.overdue(now) {
-                    self.patience = Some(now + PATIENCE);
-                }
-                step
-            }
-            Err(error) => {
-                let delay = self.attention.failed(now);
-                log::debug!("{}: {error}; looking again in {delay:?}", self.link.dir());
-                self.step_without_store(now)
-            }
-        }
+    fn bus(&mut self) -> &mut Bus<S, Phase, BackStep> {
+        &mut self.bus
     }
 
-    fn look_and_act(&mut self, now: Instant) -> Result<BackStep, StoreError> {
-        if self.link.take_events() || self.overdue(now) {
-            self.attention.ask();
-        }
-        if self.attention.is_asked() {
-            self.look()?;
-            self.attention.looked();
-        }
-        self.act(now)
+    fn next(&self, now: Instant) -> Action {
+        let bus = &self.bus;
+        let sound = if self.mapped { self.offer == self.connection } else { self.offer.is_some() };
+        rules::next(View {
+            phase: bus.phase,
+            mapped: self.mapped,
+            peer: bus.peer,
+            present: bus.mine.is_some(),
+            intact: bus.is_intact(),
+            online: bus.online,
+            faulted: self.fault.is_some(),
+            sound,
+            overdue: bus.is_overdue(now),
+            held: bus.held_until > now,
+            removes: self.removal == Removal::Ours,
+        })
     }
 
-    /// Reads what a decision needs: all of it, or nothing has changed.
     fn look(&mut self) -> Result<(), StoreError> {
-        let mine = self.link.own_state(None)?;
-        let online = self.link.own().flag("online", true)?;
-        let frontend = self.link.own().path("frontend", self.frontend)?;
-        self.link.follow(frontend.as_deref())?;
-        let peer = self.link.peer_state()?;
+        let dirs = &mut self.bus.dirs;
+        let mine = dirs.own_state(None)?;
+        let online = dirs.own().flag("online", true)?;
+        let frontend = dirs.own().path("frontend", self.frontend)?;
+        dirs.follow(frontend.as_deref())?;
+        let peer = dirs.peer_state()?;
         let mut offer = None;
-        if peer == BusState::Connected && matches!(self.phase, Phase::InitWait | Phase::Connected) {
+        if peer == BusState::Connected && self.offers() {
             match self.read_offer()? {
                 Ok(published) => offer = Some(published),
                 Err(bad) => {
@@ -67,58 +60,43 @@ impl<S: Store> BackBus<S> {
                 }
             }
         }
-        (self.mine, self.online) = (mine, online);
-        (self.peer, self.offer) = (peer, offer);
+        (self.bus.mine, self.bus.peer, self.bus.online) = (mine, peer, online);
+        self.offer = offer;
         Ok(())
     }
 
-    /// Reads what the frontend has published, all of it as of one moment.
-    fn read_offer(&self) -> Result<Result<FrontendOffer, BadOffer>, StoreError> {
-        let Some(dir) = self.link.peer_dir() else { return Ok(Err(BadOffer::Rings)) };
-        let store = self.link.store();
-        transact(store, |transaction| {
-            FrontendOffer::read(Reader { store, within: Some(transaction), dir }, self.max_queues)
-        })
-    }
-
-    /// Decides and acts until there is nothing left to do but wait, or it is the device's turn.
-    fn act(&mut self, now: Instant) -> Result<BackStep, StoreError> {
-        for _ in 0..MAX_ACTIONS {
-            match rules::next(self.view(now)) {
-                Action::Stay => {
-                    self.write_carrier()?;
-                    return Ok(BackStep::Wait);
-                }
-                Action::Release => return Ok(BackStep::Release),
-                Action::Connect => {
-                    self.connection.clone_from(&self.offer);
-                    return Ok(BackStep::Connect);
-                }
-                Action::Gone => return Ok(self.leave()),
-                Action::Remove => {
-                    if self.remove()? {
-                        return Ok(self.leave());
-                    }
-                }
-                Action::Adopt => self.adopt(),
-                Action::Offer => self.write(BusState::InitWait, Phase::InitWait, now)?,
-                Action::WriteConnected => {
-                    self.write(BusState::Connected, Phase::Connected, now)?;
-                }
-                Action::WriteClosing => self.write(BusState::Closing, Phase::Closing, now)?,
-                Action::WriteClosed => self.write(BusState::Closed, Phase::Closed, now)?,
+    fn carry_out(
+        &mut self,
+        action: Action,
+        now: Instant,
+    ) -> Result<Option<Turn<BackStep>>, StoreError> {
+        match action {
+            Action::Stay => {
+                self.write_carrier()?;
+                return Ok(Some(Turn::Rest(BackStep::Wait)));
             }
-            if self.attention.is_asked() {
-                break;
+            Action::Release => return Ok(Some(self.without_store(action))),
+            Action::Connect => {
+                self.connection.clone_from(&self.offer);
+                return Ok(Some(Turn::Device(BackStep::Connect)));
             }
+            Action::Remove if !self.remove()? => {}
+            Action::Gone | Action::Remove => {
+                self.bus.dirs.forget();
+                return Ok(Some(Turn::Insist(BackStep::Remove)));
+            }
+            Action::Adopt => self.adopt(),
+            Action::Offer => self.write(BusState::InitWait, Phase::InitWait, now)?,
+            Action::WriteConnected => self.write(BusState::Connected, Phase::Connected, now)?,
+            Action::WriteClosing => self.write(BusState::Closing, Phase::Closing, now)?,
+            Action::WriteClosed => self.write(BusState::Closed, Phase::Closed, now)?,
         }
-        Ok(BackStep::Wait)
+        Ok(None)
     }
 
-    /// What the device is to do while the store can't be asked.
-    fn step_without_store(&self, now: Instant) -> BackStep {
-        match rules::next(self.view(now)) {
-            Action::Release => BackStep::Release,
+    fn without_store(&self, action: Action) -> Turn<BackStep> {
+        match action {
+            Action::Release => Turn::Insist(BackStep::Release),
             Action::Stay
             | Action::Gone
             | Action::Adopt
@@ -127,38 +105,32 @@ impl<S: Store> BackBus<S> {
             | Action::WriteConnected
             | Action::WriteClosing
             | Action::WriteClosed
-            | Action::Remove => BackStep::Wait,
+            | Action::Remove => Turn::Rest(BackStep::Wait),
         }
     }
 
-    fn view(&self, now: Instant) -> View {
-        let sound = if self.mapped { self.offer == self.connection } else { self.offer.is_some() };
-        View {
-            phase: self.phase,
-            mapped: self.mapped,
-            peer: self.peer,
-            present: self.mine.is_some(),
-            intact: self.mine.is_some() && self.mine == self.written,
-            online: self.online,
-            faulted: self.fault.is_some(),
-            sound,
-            overdue: self.overdue(now),
-            held: self.held_until > now,
-            removes: self.removal == Removal::Ours,
-        }
+    fn awaits_hold(&self) -> bool {
+        self.bus.phase == Phase::Closed
     }
+}
 
-    fn overdue(&self, now: Instant) -> bool {
-        self.patience.is_some_and(|patience| patience <= now)
+impl<S: Store> BackBus<S> {
+    /// Reads what the frontend has published, all of it as of one moment.
+    fn read_offer(&self) -> Result<Result<FrontendOffer, BadOffer>, StoreError> {
+        let Some(dir) = self.bus.dirs.peer_dir() else { return Ok(Err(BadOffer::Rings)) };
+        let store = self.bus.dirs.store();
+        transact(store, |transaction| {
+            FrontendOffer::read(Reader { store, within: Some(transaction), dir }, self.max_queues)
+        })
     }
 
     /// Starts from the `state` that is there.
     fn adopt(&mut self) {
-        let Some(mine) = self.mine else { return };
-        self.written = Some(mine);
+        let Some(mine) = self.bus.mine else { return };
+        self.bus.written = Some(mine);
         self.fault = None;
-        self.patience = None;
-        self.phase = match mine {
+        self.bus.patience = None;
+        self.bus.phase = match mine {
             BusState::Unknown | BusState::Initialising | BusState::InitWait => Phase::Fresh,
             BusState::Initialised
             | BusState::Connected
@@ -171,19 +143,17 @@ impl<S: Store> BackBus<S> {
 
     /// Writes our state, and what goes with it, and enters the phase.
     fn write(&mut self, state: BusState, phase: Phase, now: Instant) -> Result<(), StoreError> {
-        let (link, store) = (&self.link, self.link.store());
-        let error = join(link.dir(), "error");
-        let carrier = join(link.dir(), "carrier");
-        let from = self.written.unwrap_or_default();
-        let ours = link.change_state(from, state, |transaction| {
-            let within = Some(transaction);
+        let from = self.bus.written.unwrap_or_default();
+        let ours = self.bus.change_state(from, state, |dirs, transaction| {
+            let (store, within) = (dirs.store(), Some(transaction));
+            let error = join(dirs.dir(), "error");
             if phase == Phase::InitWait {
                 remove_if_there(store, within, &error)?;
                 for (key, value) in &self.features {
-                    store.write(within, &join(link.dir(), key), value.as_bytes())?;
+                    store.write(within, &join(dirs.dir(), key), value.as_bytes())?;
                 }
                 if let Some(up) = self.carrier {
-                    store.write(within, &carrier, digit(up))?;
+                    store.write(within, &join(dirs.dir(), "carrier"), digit(up))?;
                 }
             }
             match &self.fault {
@@ -192,36 +162,33 @@ impl<S: Store> BackBus<S> {
             }
         })?;
         if !ours {
-            self.attention.ask();
             return Ok(());
         }
-        self.written = Some(state);
-        self.mine = Some(state);
-        self.phase = phase;
-        self.patience = None;
+        self.bus.phase = phase;
+        self.bus.patience = None;
         match phase {
             // A frontend may have connected before it was asked to: look at its nodes.
             Phase::InitWait => {
                 self.carrier_written = self.carrier;
-                if self.peer == BusState::Connected {
-                    self.attention.ask();
+                if self.bus.peer == BusState::Connected {
+                    self.bus.attention.ask();
                 }
             }
-            Phase::Connected => self.connected_since = Some(now),
-            Phase::Closing => self.patience = Some(now + PATIENCE),
+            Phase::Connected => self.bus.connected_since = Some(now),
+            Phase::Closing => self.bus.patience = Some(now + PATIENCE),
             Phase::Fresh | Phase::Stale | Phase::Closed => {}
         }
         if let Some(reason) = self.fault.take() {
-            log::warn!("{}: {reason}", self.link.dir());
+            log::warn!("{}: {reason}", self.bus.dirs.dir());
             self.connection = None;
-            self.held_until = now + self.reconnect.delay();
+            self.bus.hold(now);
         }
         Ok(())
     }
 
     /// Whether the frontend can be told more than our state.
     pub(super) fn offers(&self) -> bool {
-        matches!(self.phase, Phase::InitWait | Phase::Connected)
+        matches!(self.bus.phase, Phase::InitWait | Phase::Connected)
     }
 
     /// Says whether there is a network behind us, if that is news.
@@ -232,15 +199,15 @@ impl<S: Store> BackBus<S> {
         if !self.offers() {
             return Ok(());
         }
-        let (link, store) = (&self.link, self.link.store());
-        let carrier = join(link.dir(), "carrier");
-        let ours = link.while_state(self.written.unwrap_or_default(), |transaction| {
+        let (dirs, store) = (&self.bus.dirs, self.bus.dirs.store());
+        let carrier = join(dirs.dir(), "carrier");
+        let ours = dirs.while_state(self.bus.written.unwrap_or_default(), |transaction| {
             store.write(Some(transaction), &carrier, digit(up))
         })?;
         if ours {
             self.carrier_written = Some(up);
         } else {
-            self.attention.ask();
+            self.bus.attention.ask();
         }
         Ok(())
     }
@@ -248,10 +215,10 @@ impl<S: Store> BackBus<S> {
     /// Removes our directory, and the client's if that was its last vif. False if it is not ours
     /// to remove after all.
     fn remove(&mut self) -> Result<bool, StoreError> {
-        let store = self.link.store();
+        let store = self.bus.dirs.store();
         let outcome = transact(store, |transaction| {
             let within = Some(transaction);
-            remove_if_there(store, within, self.link.dir())?;
+            remove_if_there(store, within, self.bus.dirs.dir())?;
             let client = format!("backend/vif/{}", self.frontend.0);
             match store.list(within, &client) {
                 Ok(vifs) if vifs.is_empty() => remove_if_there(store, within, &client),
@@ -267,22 +234,6 @@ impl<S: Store> BackBus<S> {
             }
             Err(error) => Err(error),
         }
-    }
-
-    fn leave(&mut self) -> BackStep {
-        self.link.forget();
-        self.removed = true;
-        BackStep::Remove
-    }
-
-    /// When to look again, if nothing happens before.
-    pub(super) fn waits_until(&self, now: Instant) -> Option<Instant> {
-        if let Some(look) = self.attention.deadline(now) {
-            return Some(look);
-        }
-        let hold =
-            (self.phase == Phase::Closed && self.held_until > now).then_some(self.held_until);
-        self.patience.into_iter().chain(hold).min()
     }
 }
 

@@ -21,24 +21,23 @@ use core::time::Duration;
 
 use xen_grant::DomId;
 
-use super::attention::Attention;
 use super::backoff::Backoff;
-use super::link::Link;
+use super::bus::{Bus, End};
+use super::directories::Directories;
+use super::nodes::{found, join, remove_if_there};
 use super::state::BusState;
-use super::values::{join, remove_if_there};
 use crate::platform::Instant;
-use crate::store::{Store, StoreError};
+use xen_store::{Store, StoreError};
 
 use offer::is_connection_key;
 pub use offer::{BackendOffer, Rate};
 use rules::Phase;
 
+/// The most nodes of earlier connections that are removed at a time.
+pub(super) const MAX_STALE: usize = 32;
+
 /// How often a backend that should move on is reminded, at first and at last.
 const REMIND: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(8));
-
-/// How long between tries to connect: the first at once, then 10 ms, ... 500 ms. A backend that
-/// behaves again has us back within a second, however long it did not.
-const RECONNECT: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
 
 /// What the device is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,87 +61,46 @@ pub enum FrontStep {
 /// [`next_deadline`](FrontBus::next_deadline) has come, and after each other call; do what it
 /// says. It never fails: a store that does not answer is asked again later.
 pub struct FrontBus<S: Store> {
-    link: Link<S>,
-    phase: Phase,
+    bus: Bus<S, Phase, FrontStep>,
     rings: bool,
-    /// The device has been told to let go of its rings, and has not said that it did.
-    releasing: bool,
     wanted: bool,
     faulted: bool,
-    /// The `state` that we left in our directory; `None` if nothing there is ours.
-    written: Option<BusState>,
-
-    // What xenstore said when we last looked.
-    /// Our `state`; `None`: our directory is gone.
-    mine: Option<BusState>,
-    peer: BusState,
-    online: bool,
     offer: BackendOffer,
+    /// `offer` holds what `Connect` promises.
+    offer_read: bool,
     /// `backend-id` as of the last look.
     domain: Option<DomId>,
     /// The last backend that `backend` named.
     backend: Option<String>,
-    /// `offer` holds what `Connect` promises.
-    offer_read: bool,
-
-    attention: Attention,
-    /// When this phase will have lasted too long.
-    patience: Option<Instant>,
-    /// No new connection before that.
-    held_until: Instant,
-    live_since: Option<Instant>,
-    deadline: Option<Instant>,
-    remind: Backoff,
-    reconnect: Backoff,
 }
 
 impl<S: Store> FrontBus<S> {
     /// Watches vif `vif` of our domain. It need not exist yet.
     pub fn open(store: S, vif: u32) -> Result<FrontBus<S>, StoreError> {
+        let dirs = Directories::open(store, format!("device/vif/{vif}"), "")?;
         Ok(FrontBus {
-            link: Link::open(store, format!("device/vif/{vif}"), "")?,
-            phase: Phase::Stale,
+            bus: Bus::new(dirs, Phase::Stale, Backoff::new(REMIND.0, REMIND.1)),
             rings: false,
-            releasing: false,
             wanted: true,
             faulted: false,
-            written: None,
-            mine: None,
-            peer: BusState::Unknown,
-            online: true,
             offer: BackendOffer::default(),
+            offer_read: false,
             domain: None,
             backend: None,
-            offer_read: false,
-            attention: Attention::new(),
-            patience: None,
-            held_until: Instant(0),
-            live_since: None,
-            deadline: Some(Instant(0)),
-            remind: Backoff::new(REMIND.0, REMIND.1),
-            reconnect: Backoff::after_one_try(RECONNECT.0, RECONNECT.1),
         })
     }
 
     /// Looks what has changed, does our part, and says what the device is to do.
     ///
-    /// Bounded work; none in xenstore unless a watch has fired or a deadline has passed.
+    /// Nothing is asked of xenstore unless a watch has fired or a deadline has passed, and then at
+    /// most 140 requests are made.
     pub fn poll(&mut self, now: Instant) -> FrontStep {
-        if self.releasing {
-            return FrontStep::Release;
-        }
-        let step = self.advance(now);
-        self.deadline = match step {
-            FrontStep::Connect | FrontStep::Release => None,
-            FrontStep::Wait | FrontStep::Live | FrontStep::Gone => self.waits_until(now),
-        };
-        self.releasing = step == FrontStep::Release;
-        step
+        self.poll_end(now)
     }
 
     /// When to call [`poll`](FrontBus::poll) at the latest; `None` if only an event can matter.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.deadline
+        self.bus.deadline
     }
 
     /// What the backend offers.
@@ -153,73 +111,78 @@ impl<S: Store> FrontBus<S> {
     /// Whether an orderly [`close`](FrontBus::close) is over: our state is `Closed`, and no rings
     /// are left.
     pub fn is_closed(&self) -> bool {
-        let closed = if self.mine.is_some() {
-            self.phase == Phase::Closed
+        let closed = if self.bus.mine.is_some() {
+            self.bus.phase == Phase::Closed
         } else {
-            !self.attention.is_asked()
+            !self.bus.attention.is_asked()
         };
         !self.wanted && !self.rings && closed
     }
 
     /// The backend's state, as of the last look.
     pub fn backend_state(&self) -> BusState {
-        self.peer
+        self.bus.peer
     }
 
-    /// Publishes the rings that the device has made after [`FrontStep::Connect`]: in one
-    /// transaction, every node of an earlier connection goes, `keys` (paths below our directory,
-    /// and values) come, and our state becomes `Connected`.
+    /// Publishes the rings that the device has made after [`FrontStep::Connect`]: every node of an
+    /// earlier connection goes; then, in one transaction, `keys` (paths below our directory, and
+    /// values) come, and our state becomes `Connected`.
     ///
-    /// On an error nothing was published: the device takes its rings down again, and will be
+    /// At most 140 requests to xenstore for 8 queues; what more there is of earlier connections goes at the
+    /// next try. On an error nothing was published: the device takes its rings down again, and will be
     /// asked once more a little later.
     pub fn publish<K: AsRef<str>, V: AsRef<[u8]>>(
         &mut self,
         now: Instant,
         keys: &[(K, V)],
     ) -> Result<(), StoreError> {
-        self.deadline = Some(now);
-        let connectable = self.phase == Phase::Offering && !self.rings && self.intact();
-        let outcome = if connectable {
-            let (link, store) = (&self.link, self.link.store());
-            link.change_state(BusState::Initialising, BusState::Connected, |transaction| {
-                let within = Some(transaction);
-                for name in store.list(within, link.dir())? {
-                    if is_connection_key(&name) {
-                        remove_if_there(store, within, &join(link.dir(), &name))?;
-                    }
-                }
-                for (key, value) in keys {
-                    store.write(within, &join(link.dir(), key.as_ref()), value.as_ref())?;
-                }
-                Ok(())
+        self.bus.deadline = Some(now);
+        let connectable = self.bus.phase == Phase::Offering && !self.rings && self.bus.is_intact();
+        if !connectable {
+            self.bus.attention.ask();
+            return Err(StoreError::Again);
+        }
+        let (from, to) = (BusState::Initialising, BusState::Connected);
+        let published = self.remove_stale().and_then(|()| {
+            self.bus.change_state(from, to, |dirs, transaction| {
+                keys.iter().try_for_each(|(key, value)| {
+                    let path = join(dirs.dir(), key.as_ref());
+                    dirs.store().write(Some(transaction), &path, value.as_ref())
+                })
             })
-        } else {
-            Ok(false)
-        };
-        match outcome {
+        });
+        match published {
             Ok(true) => {
                 self.rings = true;
-                self.left_state(BusState::Connected);
                 self.enter(Phase::Published, now);
                 Ok(())
             }
-            Ok(false) => {
-                self.attention.ask();
-                Err(StoreError::Again)
-            }
+            Ok(false) => Err(StoreError::Again),
             Err(error) => {
-                self.hold(now);
+                self.bus.hold(now);
                 Err(error)
             }
         }
     }
 
+    /// Removes what earlier connections have left, before the backend looks: it does once we are
+    /// `Connected`. [`StoreError::Again`] if there is more than one step removes.
+    fn remove_stale(&self) -> Result<(), StoreError> {
+        let (store, dir) = (self.bus.dirs.store(), self.bus.dirs.dir());
+        let names = found(store.list(None, dir))?.unwrap_or_default();
+        let mut stale = names.iter().filter(|name| is_connection_key(name));
+        for name in stale.by_ref().take(MAX_STALE) {
+            remove_if_there(store, None, &join(dir, name))?;
+        }
+        if stale.next().is_some() { Err(StoreError::Again) } else { Ok(()) }
+    }
+
     /// The device has ended all use of its rings, after [`FrontStep::Release`].
     pub fn released(&mut self, now: Instant) {
-        self.releasing = false;
+        self.bus.standing = None;
         self.rings = false;
-        self.deadline = Some(now);
-        match self.phase {
+        self.bus.deadline = Some(now);
+        match self.bus.phase {
             // Our directory was taken from under the connection.
             Phase::Published | Phase::Live => {
                 self.lost(now);
@@ -227,7 +190,7 @@ impl<S: Store> FrontBus<S> {
                 self.enter(Phase::Stale, now);
             }
             Phase::Stale | Phase::Offering | Phase::Closing | Phase::Closed => {
-                self.enter(self.phase, now);
+                self.enter(self.bus.phase, now);
             }
         }
     }
@@ -235,12 +198,12 @@ impl<S: Store> FrontBus<S> {
     /// The device found the backend at fault, or could not make its rings. The connection is
     /// closed ([`FrontStep::Release`] follows if there are rings) and tried anew.
     pub fn fail(&mut self, now: Instant) {
-        match self.phase {
+        match self.bus.phase {
             Phase::Published | Phase::Live => self.faulted = true,
-            Phase::Offering => self.hold(now),
+            Phase::Offering => self.bus.hold(now),
             Phase::Stale | Phase::Closing | Phase::Closed => {}
         }
-        self.deadline = Some(now);
+        self.bus.deadline = Some(now);
     }
 
     /// Disconnects in good order, and stays so until [`reopen`](FrontBus::reopen).
@@ -250,29 +213,29 @@ impl<S: Store> FrontBus<S> {
             return;
         }
         self.wanted = false;
-        self.enter(self.phase, now);
-        self.deadline = Some(now);
+        self.enter(self.bus.phase, now);
+        self.bus.deadline = Some(now);
     }
 
     /// Connects again after [`close`](FrontBus::close).
     pub fn reopen(&mut self, now: Instant) {
         self.wanted = true;
-        self.reconnect.reset();
-        self.held_until = now;
-        self.enter(self.phase, now);
-        self.deadline = Some(now);
+        self.bus.reconnect.reset();
+        self.bus.held_until = now;
+        self.enter(self.bus.phase, now);
+        self.bus.deadline = Some(now);
     }
 
     /// Looks at xenstore at the next poll even if no watch has fired (the backend is silent).
     pub fn recheck(&mut self, now: Instant) {
-        self.attention.ask();
-        self.deadline = Some(now);
+        self.bus.attention.ask();
+        self.bus.deadline = Some(now);
     }
 
     /// The domain has been resumed, maybe on another machine: nothing of the old connection
     /// holds. Start from what xenstore says now.
     pub fn resumed(&mut self, now: Instant) {
-        self.written = None;
+        self.bus.written = None;
         self.recheck(now);
     }
 }

@@ -4,9 +4,11 @@ use core::time::Duration;
 
 use xen_grant::DomId;
 
-use crate::features::Features;
-use crate::store::{Store, StoreError};
-use crate::xenbus::values::{Reader, parse_u32};
+use crate::xenbus::features::read_features;
+use crate::xenbus::nodes::{Identity, Reader};
+use crate::xenbus::values::parse_u32;
+use packet_views::features::Features;
+use xen_store::{Store, StoreError};
 
 /// `DOMID_INVALID` (xen/xen.h).
 const NOBODY: DomId = DomId(0x7ff4);
@@ -74,10 +76,11 @@ pub struct BackendOffer {
 
 impl Default for BackendOffer {
     fn default() -> Self {
+        let Identity { mac, mtu } = Identity::default();
         BackendOffer {
             domain: NOBODY,
-            mac: None,
-            mtu: 1500,
+            mac,
+            mtu,
             trusted: true,
             carrier: true,
             rx_copy: false,
@@ -100,15 +103,16 @@ impl BackendOffer {
         own: Reader<'_, S>,
         peer: Reader<'_, S>,
     ) -> Result<BackendOffer, StoreError> {
+        let Identity { mac, mtu } = own.identity()?;
         Ok(BackendOffer {
             domain,
-            mac: own.mac("mac")?,
-            mtu: own.mtu()?,
+            mac,
+            mtu,
             trusted: own.flag("trusted", true)?,
             carrier: peer.flag("carrier", true)?,
             rx_copy: peer.flag("feature-rx-copy", false)?,
             rx_notify: peer.flag("feature-rx-notify", false)?,
-            features: Features::read(&peer)?,
+            features: read_features(&peer)?,
             multicast_control: peer.flag("feature-multicast-control", false)?,
             dynamic_multicast_control: peer.flag("feature-dynamic-multicast-control", false)?,
             split_event_channels: peer.flag("feature-split-event-channels", false)?,

@@ -45,7 +45,7 @@ use crate::xenbus::BusState;
 
 /// How far our end is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(in crate::xenbus) enum Phase {
     /// `state` tells of a connection that is not ours.
     Stale,
     /// `Initialising`: ready for a connection.
@@ -86,7 +86,7 @@ pub(super) struct View {
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Action {
+pub(in crate::xenbus) enum Action {
     /// Nothing, until something changes.
     Stay,
     /// Our directory is gone; so are we.

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::num::NonZeroU32;
 
-use crate::store::{Store, StoreError, Transaction, Watch};
+use xen_store::{Store, StoreError, Transaction, Watch};
 
 const LONGEST_VALUE: usize = 4096;
 
@@ -42,6 +42,9 @@ struct Inner {
     last_id: u32,
     operations: u64,
     refuse_commits: usize,
+    refuse_first_commits: usize,
+    /// Since one was accepted.
+    refused: usize,
     fail_operations: usize,
     /// One in this many operations fails, as chance decides.
     fail_one_in: Option<(u64, Random)>,
@@ -98,7 +101,7 @@ impl FakeXen {
         self.0.borrow().transactions.len()
     }
 
-    /// Reads, writes, lists, transactions and watches so far.
+    /// Requests to xenstore so far, of every kind.
     pub fn operations(&self) -> u64 {
         self.0.borrow().operations
     }
@@ -106,6 +109,11 @@ impl FakeXen {
     /// The next `count` transactions meet another one.
     pub fn refuse_commits(&self, count: usize) {
         self.0.borrow_mut().refuse_commits = count;
+    }
+
+    /// Each transaction meets `count` other ones, one after the other, and then none.
+    pub fn refuse_first_commits(&self, count: usize) {
+        self.0.borrow_mut().refuse_first_commits = count;
     }
 
     /// The next `count` operations fail.
@@ -308,6 +316,11 @@ impl Store for FakeStore {
             inner.refuse_commits -= 1;
             return Err(StoreError::Again);
         }
+        if inner.refused < inner.refuse_first_commits {
+            inner.refused += 1;
+            return Err(StoreError::Again);
+        }
+        inner.refused = 0;
         if inner.untouched.remove(&transaction.0.get()) {
             return Ok(());
         }
@@ -323,6 +336,7 @@ impl Store for FakeStore {
 
     fn abort(&self, transaction: Transaction) {
         let mut inner = self.xen.0.borrow_mut();
+        inner.operations += 1;
         inner.transactions.remove(&transaction.0.get()).expect("an open transaction");
     }
 
@@ -336,7 +350,9 @@ impl Store for FakeStore {
     }
 
     fn unwatch(&self, watch: Watch) {
-        self.xen.0.borrow_mut().watches.remove(&watch.0).expect("a watch that is set");
+        let mut inner = self.xen.0.borrow_mut();
+        inner.operations += 1;
+        inner.watches.remove(&watch.0).expect("a watch that is set");
     }
 
     fn fired(&self, watch: &Watch) -> bool {

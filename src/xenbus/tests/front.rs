@@ -7,8 +7,8 @@ use core::time::Duration;
 use super::netback::{Lab, Netback};
 use super::world::{BACK_DIR, FRONT_DIR, Front};
 use crate::platform::Instant;
-use crate::store::StoreError;
 use crate::xenbus::{BackendOffer, BusState, FrontStep};
+use xen_store::StoreError;
 
 const MS: Duration = Duration::from_millis(1);
 

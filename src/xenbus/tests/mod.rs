@@ -8,5 +8,6 @@ mod frontend;
 mod netback;
 mod pair;
 mod published;
+mod round_trips;
 mod watches;
 mod world;

@@ -9,8 +9,9 @@ use xen_grant::DomId;
 
 use super::fake::{FakeStore, FakeXen};
 use crate::platform::Instant;
-use crate::store::StoreError;
+use crate::xenbus::bus::MAX_REQUESTS;
 use crate::xenbus::{BackBus, BackStep, Clients, FrontBus, FrontStep, FrontendOffer, Removal};
+use xen_store::StoreError;
 
 pub const FRONT_DIR: &str = "/local/domain/1/device/vif/0";
 pub const BACK_DIR: &str = "/local/domain/2/backend/vif/1/0";
@@ -158,7 +159,10 @@ impl World {
     }
 
     pub fn poll_front(&mut self) -> FrontStep {
-        self.front.poll(self.now, &mut self.rings)
+        let before = self.xen.operations();
+        let step = self.front.poll(self.now, &mut self.rings);
+        assert!(self.xen.operations() - before <= MAX_REQUESTS, "n3: {}", self.picture());
+        step
     }
 
     /// The backend's driver: opens and drops vifs as they come and go.
@@ -168,7 +172,9 @@ impl World {
             self.back.get_or_insert_with(|| Back::open(&self.xen));
         }
         if let Some(back) = &mut self.back {
+            let before = self.xen.operations();
             let _ = back.poll(self.now, self.front.ring);
+            assert!(self.xen.operations() - before <= MAX_REQUESTS, "n3");
             if back.gone {
                 self.back = None;
                 self.clients.forget((DomId(FRONT), 0));

@@ -11,8 +11,9 @@ use std::hint::black_box;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 
+use packet_views::device::Link;
 use xen_grant::{DomId, ForeignPage, FramePool, GrantTable, SharedPage};
-use xen_netfront::netfront::{Config, Link, Netfront};
+use xen_netfront::netfront::{Config, Netfront};
 use xen_netfront::store::Store;
 use xen_netfront::wire::{RxResponse, RxRing, TxResponse, TxRing};
 use xen_ring::{BackRing, RingPage};
@@ -39,7 +40,7 @@ fn fe_submit(net: &mut Net, count: usize) -> usize {
     sent
 }
 
-/// As `fe_submit`, each packet on its own: what a layer above any `Netif` does.
+/// As `fe_submit`, each packet on its own: what a layer above any `NetDevice` does.
 #[inline(never)]
 fn fe_single(net: &mut Net, count: usize) -> usize {
     let mut sent = 0;
@@ -65,7 +66,7 @@ fn fe_reap(net: &mut Net) -> usize {
 #[inline(never)]
 fn fe_poll(net: &mut Net, budget: usize) -> usize {
     // The layer above looks at the packet, and drops it.
-    net.poll_rx(budget, |packet| {
+    net.receive(budget, |packet| {
         black_box(packet.head());
     })
 }
@@ -184,12 +185,14 @@ fn run(path: &str, batch: usize, packets: usize) -> Option<String> {
             done += fe_reap(&mut net);
         }
     }
-    let stats = net.stats();
-    (stats.faults == 0 && stats.clears == 0 && stats.rx_drops.total() + stats.tx_drops.total() == 0)
+    let counters = net.counters();
+    (counters.faults == 0
+        && counters.clears == 0
+        && counters.rx_drops.total() + counters.tx_drops.total() == 0)
         .then(|| {
             format!(
                 "{done} packets, {} grants, {} revokes, {} events",
-                stats.grants, stats.revokes, stats.events_sent
+                counters.grants, counters.revokes, counters.events_sent
             )
         })
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use xen_grant::DomId;
-use xen_netfront::platform::{BackendPlatform, EventError, Instant, Platform, Port};
+use xen_netfront::platform::{BackendPlatform, Channel, EventError, Instant, Platform, Port};
 
 use crate::counters::{Counters, Counts};
 use crate::event::ESRCH;
@@ -153,6 +153,12 @@ impl Platform for Domain {
             Some(error) => Err(error),
             None if !self.is_alive() => Err(ESRCH),
             None => lock(&self.host.events).alloc_unbound(self.me.id, peer),
+        }
+    }
+
+    fn opened(&self, port: Port, channel: Channel) {
+        if self.is_alive() {
+            lock(&self.host.events).set_wake(self.me.id, port, channel.wake);
         }
     }
 

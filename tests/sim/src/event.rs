@@ -4,6 +4,7 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, PoisonError};
 
+use packet_views::Wake;
 use xen_grant::DomId;
 use xen_netfront::platform::{EventError, Port};
 
@@ -29,9 +30,11 @@ enum Channel {
     Interdomain { peer: DomId, remote: u32 },
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct PortState {
     channel: Channel,
+    /// Who waits for its events.
+    wake: Option<Wake>,
     pending: bool,
     masked: bool,
     /// Tells a port from an earlier one with its number, for events that are under way.
@@ -42,6 +45,7 @@ struct PortState {
 
 const FREE: PortState = PortState {
     channel: Channel::Free,
+    wake: None,
     pending: false,
     masked: false,
     generation: 0,
@@ -113,6 +117,13 @@ impl Events {
         }
         ports[number] = PortState { channel, generation, ..FREE };
         Port::new(number as u32).ok_or(EINVAL)
+    }
+
+    /// Notes whom events on a port wake.
+    pub(crate) fn set_wake(&mut self, id: DomId, port: Port, wake: Wake) {
+        if let Some(state) = self.domains.get_mut(&id.0).and_then(|d| d.get(port.get())) {
+            state.wake = Some(wake);
+        }
     }
 
     pub(crate) fn alloc_unbound(&mut self, id: DomId, peer: DomId) -> Result<Port, EventError> {
@@ -193,7 +204,7 @@ impl HostInner {
 
     /// Makes a port pending, unless it is a later one than was meant.
     pub(crate) fn raise(&self, id: DomId, port: u32, generation: Option<u64>) {
-        let raised = {
+        let wake = {
             let mut events = lock(&self.events);
             let Some(domain) = events.domains.get_mut(&id.0) else { return };
             let Some(state) = domain.get(port) else { return };
@@ -201,10 +212,14 @@ impl HostInner {
                 return;
             }
             state.pending = true;
+            let wake = state.wake.clone();
             domain.woken.notify_all();
-            true
+            wake
         };
-        if let (true, Some(domain)) = (raised, self.domain(id)) {
+        if let Some(wake) = wake {
+            wake.wake();
+        }
+        if let Some(domain) = self.domain(id) {
             domain.counters.events.add(1);
         }
     }

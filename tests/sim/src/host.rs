@@ -15,7 +15,7 @@ use xen_netfront::platform::Instant;
 use crate::Domain;
 use crate::domain::{DomainConfig, DomainInner};
 use crate::event::Events;
-use crate::store::tree::StoreState;
+use crate::store::StoreState;
 use crate::violation::Violation;
 
 /// Takes a lock. A thread that panicked inside leaves the state as it was.

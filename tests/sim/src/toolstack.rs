@@ -105,7 +105,7 @@ impl Toolstack {
         let (f, b) = (vif.frontend, vif.backend);
         for (dir, owner, reader) in [(&front, f, b), (&back, b, f)] {
             self.store.set(dir, "");
-            let perms = Perms::of(owner).with(reader, Access::READ);
+            let perms = Perms::of(owner.0).with(reader.0, Access::READ);
             let done = self.store.set_perms(dir, perms);
             debug_assert!(done.is_ok());
         }

@@ -7,12 +7,14 @@ mod packets;
 use core::time::Duration;
 use std::cell::RefCell;
 
+use packet_views::buffer::Meta;
+use packet_views::device::NetDevice;
+use packet_views::features::Features;
 use packets::Flow;
 use xen_grant::{DomId, FramePool, GrantTable};
-use xen_netfront::buffer::{Meta, TxPacket};
-use xen_netfront::features::Features;
+use xen_netfront::buffer::PacketMut;
 use xen_netfront::netfront::{Config, Netfront};
-use xen_netfront::netif::Netif;
+use xen_netfront::xenbus::feature_nodes;
 use xen_sim::hostile::{After, HostileBackend, Script, Side};
 use xen_sim::{Chaos, Ctx, Domain, Host, Limits, Next, Outcome, Scheduler, Task, Vif};
 
@@ -40,9 +42,9 @@ fn packet(nth: u32) -> (Vec<u8>, Meta) {
 
 impl Echo {
     /// `None` without frames.
-    fn build(&mut self, nth: u32) -> Option<TxPacket> {
+    fn build(&mut self, nth: u32) -> Option<PacketMut> {
         let (bytes, meta) = packet(nth);
-        let mut packet = TxPacket::new();
+        let mut packet = PacketMut::new();
         for part in bytes.chunks(4096) {
             let mut buffer = self.net.buffer(0)?;
             buffer.append(part.len()).unwrap().copy_from_slice(part);
@@ -58,7 +60,7 @@ impl Task for Echo {
         self.net.service();
         self.net.complete_tx();
         let received = &mut self.received;
-        self.net.poll_rx(64, |packet| {
+        self.net.receive(64, |packet| {
             let mut bytes = vec![0; packet.len()];
             packet.copy_to_slice(&mut bytes).unwrap();
             received.push(bytes);
@@ -68,7 +70,7 @@ impl Task for Echo {
                 break;
             }
             let Some(packet) = self.build(self.sent) else { break };
-            if Netif::send(&mut self.net, packet).is_err() {
+            if NetDevice::send(&mut self.net, packet).is_err() {
                 break;
             }
             self.sent += 1;
@@ -101,7 +103,7 @@ fn the_frontend_and_a_raw_peer_agree() {
         host.set_chaos(Chaos::rough());
         let (front, back, pool, mut echo) = echo(&host, 300, Config::default());
         let mut peer = HostileBackend::new(&back, FRONT, 0);
-        for (key, value) in Features::ALL.nodes() {
+        for (key, value) in feature_nodes(&Features::ALL) {
             peer.feature(key, value);
         }
         let mut scheduler = Scheduler::new(&host);
@@ -119,7 +121,7 @@ fn the_frontend_and_a_raw_peer_agree() {
         assert_eq!(outcome, Outcome::Done, "seed {seed}: {got} of 300 came back");
         let sent: Vec<Vec<u8>> = (0..300).map(|nth| packet(nth).0).collect();
         assert!(echo.received == sent, "seed {seed}");
-        assert_eq!(Netfront::stats(&echo.net).tx_gso, 60, "as they are: seed {seed}");
+        assert_eq!(Netfront::counters(&echo.net).tx_gso, 60, "as they are: seed {seed}");
         drop(peer); // lets go of the rings
         drop(echo);
         assert_eq!(pool.free(), pool.size(), "seed {seed}");
@@ -145,7 +147,7 @@ fn no_script_makes_the_frontend_break_a_rule() {
         let text = script.to_string();
         let mut peer = HostileBackend::new(&back, FRONT, 0);
         let offered = [Features::ALL, Features::NONE, Features::default()][rng.usize(..3)];
-        for (key, value) in offered.nodes() {
+        for (key, value) in feature_nodes(&offered) {
             peer.feature(key, value);
         }
         peer.feature("multi-queue-max-queues", &rng.u32(1..=3).to_string());

@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use packet_views::device::Link;
 use xen_grant::{DomId, FramePool, GrantTable};
 use xen_netfront::netback::{self, Netback};
-use xen_netfront::netfront::{Config, Link, Netfront, OpenError};
+use xen_netfront::netfront::{Config, Netfront, OpenError};
 use xen_sim::{Domain, DomainConfig, Host, Toolstack, Vif};
 
 const FRONT: DomId = DomId(1);

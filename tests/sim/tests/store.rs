@@ -55,14 +55,14 @@ fn permissions_hold() {
     assert_eq!(back.write(None, mine, b"2"), Err(StoreError::Denied));
     assert_eq!(back.write(None, "/elsewhere", b"2"), Err(StoreError::Denied));
     assert_eq!(back.remove(None, mine), Err(StoreError::Denied));
-    assert_eq!(back.set_perms(mine, Perms::of(B)), Err(StoreError::Denied));
-    front.set_perms(mine, Perms::of(F).with(B, Access::READ)).unwrap();
+    assert_eq!(back.set_perms(mine, Perms::of(B.0)), Err(StoreError::Denied));
+    front.set_perms(mine, Perms::of(F.0).with(B.0, Access::READ)).unwrap();
     assert_eq!(back.read(None, mine).unwrap(), b"1");
     assert_eq!(back.write(None, mine, b"2"), Err(StoreError::Denied));
-    zero.set_perms(mine, Perms::of(F).with(B, Access::BOTH)).unwrap();
+    zero.set_perms(mine, Perms::of(F.0).with(B.0, Access::BOTH)).unwrap();
     back.write(None, mine, b"2").unwrap();
     back.write(None, &format!("{mine}/child"), b"3").unwrap();
-    assert_eq!(zero.perms(&format!("{mine}/child")).unwrap().owner, B, "the maker owns it");
+    assert_eq!(zero.perms(&format!("{mine}/child")).unwrap().owner, B.0, "the maker owns it");
     assert!(zero.perms(&format!("{mine}/child")).unwrap().grants.len() == 1, "children inherit");
 }
 

@@ -4,9 +4,10 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::mem;
 
+use packet_views::device::Link;
 use xen_grant::{FramePool, GrantTable};
 use xen_guest::{Suspended, Xen};
-use xen_netfront::netfront::{self, Link, Netfront, OpenError};
+use xen_netfront::netfront::{self, Netfront, OpenError};
 use xen_netfront::platform::Platform;
 
 use super::memory::Sizes;
@@ -51,7 +52,7 @@ fn serve(xen: Xen, options: &Options) -> Result<(), &'static str> {
     let table = GrantTable::new(&xen);
     let driver = with_references(options.driver, vifs.len(), &table);
     let sizes = Sizes::of(xen.free_memory(), count, &driver, vif::WINDOWS)
-        .ok_or("not enough memory: 8 MB do for one vif with one queue")?;
+        .ok_or("not enough memory: one vif with one queue needs 8 MB")?;
     let pool = FramePool::new(&xen, sizes.pages).map_err(|_| "not enough memory for packets")?;
     let means = Means { xen, pool, table, driver, sizes };
     let mut stages: Vec<Stage> =
@@ -91,7 +92,7 @@ fn with_references(asked: netfront::Config, vifs: usize, table: &GrantTable) -> 
     let enough = |queues: &u32| table.claim_many(vifs * with(*queues).references()).is_ok();
     let queues = (1..=asked.queues).rev().find(enough).unwrap_or(1);
     if queues < asked.queues {
-        log::warn!("queues={}: there are grant references for {queues} each", asked.queues);
+        log::warn!("queues={}: enough grant references only for {queues} each", asked.queues);
     }
     with(queues)
 }

@@ -11,9 +11,9 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
+use packet_views::features::Features;
 use smoltcp::wire::{IpAddress, IpCidr};
 use xen_guest::options::BadOption;
-use xen_netfront::features::Features;
 use xen_netfront::netfront;
 use xen_netfront::xenbus::MAX_QUEUES;
 

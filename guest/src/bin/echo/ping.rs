@@ -6,13 +6,13 @@
 
 use alloc::vec;
 
+use packet_views::header::{U16, checksum};
 use smoltcp::iface::{Interface, SocketHandle, SocketSet};
 use smoltcp::socket::raw::{PacketBuffer, PacketMetadata, Socket};
 use smoltcp::wire::{
     Icmpv4Message, Icmpv4Packet, Icmpv6Message, Icmpv6Packet, IpProtocol, IpVersion, Ipv4Packet,
     Ipv6Packet,
 };
-use xen_netfront::header::{U16, checksum};
 
 use super::large::Large;
 

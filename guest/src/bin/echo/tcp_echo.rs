@@ -9,7 +9,7 @@ use super::listener::Connection;
 pub struct TcpEcho;
 
 /// The largest window that needs no scaling: with larger ones, smoltcp may stop for good when both
-/// directions are full, as `xen_netfront::phy` says.
+/// directions are full, as `packet_views::phy` says.
 const UNSCALED_WINDOW: usize = u16::MAX as usize;
 
 impl TcpEcho {

@@ -12,15 +12,16 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::mem;
 
+use packet_views::announce::announce;
+use packet_views::device::Link;
+use packet_views::device::{Changes, NetDevice, WriteError};
+use packet_views::phy::Device;
 use smoltcp::iface::{Interface, SocketSet};
 use smoltcp::phy::Device as _;
 use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr, Ipv6Address};
 use xen_guest::Xen;
-use xen_netfront::announce::announce;
-use xen_netfront::netfront::{self, Link, Netfront};
-use xen_netfront::netif::{Changes, Netif, WriteError};
-use xen_netfront::phy::Device;
+use xen_netfront::netfront::{self, Netfront};
 use xen_netfront::platform::{self, Platform};
 
 use super::http::Http;
@@ -152,8 +153,8 @@ impl Vif {
     pub fn deadline(&mut self, xen: Xen) -> Option<platform::Instant> {
         let Vif { device, iface, sockets, services, .. } = self;
         let stack = device.poll_at(iface, sockets, xen.now());
-        let services = services.deadline().map(platform::Instant::from);
-        [stack, services, device.netif().next_deadline()].into_iter().flatten().min()
+        let above = [stack, services.deadline()].map(|at| at.map(platform::Instant::from));
+        above.into_iter().chain([device.netif().next_deadline()]).flatten().min()
     }
 
     /// What there is to tell.
@@ -173,10 +174,10 @@ impl Vif {
                 queues: net.queue_count(),
                 split: net.ports().count() > net.queue_count(),
             },
-            stats: *net.stats(),
+            counters: *net.counters(),
             events: self.events,
             quarantined: net.quarantined(),
-            adaptor: self.device.stats(),
+            adaptor: self.device.counters(),
             services: self.services.status(),
         }
     }

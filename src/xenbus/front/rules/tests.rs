@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::*;
-use crate::xenbus::front::work::MAX_ACTIONS;
+use crate::xenbus::bus::MAX_ACTIONS;
 use crate::xenbus::tests::fake::table_in_docs;
 
 const PHASES: [Phase; 6] =

@@ -24,14 +24,13 @@ use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use packet_views::buffer::{Checksum, Meta};
+use packet_views::buffer::{Gso, GsoKind};
 use raw_client::{Bench, CLIENT, Client, Features, TX_PAGES, bytes, pattern};
 use xen_grant::{DomId, PAGE_SIZE};
-use xen_netfront::buffer::{Checksum, Meta};
 use xen_netfront::netback::{Config, Fault, Refused};
 use xen_netfront::platform::{Instant, Platform};
-use xen_netfront::wire::{
-    Extra, Gso, GsoKind, RxRequest, RxResponse, TxRequest, TxSlot, rx_flags, tx_flags,
-};
+use xen_netfront::wire::{Extra, RxRequest, RxResponse, TxRequest, TxSlot, rx_flags, tx_flags};
 use xen_ring::PeerFault;
 use xen_sim::{Chaos, Counts, Ctx, FaultRule, Host, Limits, Next, Outcome, Scheduler};
 
@@ -71,10 +70,10 @@ fn expect_shut(mut bench: Bench, mut client: Client) {
     assert!(bench.netback.rearm(), "somebody has to see to it");
     assert_eq!(bench.back.counts() - before, Counts::default());
     assert_eq!(bench.back.mappings(), 2);
-    let faults = bench.netback.stats().faults;
+    let faults = bench.netback.counters().faults;
 
     bench.netback.service();
-    assert_eq!(bench.netback.stats().faults, faults + 1);
+    assert_eq!(bench.netback.counters().faults, faults + 1);
     assert_eq!((bench.back.counts() - before).unmaps, 2);
     assert_eq!(bench.back.mappings(), 0);
     assert!(!bench.netback.rearm());

@@ -1,11 +1,12 @@
 //! Bounds that are asked for: bytes in flight, and pages posted.
 
-use xen_netfront::buffer::Meta;
-use xen_netfront::features::Features;
-use xen_netfront::netif::{Netif, SendError, Unsendable};
+use packet_views::buffer::Meta;
+use packet_views::device::{NetDevice, SendError, Unsendable};
+use packet_views::features::Features;
 
 use super::packets::Flow;
 use super::*;
+use xen_netfront::xenbus::feature_nodes;
 
 #[test]
 fn no_more_bytes_are_in_flight_than_are_allowed_and_a_packet() {
@@ -30,7 +31,7 @@ fn no_more_bytes_are_in_flight_than_are_allowed_and_a_packet() {
             assert_eq!(bench.front.complete_tx(), requests.len());
             sent = 0;
         }
-        assert_eq!(bench.front.stats().tx_drops.total(), 0);
+        assert_eq!(bench.front.counters().tx_drops.total(), 0);
         bench.assert_sound();
         bench.assert_no_leak();
     }
@@ -40,7 +41,7 @@ fn no_more_bytes_are_in_flight_than_are_allowed_and_a_packet() {
 #[test]
 fn large_packets_count_with_all_their_bytes() {
     let config = Config { tx_bytes: Some(100_000), ..Config::default() };
-    let mut bench = Bench::with(config, &[], &Features::ALL.nodes());
+    let mut bench = Bench::with(config, &[], &feature_nodes(&Features::ALL));
     let flow = Flow::tcp(true, 1);
     let bytes = flow.blank(0, &pattern(1, 60_000));
     assert!(bench.send_whole(&bytes, flow.meta(1440)));
@@ -119,7 +120,7 @@ fn the_receive_ring_follows_traffic_between_floor_and_ceiling() {
             assert!(posted(&mut bench) <= ceiling);
         }
         assert_posted(&mut bench, ceiling);
-        assert_eq!(bench.front.stats().no_frame, 0);
+        assert_eq!(bench.front.counters().no_frame, 0);
         // A packet at a time.
         for _ in 0..2000 {
             bench.assert_receives();
@@ -152,14 +153,15 @@ fn a_large_packet_fits_the_smallest_ring_of_pages() {
 
 #[test]
 fn a_backend_that_takes_large_packets_may_be_sent_longer_ones_than_the_mtu() {
-    let mut bench = Bench::with(Config::default(), &[("mtu", "1500")], &Features::ALL.nodes());
+    let mut bench =
+        Bench::with(Config::default(), &[("mtu", "1500")], &feature_nodes(&Features::ALL));
     let flow = Flow::tcp(false, 1);
     let long = flow.blank(0, &pattern(1, 3000));
     assert!(bench.send_whole(&long, flow.meta(1448)));
     for cuts in [&[][..], &[1000]] {
         let long = bench.packet(&long, cuts, flow.meta(0));
-        let refused = Netif::send(&mut bench.front, long).unwrap_err();
+        let refused = NetDevice::send(&mut bench.front, long).unwrap_err();
         assert!(matches!(refused, SendError::Refused(Unsendable::TooLong)));
     }
-    assert_eq!((bench.sent().len(), bench.front.stats().tx_drops.bad_length), (1, 2));
+    assert_eq!((bench.sent().len(), bench.front.counters().tx_drops.bad_length), (1, 2));
 }

@@ -1,18 +1,19 @@
 //! N8: what belongs to a connection changes with it, and the layers above are told.
 
 use etherparse::{SlicedPacket, TcpOptionElement, TransportSlice};
+use packet_views::device::Changes;
+use packet_views::features::Features;
+use packet_views::header::MacAddr;
+use packet_views::phy::Device;
 use smoltcp::iface::{Interface, SocketSet};
 use smoltcp::socket::tcp;
 use smoltcp::wire::{EthernetAddress, IpAddress, IpCidr, Ipv4Address};
-use xen_netfront::features::Features;
-use xen_netfront::header::MacAddr;
 use xen_netfront::netfront::{Netfront, Obstacle};
-use xen_netfront::netif::Changes;
-use xen_netfront::phy::Device;
 use xen_netfront::platform::Platform;
 use xen_netfront::store::Store;
 
 use super::*;
+use xen_netfront::xenbus::feature_nodes;
 
 /// The toolstack or the backend writes these keys, and the connection is made anew.
 fn come_back(bench: &mut Bench, front: &[(&str, &str)], back: &[(&str, &str)]) {
@@ -29,7 +30,7 @@ fn come_back(bench: &mut Bench, front: &[(&str, &str)], back: &[(&str, &str)]) {
 
 #[test]
 fn n8_one_event_says_what_a_connection_has_changed() {
-    let mut bench = Bench::with(Config::default(), &[], &Features::ALL.nodes());
+    let mut bench = Bench::with(Config::default(), &[], &feature_nodes(&Features::ALL));
     let all = Changes { connection: true, mac: true, mtu: true, capabilities: true };
     assert_eq!((bench.front.take_changes(), bench.front.take_changes()), (all, Changes::NONE));
     let same = Changes { connection: true, ..Changes::NONE };
@@ -37,10 +38,10 @@ fn n8_one_event_says_what_a_connection_has_changed() {
     assert_eq!(bench.front.take_changes(), same);
     come_back(&mut bench, &[("mtu", "1400")], &[]);
     assert_eq!(bench.front.take_changes(), Changes { mtu: true, ..same });
-    assert_eq!(Netif::mtu(&bench.front), 1400);
+    assert_eq!(NetDevice::mtu(&bench.front), 1400);
     come_back(&mut bench, &[("mac", "00:16:3e:00:00:77")], &[]);
     assert_eq!(bench.front.take_changes(), Changes { mac: true, ..same });
-    assert_eq!(Netif::mac(&bench.front), Some(MacAddr([0, 0x16, 0x3e, 0, 0, 0x77])));
+    assert_eq!(NetDevice::mac(&bench.front), Some(MacAddr([0, 0x16, 0x3e, 0, 0, 0x77])));
     come_back(&mut bench, &[], &[("feature-gso-tcpv4", "0")]);
     assert_eq!(bench.front.take_changes(), Changes { capabilities: true, ..same });
     // Two at once, and two connections that nobody asked about.
@@ -58,7 +59,7 @@ fn n8_one_event_says_what_a_connection_has_changed() {
 fn n8_the_mtu_of_a_backend_that_takes_one_page_is_what_fits() {
     let mut bench = Bench::with(Config::default(), &[("mtu", "9000")], &[("feature-sg", "0")]);
     assert!(bench.front.take_changes().mtu);
-    assert_eq!(Netif::mtu(&bench.front), 4096 - 18);
+    assert_eq!(NetDevice::mtu(&bench.front), 4096 - 18);
     for len in [4096 - 18 + 14, 4096] {
         assert!(bench.send(&[&pattern(1, len)]));
     }
@@ -68,14 +69,14 @@ fn n8_the_mtu_of_a_backend_that_takes_one_page_is_what_fits() {
         .map(|feature| {
             come_back(&mut bench, &[], &[feature]);
             let changes = bench.front.take_changes();
-            (Netif::mtu(&bench.front), changes.mtu, changes.capabilities, changes.mac)
+            (NetDevice::mtu(&bench.front), changes.mtu, changes.capabilities, changes.mac)
         })
         .into();
     assert_eq!(seen, [(9000, true, true, false), (4078, true, true, false)]);
     come_back(&mut bench, &[("mtu", "4079")], &[]);
     assert!(!bench.front.take_changes().mtu);
     come_back(&mut bench, &[("mtu", "4077")], &[]);
-    assert_eq!((Netif::mtu(&bench.front), bench.front.take_changes().mtu), (4077, true));
+    assert_eq!((NetDevice::mtu(&bench.front), bench.front.take_changes().mtu), (4077, true));
 }
 
 /// What a stack's interface announces as the largest segment it takes, from which both sides size theirs.
@@ -114,7 +115,7 @@ fn announced_mss(bench: &mut Bench, device: &mut Device<Front>, iface: &mut Inte
 /// A stack's interface follows: its segments and its address are those of the vif as it is now.
 #[test]
 fn n8_the_stacks_interface_follows_mtu_and_address() {
-    let mut bench = Bench::with(Config::default(), &[], &Features::ALL.nodes());
+    let mut bench = Bench::with(Config::default(), &[], &feature_nodes(&Features::ALL));
     let spare = Bench::new();
     // The device is the stack's, except while the test makes it connect.
     let mut device = Device::new(std::mem::replace(&mut bench.front, spare.front));
@@ -172,14 +173,14 @@ fn without_a_stations_address_the_link_stays_down_and_says_why() {
         assert!(calls < 400, "{calls} calls of xenstore in 20 s");
         assert_eq!((bench.front.link(), bench.front_state()), (Link::Down, Some(1)), "{mac:?}");
         assert_eq!(bench.front.obstacle(), Some(Obstacle::NoMac));
-        assert_eq!(Netif::mac(&bench.front), None);
+        assert_eq!(NetDevice::mac(&bench.front), None);
         assert!(!bench.send(&[&pattern(1, 60)]));
         assert_eq!(bench.domain.open_ports(), []);
         // The toolstack makes good for it.
         bench.toolstack.store().set(&node, "0:16:3e:a:B:0c");
         bench.connect();
         assert_eq!(bench.front.obstacle(), None);
-        assert_eq!(Netif::mac(&bench.front), Some(MacAddr([0, 0x16, 0x3e, 0xa, 0xb, 0xc])));
+        assert_eq!(NetDevice::mac(&bench.front), Some(MacAddr([0, 0x16, 0x3e, 0xa, 0xb, 0xc])));
         bench.assert_receives();
         bench.assert_no_leak();
     }

@@ -1,6 +1,7 @@
 //! Packets that the layer above is only lent: their pages are posted again at once.
 
-use xen_netfront::features::Features;
+use packet_views::features::Features;
+use xen_netfront::xenbus::feature_nodes;
 
 use super::*;
 
@@ -15,9 +16,9 @@ fn n4_what_is_only_lent_goes_back_to_the_ring_and_needs_nothing_of_the_pool() {
         assert_eq!(seen, [pattern(n, 100)]);
         bench.assert_sound();
     }
-    let stats = bench.front.stats();
-    assert_eq!((stats.rx_packets, stats.no_frame), (2000, 0));
-    assert!(stats.grants >= 2000);
+    let counters = bench.front.counters();
+    assert_eq!((counters.rx_packets, counters.no_frame), (2000, 0));
+    assert!(counters.grants >= 2000);
     drop(hoard);
     bench.assert_no_leak();
 }
@@ -25,7 +26,7 @@ fn n4_what_is_only_lent_goes_back_to_the_ring_and_needs_nothing_of_the_pool() {
 /// In several fragments, dropped for what is wrong with them, or more than are kept at hand.
 #[test]
 fn r14_pages_of_whatever_packets_are_all_accounted_for() {
-    let mut bench = Bench::with(Config::default(), &[], &Features::ALL.nodes());
+    let mut bench = Bench::with(Config::default(), &[], &feature_nodes(&Features::ALL));
     for round in 0..50 {
         let waiting = bench.rings().rx.refresh().unwrap();
         for n in 0..waiting / 4 {
@@ -114,7 +115,7 @@ fn n4_pages_at_hand_are_let_go_for_a_queue_that_has_none() {
     for n in 0..160 {
         bench.deliver(&[&pattern(n, 60)]);
     }
-    bench.front.poll_rx(1000, |packet| kept.push(packet));
+    bench.front.receive(1000, |packet| kept.push(packet));
     assert_eq!(bench.pool.free(), 0);
     // Of queue 0 some are at hand, too few to be worth posting.
     bench.queue = 0;

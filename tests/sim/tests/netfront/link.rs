@@ -1,9 +1,10 @@
 //! The link as the layers above see it, and what the platform is told of events.
 
-use xen_netfront::features::Features;
+use packet_views::features::Features;
 use xen_netfront::platform::{BackendPlatform, Port};
 
 use super::*;
+use xen_netfront::xenbus::feature_nodes;
 
 fn set_carrier(bench: &mut Bench, value: Option<&str>) {
     let path = format!("{}/carrier", bench.vif.back_dir());
@@ -36,8 +37,8 @@ fn without_carrier_nothing_is_sent_and_what_comes_is_received() {
         set_carrier(&mut bench, up);
         assert_eq!(bench.front.link(), Link::Up, "{up:?}");
     }
-    let stats = bench.front.stats();
-    assert_eq!((stats.connects, stats.faults, stats.stalls), (1, 0, 0));
+    let counters = bench.front.counters();
+    assert_eq!((counters.connects, counters.faults, counters.stalls), (1, 0, 0));
     bench.assert_sound();
     bench.assert_no_leak();
 }
@@ -45,7 +46,7 @@ fn without_carrier_nothing_is_sent_and_what_comes_is_received() {
 #[test]
 fn a_vif_may_come_up_without_carrier_and_time_without_it_is_not_silence() {
     let mut bench = Bench::with(raw_backend::full_ring(), &[], &[("carrier", "0")]);
-    assert_eq!((bench.front.link(), bench.front.stats().connects), (Link::NoCarrier, 1));
+    assert_eq!((bench.front.link(), bench.front.counters().connects), (Link::NoCarrier, 1));
     bench.assert_receives();
     set_carrier(&mut bench, Some("1"));
     assert!(bench.send(&[&pattern(1, 60)]));
@@ -54,9 +55,9 @@ fn a_vif_may_come_up_without_carrier_and_time_without_it_is_not_silence() {
     set_carrier(&mut bench, Some("1"));
     // Ten seconds from here on.
     bench.pass(SECOND * 9);
-    assert_eq!((bench.front.stats().stalls, bench.front.link()), (0, Link::Up));
+    assert_eq!((bench.front.counters().stalls, bench.front.link()), (0, Link::Up));
     bench.pass(SECOND * 2);
-    assert_eq!(bench.front.stats().stalls, 1);
+    assert_eq!(bench.front.counters().stalls, 1);
 }
 
 /// The frontend comes back from a suspend: all of the old connection is gone.
@@ -71,9 +72,12 @@ fn after_a_resume_the_device_connects_anew() {
         assert_eq!((bench.front.link(), bench.front.ports().count()), (Link::Down, 0));
         assert!(!bench.send(&[&pattern(1, 60)]) && bench.received().is_empty());
         bench.connect();
-        let stats = bench.front.stats();
-        assert_eq!((stats.connects, stats.faults), (round + 1, 0));
-        assert_eq!((stats.tx_drops.disconnected, stats.rx_drops.disconnected), (2 * round, round));
+        let counters = bench.front.counters();
+        assert_eq!((counters.connects, counters.faults), (round + 1, 0));
+        assert_eq!(
+            (counters.tx_drops.disconnected, counters.rx_drops.disconnected),
+            (2 * round, round)
+        );
         bench.assert_receives();
         bench.assert_sound();
     }
@@ -85,7 +89,7 @@ fn after_a_resume_the_device_connects_anew() {
 #[test]
 fn f7_after_a_resume_the_backend_has_seen_nothing() {
     let mut bench = Bench::new();
-    let cleared = |bench: &Bench| bench.front.stats().cleared_bytes;
+    let cleared = |bench: &Bench| bench.front.counters().cleared_bytes;
     for _ in 0..3 {
         bench.deliver(&[&pattern(7, 1500)]);
         assert_eq!(bench.received().len(), 1);
@@ -149,7 +153,7 @@ fn both_rings_share_an_event() {
     let port = bench.back.bind_interdomain(FRONT, Port::new(port).unwrap()).unwrap();
     for _ in 0..3 {
         use_all_pages(&mut bench);
-        let events = bench.front.stats().events_sent;
+        let events = bench.front.counters().events_sent;
         assert!(!bench.received().is_empty());
         let buf = bench.packet(&pattern(1, 60), &[], Default::default()).into_single().unwrap();
         bench.front.reserve(1).unwrap().send_single(buf).unwrap();
@@ -158,7 +162,7 @@ fn both_rings_share_an_event() {
             bench.front.flush();
         }
         assert_eq!(bench.back.take_pending(), [port]);
-        assert_eq!(bench.front.stats().events_sent, events + 1);
+        assert_eq!(bench.front.counters().events_sent, events + 1);
         for request in bench.tx_requests() {
             bench.answer_tx(request.id, 0);
         }
@@ -178,7 +182,7 @@ fn handled(bench: &Bench) -> Vec<(u64, u64)> {
 fn p1_each_channel_is_handled_with_progress_where_there_was_some() {
     for (queues, split) in [(1, false), (1, true), (3, false), (3, true)] {
         let config = Config { queues, split_event_channels: split, ..raw_backend::full_ring() };
-        let nodes = Features::ALL.nodes().into_iter();
+        let nodes = feature_nodes(&Features::ALL).into_iter();
         let able = [("multi-queue-max-queues", "8"), ("feature-split-event-channels", "1")];
         let mut bench = Bench::with(config, &[], &nodes.chain(able).collect::<Vec<_>>());
         let per_queue = if split { 2 } else { 1 };
@@ -230,7 +234,7 @@ fn p1_each_channel_is_handled_with_progress_where_there_was_some() {
 /// comes when its packet has been taken, and none is held against it.
 #[test]
 fn p1_polling_all_the_time_against_an_honest_backend_adds_no_delay() {
-    use xen_netfront::spurious::Spurious;
+    use xen_netfront::platform::Spurious;
     let mut bench = Bench::new();
     let port = bench.front.ports().next().unwrap();
     let mut channel = Spurious::new();

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use xen_netfront::features::Features;
+use packet_views::features::Features;
 use xen_netfront::store::Store;
 
 use super::*;
+use xen_netfront::xenbus::feature_nodes;
 
 /// What the toolstack has written, and the state.
 const NOT_OURS: [&str; 7] = ["backend", "backend-id", "handle", "mac", "trusted", "mtu", "state"];
@@ -108,7 +109,7 @@ fn features_are_published_whatever_the_backend_has() {
         };
         for backend in [Features::ALL, Features::NONE] {
             let config = Config { features, ..Config::default() };
-            let bench = Bench::with(config, &[], &backend.nodes());
+            let bench = Bench::with(config, &[], &feature_nodes(&backend));
             // Large packets take several slots and a blank checksum: without these it can't have
             // them.
             assert_published(&bench, features.coherent(), 1, false);
@@ -160,7 +161,7 @@ fn each_connection_is_what_the_backend_can_have_now() {
         bench.pass(SECOND);
         let text = most.to_string();
         let queues = [("multi-queue-max-queues", &*text), ("feature-split-event-channels", split)];
-        for (key, value) in queues.into_iter().chain(features.nodes()) {
+        for (key, value) in queues.into_iter().chain(feature_nodes(&features)) {
             bench.toolstack.store().set(&format!("{}/{key}", bench.vif.back_dir()), value);
         }
         bench.connect();

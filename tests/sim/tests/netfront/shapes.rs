@@ -2,28 +2,29 @@
 //! behind extension headers, called blank without a checksum. What leaves is what Linux's backend
 //! takes and its network sees right.
 
-use xen_netfront::buffer::{Checksum, Meta, View};
-use xen_netfront::features::Features;
-use xen_netfront::header::checksum::{Verdict, verify};
-use xen_netfront::netif::{Netif, SendError, Unsendable};
+use packet_views::buffer::{Checksum, Meta, View};
+use packet_views::device::{NetDevice, SendError, Unsendable};
+use packet_views::features::Features;
+use packet_views::header::checksum::{Verdict, verify};
 use xen_netfront::wire::tx_flags;
 
 use super::packets::{Flow, check, join};
 use super::raw_backend::Sent;
 use super::*;
+use xen_netfront::xenbus::feature_nodes;
 
 const SG: Features = Features { scatter_gather: true, ..Features::NONE };
 const BLANK: Meta = Meta { checksum: Checksum::Blank, gso: None };
 
 fn backend(features: Features) -> Bench {
-    Bench::with(raw_backend::full_ring(), &[("mtu", "9000")], &features.nodes())
+    Bench::with(raw_backend::full_ring(), &[("mtu", "9000")], &feature_nodes(&features))
 }
 
 /// What leaves when this is sent. Answered, so that there is room again.
 #[track_caller]
 fn sent(bench: &mut Bench, bytes: &[u8], cuts: &[usize], meta: Meta) -> Vec<Sent> {
     let packet = bench.packet(bytes, cuts, meta);
-    Netif::send(&mut bench.front, packet).unwrap();
+    NetDevice::send(&mut bench.front, packet).unwrap();
     bench.front.flush();
     let sent = bench.sent();
     for packet in &sent {
@@ -65,7 +66,7 @@ fn verdict(bytes: &[u8]) -> Verdict {
             &self.0
         }
     }
-    verify(&xen_netfront::buffer::Packet::from(Bytes(bytes.to_vec())))
+    verify(&packet_views::buffer::AnyPacket::from(Bytes(bytes.to_vec())))
 }
 
 #[test]
@@ -82,15 +83,15 @@ fn n7_a_first_fragment_without_room_for_a_header_is_led_by_one() {
                     (0..14).collect(),
                     (first..first + 17).collect(),
                 ] {
-                    let before = bench.front.stats().copied_bytes;
+                    let before = bench.front.counters().copied_bytes;
                     let sent = sent(&mut bench, &bytes, &cuts, Meta::default());
                     assert!(sent.len() == 1 && sent[0].bytes == bytes, "{cuts:?}");
                     // Nothing is copied but the header.
-                    assert!(bench.front.stats().copied_bytes - before <= 14, "{cuts:?}");
+                    assert!(bench.front.counters().copied_bytes - before <= 14, "{cuts:?}");
                 }
             }
         }
-        assert_eq!(bench.front.stats().tx_drops.total(), 0);
+        assert_eq!(bench.front.counters().tx_drops.total(), 0);
         bench.assert_sound();
         bench.assert_no_leak();
     }
@@ -106,7 +107,7 @@ fn a_first_fragment_at_the_end_of_its_page_is_led_by_another_page() {
         let mut head = bench.front.buffer(4096 - first).unwrap();
         head.append(first).unwrap().copy_from_slice(&bytes[..first]);
         packet.fragments_mut()[0] = head;
-        Netif::send(&mut bench.front, packet).unwrap();
+        NetDevice::send(&mut bench.front, packet).unwrap();
         bench.front.flush();
         let sent = bench.sent();
         assert_taken(&sent[0]);
@@ -121,13 +122,13 @@ fn a_first_fragment_at_the_end_of_its_page_is_led_by_another_page() {
 /// What a layer has taken off the front stays as fragments without bytes.
 #[test]
 fn n7_fragments_without_bytes_take_no_slot() {
-    use xen_netfront::header::Source;
+    use packet_views::header::Source;
     let mut bench = backend(SG);
     let inner = Flow::udp(true, 9).packet(0, &pattern(3, 500));
     let bytes = [&[0xee; 50][..], &inner].concat();
     for cuts in [vec![20, 50], vec![7, 20, 50, 53], vec![50, 50, 50]] {
         let packet = bench.packet(&bytes, &cuts, Meta::default()).skip(50).unwrap();
-        Netif::send(&mut bench.front, packet).unwrap();
+        NetDevice::send(&mut bench.front, packet).unwrap();
         bench.front.flush();
         let sent = bench.sent();
         assert_taken(&sent[0]);
@@ -149,14 +150,14 @@ fn n7_what_is_no_frame_is_refused_and_says_why() {
         (9019, vec![4096, 8192], Unsendable::TooLong),
     ] {
         let packet = bench.packet(&pattern(1, len), &cuts, Meta::default());
-        match Netif::send(&mut bench.front, packet) {
+        match NetDevice::send(&mut bench.front, packet) {
             Err(SendError::Refused(found)) => assert_eq!(found, why),
             other => panic!("{len}: {other:?}"),
         }
     }
     bench.front.flush();
     assert_eq!(bench.sent().len(), 0);
-    assert_eq!(bench.front.stats().tx_drops.bad_length, 4);
+    assert_eq!(bench.front.counters().tx_drops.bad_length, 4);
 }
 
 /// Linux does not look behind tags: it would answer that all is well and drop the packet.
@@ -175,7 +176,7 @@ fn n7_a_blank_checksum_behind_tags_is_filled_in() {
                 }
             }
         }
-        assert_eq!(bench.front.stats().tx_drops.total(), 0);
+        assert_eq!(bench.front.counters().tx_drops.total(), 0);
         bench.assert_sound();
         bench.assert_no_leak();
     }
@@ -204,7 +205,7 @@ fn large_packets_behind_tags_are_cut() {
                 assert!(join(flow, 5, 1400, &plain) == data);
             }
         }
-        assert_eq!(bench.front.stats().tx_drops.total(), 0);
+        assert_eq!(bench.front.counters().tx_drops.total(), 0);
         bench.assert_sound();
         bench.assert_no_leak();
     }
@@ -231,7 +232,7 @@ fn padding_is_neither_summed_nor_cut() {
             assert_eq!(sent.len(), 2);
             assert!(join(flow, 5, 1400, &sent) == data);
         }
-        assert_eq!(bench.front.stats().tx_drops.total(), 0);
+        assert_eq!(bench.front.counters().tx_drops.total(), 0);
         bench.assert_sound();
     }
 }
@@ -270,11 +271,11 @@ fn n7_what_has_no_checksum_is_never_called_blank() {
             bytes[14] = 0;
             let packet = bench.packet(&bytes, &[], BLANK);
             assert!(matches!(
-                Netif::send(&mut bench.front, packet),
+                NetDevice::send(&mut bench.front, packet),
                 Err(SendError::Refused(Unsendable::Checksum(_)))
             ));
         }
-        assert_eq!(bench.front.stats().tx_drops.bad_checksum, 2);
+        assert_eq!(bench.front.counters().tx_drops.bad_checksum, 2);
         bench.assert_sound();
         bench.assert_no_leak();
     }
@@ -328,7 +329,7 @@ fn n7_large_packets_behind_extension_headers_are_cut_or_go_whole() {
             }
             assert!(all == data);
         }
-        assert_eq!(bench.front.stats().tx_drops.total(), 0);
+        assert_eq!(bench.front.counters().tx_drops.total(), 0);
         bench.assert_sound();
         bench.assert_no_leak();
     }

@@ -1,13 +1,14 @@
 //! N4: progress never needs what the waiting party itself holds. A burst, a quiet link, a layer above
 //! that keeps its packets, another device on the same pool: none of them ends sending or receiving.
 
+use packet_views::device::NetDevice;
+use packet_views::phy::Device;
 use smoltcp::iface::{Config as Interfaces, Interface, SocketSet};
 use smoltcp::wire::{EthernetAddress, IpAddress, IpCidr};
-use xen_netfront::netif::Netif;
-use xen_netfront::phy::Device;
 use xen_netfront::platform::Platform;
 
 use super::*;
+use xen_netfront::xenbus::feature_nodes;
 
 /// Who has 10.0.0.1?
 fn arp_request() -> Vec<u8> {
@@ -81,7 +82,7 @@ fn n4_after_bursts_there_are_pages_to_send_with() {
         bench.pass(SECOND * 60);
         for n in 0..64 {
             assert_eq!(
-                Netif::write(&mut bench.front, 60, |bytes| bytes.len()),
+                NetDevice::write(&mut bench.front, 60, |bytes| bytes.len()),
                 Ok(()),
                 "{n}, {frames}"
             );
@@ -145,8 +146,8 @@ fn n4_a_device_that_takes_all_it_gets_leaves_another_its_share() {
             bench.deliver(&[&pattern(2, 60)]);
         }
         let (mut ours, mut theirs) = (0, 0);
-        bench.front.poll_rx(1000, |_| ours += 1);
-        greedy.front.poll_rx(1000, |_| theirs += 1);
+        bench.front.receive(1000, |_| ours += 1);
+        greedy.front.receive(1000, |_| theirs += 1);
         while greedy.send(&[&pattern(1, 60)]) {}
         greedy.front.service();
         bench.front.service();
@@ -165,10 +166,10 @@ fn n4_a_device_that_takes_all_it_gets_leaves_another_its_share() {
 /// What a queue never has room for is refused, not waited for.
 #[test]
 fn n4_a_packet_that_no_queue_will_ever_hold_is_refused() {
-    use xen_netfront::features::Features;
-    use xen_netfront::netif::SendError;
+    use packet_views::device::SendError;
+    use packet_views::features::Features;
     let sg = Features { scatter_gather: true, ..Features::NONE };
-    let mut bench = Bench::with(Config::default(), &[], &sg.nodes());
+    let mut bench = Bench::with(Config::default(), &[], &feature_nodes(&sg));
     let mut held = Vec::new();
     for _ in 0..60 {
         assert!(bench.send(&[&pattern(1, 60)]));
@@ -183,9 +184,9 @@ fn n4_a_packet_that_no_queue_will_ever_hold_is_refused() {
     let bytes = flow.blank(0, &pattern(1, 60_000));
     let cuts: Vec<usize> = (4096..bytes.len()).step_by(4096).collect();
     let packet = bench.packet(&bytes, &cuts, flow.meta(300));
-    assert!(matches!(Netif::send(&mut bench.front, packet), Err(SendError::Refused(_))));
+    assert!(matches!(NetDevice::send(&mut bench.front, packet), Err(SendError::Refused(_))));
     let packet = bench.packet(&bytes, &cuts, flow.meta(1448));
-    assert!(Netif::send(&mut bench.front, packet).is_ok());
+    assert!(NetDevice::send(&mut bench.front, packet).is_ok());
     bench.front.flush();
     assert!(bench.sent().len() >= 42);
 }
@@ -197,11 +198,11 @@ fn n4_what_is_passed_on_leaves_frames_to_send_with() {
     let mut kept = Vec::new();
     for n in 0..180 {
         bench.deliver(&[&pattern(n, 60)]);
-        bench.front.poll_rx(10, |packet| kept.push(packet));
+        bench.front.receive(10, |packet| kept.push(packet));
     }
     for packet in kept {
-        let Ok(packet) = packet.try_into_tx() else { panic!("it is ours alone") };
-        assert!(Netif::send(&mut bench.front, packet).is_ok());
+        let Ok(packet) = packet.try_into_mut() else { panic!("it is ours alone") };
+        assert!(NetDevice::send(&mut bench.front, packet).is_ok());
     }
     bench.front.flush();
     for n in 0..64 {
@@ -264,7 +265,7 @@ fn n4_a_packet_that_is_held_keeps_no_page() {
     assert_eq!(bench.pool.free(), 0);
     let now = bench.domain.now().into();
     assert!(device.receive(now).is_none() && device.is_held());
-    assert_eq!(device.stats().held_without_memory, 1);
+    assert_eq!(device.counters().held_without_memory, 1);
     assert_eq!(bench.pool.free(), 1, "its page is home");
     // That one is enough to answer it.
     assert!(device.receive(now).is_some());

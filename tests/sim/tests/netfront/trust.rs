@@ -1,12 +1,13 @@
 //! F7 with offloads: whatever is done to a packet, a backend that is not trusted sees its bytes and
 //! no others.
 
-use xen_netfront::buffer::{Checksum, Meta};
-use xen_netfront::features::Features;
-use xen_netfront::netif::Netif;
+use packet_views::buffer::{Checksum, Meta};
+use packet_views::device::NetDevice;
+use packet_views::features::Features;
 
 use super::packets::{Flow, check};
 use super::*;
+use xen_netfront::xenbus::feature_nodes;
 
 /// What all pages are full of before.
 const CANARY: u8 = 0xc7;
@@ -15,7 +16,7 @@ const CANARY: u8 = 0xc7;
 fn poison(bench: &mut Bench) {
     let frames: Vec<_> = std::iter::from_fn(|| bench.pool.take()).collect();
     for frame in frames {
-        let mut buf = xen_netfront::buffer::TxBuf::new(frame, 0);
+        let mut buf = xen_netfront::buffer::BufMut::new(frame, 0);
         buf.append(4096).unwrap().fill(CANARY);
     }
 }
@@ -24,8 +25,11 @@ fn poison(bench: &mut Bench) {
 fn f7_an_untrusted_backend_sees_no_byte_around_large_cut_filled_or_gathered_packets() {
     let sg = Features { scatter_gather: true, ..Features::NONE };
     for features in [Features::ALL, sg, Features::NONE] {
-        let mut bench =
-            Bench::with(Config::default(), &[("trusted", "0"), ("mtu", "9000")], &features.nodes());
+        let mut bench = Bench::with(
+            Config::default(),
+            &[("trusted", "0"), ("mtu", "9000")],
+            &feature_nodes(&features),
+        );
         for round in 0..20_u16 {
             poison(&mut bench);
             let flow = Flow::tcp(round % 2 == 0, round);
@@ -33,7 +37,7 @@ fn f7_an_untrusted_backend_sees_no_byte_around_large_cut_filled_or_gathered_pack
             let data = vec![0x11; if large { 20_000 } else { 1400 }];
             let bytes = flow.blank(0, &data);
             let count = if large { 7 } else { 3 };
-            let mut packet = TxPacket::new();
+            let mut packet = PacketMut::new();
             for nth in 0..count {
                 let range = nth * bytes.len() / count..(nth + 1) * bytes.len() / count;
                 // At some place within the page.
@@ -42,7 +46,7 @@ fn f7_an_untrusted_backend_sees_no_byte_around_large_cut_filled_or_gathered_pack
                 packet.push(buf).unwrap();
             }
             packet.meta = flow.meta(if large { 1400 } else { 0 });
-            assert!(Netif::send(&mut bench.front, packet).is_ok());
+            assert!(NetDevice::send(&mut bench.front, packet).is_ok());
             bench.front.flush();
             let sent = bench.sent();
             let arrived: usize =
@@ -66,8 +70,8 @@ fn f7_an_untrusted_backend_sees_no_byte_around_large_cut_filled_or_gathered_pack
                 assert!(!page.bytes.windows(8).any(|bytes| bytes == [CANARY; 8]));
             }
         }
-        let stats = bench.front.stats();
-        assert!(stats.clears > 0 && stats.tx_drops.total() == 0, "{stats:?}");
+        let counters = bench.front.counters();
+        assert!(counters.clears > 0 && counters.tx_drops.total() == 0, "{counters:?}");
         bench.assert_sound();
     }
 }
@@ -75,7 +79,7 @@ fn f7_an_untrusted_backend_sees_no_byte_around_large_cut_filled_or_gathered_pack
 /// A trusted one may see what it has seen before, but nothing of anybody else's.
 #[test]
 fn f7_a_trusted_backend_sees_no_canary_either() {
-    let mut bench = Bench::with(Config::default(), &[], &Features::ALL.nodes());
+    let mut bench = Bench::with(Config::default(), &[], &feature_nodes(&Features::ALL));
     for round in 0..10 {
         poison(&mut bench);
         let flow = Flow::tcp(false, round);

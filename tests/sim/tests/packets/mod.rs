@@ -5,8 +5,8 @@
 use core::num::NonZeroU16;
 
 use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
-use xen_netfront::buffer::{Checksum, Meta};
-use xen_netfront::wire::{Gso, GsoKind};
+use packet_views::buffer::{Checksum, Meta};
+use packet_views::buffer::{Gso, GsoKind};
 
 /// The port that all flows go to.
 const PORT: u16 = 7000;

@@ -12,8 +12,8 @@ mod packets;
 use std::cell::RefCell;
 use std::time::Duration;
 
+use packet_views::features::Features;
 use xen_grant::DomId;
-use xen_netfront::features::Features;
 use xen_netfront::netback;
 use xen_netfront::netfront;
 use xen_sim::{Ctx, Domain, Host, Limits, Next, Outcome, Scheduler, Toolstack, Vif};
@@ -316,10 +316,10 @@ impl Pair {
             self.down.borrow(),
             front.outbox.len(),
             front.pool.free(),
-            front.net.as_ref().map(|net| (net.link(), *net.stats())),
+            front.net.as_ref().map(|net| (net.link(), *net.counters())),
             back.outbox.len(),
             back.pool.free(),
-            back.served().map(|vif| (vif.is_connected(), *vif.stats())),
+            back.served().map(|vif| (vif.is_connected(), *vif.counters())),
             self.host.dump_store(),
         )
     }

@@ -6,14 +6,14 @@ mod bench;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
+use packet_views::buffer::Gso;
+use packet_views::buffer::View;
 use xen_grant::{DomId, PAGE_SIZE};
-use xen_netfront::buffer::View;
 use xen_netfront::netback::Netback;
 use xen_netfront::platform::{Platform, Port};
 use xen_netfront::store::Store;
 use xen_netfront::wire::{
-    Extra, Gso, RxRequest, RxResponse, RxRing, TxRequest, TxResponse, TxRing, TxSlot, rx_flags,
-    tx_flags,
+    Extra, RxRequest, RxResponse, RxRing, TxRequest, TxResponse, TxRing, TxSlot, rx_flags, tx_flags,
 };
 use xen_ring::{FrontRing, Notify, RingPage};
 use xen_sim::{Domain, Host, OwnPage, Vif};
@@ -62,7 +62,7 @@ pub fn pattern(seed: u64, len: usize) -> Vec<u8> {
 }
 
 /// All bytes of a packet.
-pub fn bytes<V: View>(packet: &xen_netfront::buffer::Packet<V>) -> Vec<u8> {
+pub fn bytes<V: View>(packet: &packet_views::buffer::AnyPacket<V>) -> Vec<u8> {
     packet.fragments().iter().flat_map(|fragment| fragment.bytes().to_vec()).collect()
 }
 
@@ -166,7 +166,7 @@ impl Client {
         back.service();
         self.publish(features);
         back.service();
-        assert!(back.is_connected(), "{:?}", back.stats());
+        assert!(back.is_connected(), "{:?}", back.counters());
     }
 
     /// The same with several queues, each a client of its own on the same vif.
@@ -174,7 +174,7 @@ impl Client {
         back.service();
         Client::publish_all(queues, features);
         back.service();
-        assert!(back.is_connected(), "{:?}", back.stats());
+        assert!(back.is_connected(), "{:?}", back.counters());
     }
 
     /// Writes the keys of a connection.

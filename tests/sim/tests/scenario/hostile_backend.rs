@@ -9,6 +9,7 @@ use xen_sim::{Chaos, Ctx, Next, Outcome, Task};
 
 use super::{any_chaos, any_plan, any_shapes, trace};
 use crate::pair::{FRONT, Ledger, Nap, Pair, RECOVERY, limits};
+use xen_netfront::xenbus::feature_nodes;
 
 pub fn play(seed: u64, rng: &mut Rng) -> u64 {
     let plan = any_plan(seed, rng);
@@ -27,7 +28,7 @@ pub fn play(seed: u64, rng: &mut Rng) -> u64 {
     let script = Script::random(rng, Side::Backend, len);
     let text = script.to_string();
     let mut peer = HostileBackend::new(&pair.back_domain(), FRONT, 0);
-    for (key, value) in plan.back.features.nodes() {
+    for (key, value) in feature_nodes(&plan.back.features) {
         peer.feature(key, value);
     }
     peer.feature("multi-queue-max-queues", &plan.back.max_queues.to_string());

@@ -13,13 +13,13 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 
+use packet_views::copying::{Copying, RawIo};
+use packet_views::header::MacAddr;
+use packet_views::phy::Device;
 use smoltcp::iface::{Config, Interface, SocketSet};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::time::Instant;
 use smoltcp::wire::*;
-use xen_netfront::copying::{Copying, RawIo};
-use xen_netfront::header::MacAddr;
-use xen_netfront::phy::Device;
 
 use super::super::listener::Listener;
 use super::TcpEcho;

@@ -10,22 +10,24 @@
 //! A large packet is one packet, as it is on the ring. A checksum that is left to the other end is
 //! blank there; in the file it is filled in, or whoever opens it takes it for a fault.
 //!
-//! Any [`Netif`] can sit below, and anything that takes a [`Netif`] above.
+//! Any [`NetDevice`] can sit below, and anything that takes a [`NetDevice`] above.
 
 use core::time::Duration;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::SystemTime;
 
-use same_file::Handle;
-use xen_netfront::buffer::{Checksum, HeapBlock, Packet, TxBuf, TxPacket, View};
-use xen_netfront::header::MacAddr;
-use xen_netfront::header::checksum::fill_blank;
-use xen_netfront::netif::{
-    Capabilities, Changes, Linear, Netif, Permit, RxOf, SendError, Stats, TxOf, Unsendable,
+use packet_views::buffer::{AnyPacket, BufMut, Checksum, HeapBlock, PacketMut, View};
+use packet_views::device::{
+    Changes, Linear, Link, NetDevice, PacketMutOf, PacketOf, Permit, SendError, Totals, Unsendable,
 };
+use packet_views::features::Capabilities;
+use packet_views::header::MacAddr;
+use packet_views::header::checksum::fill_blank;
+use same_file::Handle;
 use xen_netfront::platform::{Instant, Platform};
 use xen_sim::Domain;
 
@@ -98,13 +100,13 @@ impl Pcap {
         Ok(Pcap { inner, clock: domain.clone(), zero })
     }
 
-    fn write<V: View>(&self, packet: &Packet<V>) {
+    fn write<V: View>(&self, packet: &AnyPacket<V>) {
         self.read(packet);
         self.record();
     }
 
     /// Reads a packet that is [recorded](Pcap::record) once it is sure to go.
-    fn read<V: View>(&self, packet: &Packet<V>) {
+    fn read<V: View>(&self, packet: &AnyPacket<V>) {
         let _not_the_drivers = Charge::to(Owner::Nobody);
         let inner = &mut *lock(&self.inner);
         inner.bytes.clear();
@@ -168,9 +170,9 @@ impl Inner {
 
 /// Fills in the checksum of a packet that was left blank; `None` if it has no place for one.
 fn fill(bytes: &mut [u8]) -> Option<()> {
-    let mut buf = TxBuf::new(HeapBlock::new(bytes.len()), 0);
+    let mut buf = BufMut::new(HeapBlock::new(bytes.len()), 0);
     buf.append(bytes.len())?.copy_from_slice(bytes);
-    let mut packet = Packet::new();
+    let mut packet = AnyPacket::new();
     packet.push(buf).ok()?;
     packet.meta.checksum = Checksum::Blank;
     fill_blank(&mut packet)?;
@@ -200,7 +202,7 @@ impl<N> Captured<N> {
     }
 }
 
-impl<N: Netif> Netif for Captured<N> {
+impl<N: NetDevice> NetDevice for Captured<N> {
     type Block = N::Block;
     type Permit<'a>
         = CapturedPermit<'a, N::Permit<'a>>
@@ -215,24 +217,28 @@ impl<N: Netif> Netif for Captured<N> {
         self.netif.mtu()
     }
 
+    fn link(&self) -> Link {
+        self.netif.link()
+    }
+
     fn capabilities(&self) -> Capabilities {
         self.netif.capabilities()
     }
 
-    fn stats(&self) -> Stats {
-        self.netif.stats()
+    fn totals(&self) -> Totals {
+        self.netif.totals()
     }
 
     fn take_changes(&mut self) -> Changes {
         self.netif.take_changes()
     }
 
-    fn alloc(&mut self, headroom: usize) -> Option<TxBuf<N::Block>> {
+    fn alloc(&mut self, headroom: usize) -> Option<BufMut<N::Block>> {
         self.netif.alloc(headroom)
     }
 
     /// The device's own way to send: what its peer does not take, it cuts.
-    fn send(&mut self, packet: TxOf<N>) -> Result<(), SendError<TxOf<N>>> {
+    fn send(&mut self, packet: PacketMutOf<N>) -> Result<(), SendError<PacketMutOf<N>>> {
         if let Some(pcap) = &self.pcap {
             pcap.read(&packet);
         }
@@ -248,7 +254,7 @@ impl<N: Netif> Netif for Captured<N> {
         Some(CapturedPermit { permit, pcap: self.pcap.as_ref() })
     }
 
-    fn receive(&mut self, budget: usize, mut sink: impl FnMut(RxOf<N>)) -> usize {
+    fn receive(&mut self, budget: usize, mut sink: impl FnMut(PacketOf<N>)) -> usize {
         let pcap = self.pcap.as_ref();
         self.netif.receive(budget, |packet| {
             if let Some(pcap) = pcap {
@@ -256,6 +262,18 @@ impl<N: Netif> Netif for Captured<N> {
             }
             sink(packet);
         })
+    }
+
+    fn room(&self) -> usize {
+        self.netif.room()
+    }
+
+    fn has_packet(&mut self) -> bool {
+        self.netif.has_packet()
+    }
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.netif.poll_ready(context)
     }
 
     fn flush(&mut self) {
@@ -266,7 +284,7 @@ impl<N: Netif> Netif for Captured<N> {
         self.netif.linear()
     }
 
-    fn recycle(&mut self, packet: RxOf<N>) {
+    fn recycle(&mut self, packet: PacketOf<N>) {
         self.netif.recycle(packet);
     }
 }
@@ -280,7 +298,7 @@ pub struct CapturedPermit<'a, P> {
 impl<P: Permit> Permit for CapturedPermit<'_, P> {
     type Block = P::Block;
 
-    fn send(&mut self, packet: TxPacket<P::Block>) -> Result<(), Unsendable> {
+    fn send(&mut self, packet: PacketMut<P::Block>) -> Result<(), Unsendable> {
         if let Some(pcap) = self.pcap {
             pcap.write(&packet);
         }

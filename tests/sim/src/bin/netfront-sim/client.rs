@@ -3,10 +3,10 @@
 use core::time::Duration;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use packet_views::device::{Link, NetDevice};
 use smoltcp::socket::tcp;
 use xen_grant::{FramePool, GrantTable};
-use xen_netfront::netfront::{Link, Netfront};
-use xen_netfront::netif::Netif;
+use xen_netfront::netfront::Netfront;
 use xen_netfront::platform::Instant;
 use xen_sim::{Ctx, Domain, Next, StoreClient, Task};
 
@@ -179,7 +179,7 @@ impl Board {
 
     fn show(&self, net: &Front, download: &Sink, now: Instant) {
         let mut state = self.look();
-        state.connects = net.stats().connects;
+        state.connects = net.counters().connects;
         if net.link() == Link::Up {
             state.first_up = state.first_up.or(Some(now));
             state.up_since = state.up_since.or(Some(now));

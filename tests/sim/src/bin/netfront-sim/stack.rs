@@ -2,11 +2,11 @@
 
 use core::time::Duration;
 
+use packet_views::device::NetDevice;
+use packet_views::phy::Device;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::socket::tcp;
 use smoltcp::wire::{EthernetAddress, IpAddress, IpCidr, Ipv4Address};
-use xen_netfront::netif::Netif;
-use xen_netfront::phy::Device;
 use xen_netfront::platform::{Instant, Platform};
 use xen_sim::Domain;
 
@@ -45,7 +45,7 @@ impl Network {
 }
 
 /// A device and the stack on top of it.
-pub struct Stack<N: Netif> {
+pub struct Stack<N: NetDevice> {
     /// The device: of any kind.
     pub device: Device<N>,
     /// The interface.
@@ -58,7 +58,7 @@ pub struct Stack<N: Netif> {
     packets: u64,
 }
 
-impl<N: Netif> Stack<N> {
+impl<N: NetDevice> Stack<N> {
     /// A stack in this domain with these addresses; the same seed gives the same port and
     /// sequence numbers. The device is up.
     pub fn new(domain: &Domain, netif: N, mac: [u8; 6], ip: Ipv4Address, seed: u64) -> Stack<N> {
@@ -121,8 +121,8 @@ impl<N: Netif> Stack<N> {
     /// Has the stack send what there is to send, and tells the peer of all of it.
     pub fn send(&mut self, now: Instant) {
         self.device.poll_egress(&mut self.iface, &mut self.sockets, now);
-        let stats = self.device.netif().stats();
-        let packets = stats.rx_packets + stats.tx_packets;
+        let counters = self.device.netif().totals();
+        let packets = counters.rx_packets + counters.tx_packets;
         let new = u32::try_from(packets - self.packets).unwrap_or(u32::MAX);
         self.domain.charge(PER_PACKET * new);
         self.packets = packets;

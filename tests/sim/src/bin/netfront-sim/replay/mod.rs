@@ -17,11 +17,11 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
 
+use packet_views::device::{Link, NetDevice};
+use packet_views::header::ETHERNET_HEADER;
+use packet_views::phy;
 use xen_grant::{DomId, FramePool, GrantTable, PAGE_SIZE};
-use xen_netfront::header::ETHERNET_HEADER;
-use xen_netfront::netfront::{Link, Netfront};
-use xen_netfront::netif::Netif;
-use xen_netfront::phy;
+use xen_netfront::netfront::Netfront;
 use xen_netfront::wire::MAX_PACKET;
 use xen_sim::{Ctx, Domain, Host, Limits, Next, Outcome, Scheduler};
 
@@ -122,7 +122,7 @@ impl Replay {
             }
         }
         let (sent, received) = (client.digests(), backend.digests());
-        let stats = *client.netif.below().stats();
+        let counters = *client.netif.below().counters();
         // What was under way then has not come.
         let arrived = |sent, received| if interrupted { received } else { sent };
         let upload = arrived(sent.0, received.1);
@@ -130,8 +130,8 @@ impl Replay {
         let found = OfClient {
             upload: Transfer { sent: upload, received: received.1, first_wrong: None },
             download: Transfer { sent: download, received: sent.1, first_wrong: None },
-            packets: stats.rx_packets + stats.tx_packets,
-            connects: stats.connects,
+            packets: counters.rx_packets + counters.tx_packets,
+            connects: counters.connects,
             attacks: None,
         };
         let mtu = client.netif.mtu();
@@ -157,7 +157,7 @@ impl Replay {
 
     fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot::new(&self.back);
-        let none = phy::Stats::default();
+        let none = phy::Counters::default();
         snapshot.add_front(self.client.borrow().netif.below(), none, &self.front);
         snapshot.add_back(&self.backend.borrow().netif, none);
         snapshot

@@ -5,9 +5,9 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crc32fast::Hasher;
-use xen_netfront::buffer::{Packet, View};
-use xen_netfront::header::{flow_hash, packet_flow_hash};
-use xen_netfront::netif::{Netif, RxOf, SendError, TxOf};
+use packet_views::buffer::{AnyPacket, View};
+use packet_views::device::{NetDevice, PacketMutOf, PacketOf, SendError};
+use packet_views::header::{flow_hash, packet_flow_hash};
 
 use super::recording::Recording;
 use crate::stream::Digest;
@@ -16,12 +16,12 @@ use crate::stream::Digest;
 const BURST: usize = 64;
 
 /// One end, on any device.
-pub struct Player<N: Netif> {
+pub struct Player<N: NetDevice> {
     /// The device.
     pub netif: N,
     recording: Arc<Recording>,
     /// A packet for which there was no room yet.
-    waiting: Option<TxOf<N>>,
+    waiting: Option<PacketMutOf<N>>,
     queues: u8,
     sent: Progress,
     received: Received,
@@ -75,7 +75,7 @@ impl Received {
     }
 
     /// Compares a packet with the next of its flow.
-    fn compare<N: Netif>(&mut self, recording: &Recording, packet: &RxOf<N>, queues: u8) {
+    fn compare<N: NetDevice>(&mut self, recording: &Recording, packet: &PacketOf<N>, queues: u8) {
         self.all.add(packet.fragments().iter().map(View::bytes));
         let flow = if queues > 1 { packet_flow_hash(packet) } else { 0 };
         let Some(index) = self.flows.get_mut(&flow).and_then(VecDeque::pop_front) else {
@@ -93,7 +93,7 @@ impl Received {
     }
 }
 
-impl<N: Netif> Player<N> {
+impl<N: NetDevice> Player<N> {
     /// An end that has sent nothing yet, on a device of so many queues.
     pub fn new(netif: N, recording: Arc<Recording>, queues: u8) -> Player<N> {
         let (sent, received) = (Progress::default(), Received::new(&recording, queues));
@@ -140,8 +140,8 @@ impl<N: Netif> Player<N> {
 }
 
 /// A packet with these bytes; `None` if the device is short of memory now.
-fn build<N: Netif>(netif: &mut N, bytes: &[u8]) -> Option<TxOf<N>> {
-    let mut packet = Packet::new();
+fn build<N: NetDevice>(netif: &mut N, bytes: &[u8]) -> Option<PacketMutOf<N>> {
+    let mut packet = AnyPacket::new();
     let mut rest = bytes;
     while !rest.is_empty() {
         let mut buf = netif.alloc(0)?;

@@ -10,13 +10,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use packet_views::device::Link;
+use packet_views::device::NetDevice;
+use packet_views::phy::Device;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::socket::tcp;
 use smoltcp::wire::{EthernetAddress, IpAddress, IpCidr};
 use xen_grant::FramePool;
-use xen_netfront::netfront::Link;
-use xen_netfront::netif::Netif;
-use xen_netfront::phy::Device;
 use xen_netfront::platform::{Instant, Platform};
 use xen_netfront::wire::MAX_SLOTS;
 use xen_sim::{Ctx, Domain, Next, Task};
@@ -200,7 +200,7 @@ impl Task for Server {
         if self.leaving {
             return if net.closed() { Next::Done } else { wait(net.next_deadline()) };
         }
-        let connects = Front::stats(net).connects;
+        let connects = Front::counters(net).connects;
         if net.link() == Link::Up && self.seen.is_none_or(|seen| seen.connects != connects) {
             let mtu = net.mtu();
             self.seen = Agreed::of(net).map(|agreed| Seen { connects, agreed, mtu });

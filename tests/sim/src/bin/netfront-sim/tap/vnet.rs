@@ -10,9 +10,9 @@
 //!
 //! In both, the field of a blank checksum holds the sum of the pseudo-header.
 
+use packet_views::buffer::{Checksum, Meta};
+use packet_views::buffer::{Gso, GsoKind};
 use tun_rs::{VIRTIO_NET_HDR_GSO_TCPV4, VIRTIO_NET_HDR_GSO_TCPV6, VirtioNetHdr};
-use xen_netfront::buffer::{Checksum, Meta};
-use xen_netfront::wire::{Gso, GsoKind};
 
 /// `VIRTIO_NET_HDR_F_NEEDS_CSUM`
 pub const NEEDS_CSUM: u8 = 1;

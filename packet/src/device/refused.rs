@@ -1,0 +1,120 @@
+//! Why a device does not send.
+
+#[cfg(doc)]
+use super::NetDevice;
+use crate::header::checksum::NotFilled;
+use crate::offload::Refusal;
+
+/// Why a packet was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendError<P> {
+    /// No room now, or the link is down: here it is again. Try when the device has made progress.
+    Full(P),
+    /// It can't be sent, and is gone and counted.
+    Refused(Unsendable),
+}
+
+impl<P> SendError<P> {
+    /// The packet, if it can be sent later.
+    pub fn into_packet(self) -> Option<P> {
+        match self {
+            SendError::Full(packet) => Some(packet),
+            SendError::Refused(_) => None,
+        }
+    }
+}
+
+impl<P> From<Unsendable> for SendError<P> {
+    #[inline]
+    fn from(why: Unsendable) -> SendError<P> {
+        SendError::Refused(why)
+    }
+}
+
+impl<P> core::fmt::Display for SendError<P> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            SendError::Full(_) => f.write_str("no room to transmit now, or the link is down"),
+            SendError::Refused(why) => why.fmt(f),
+        }
+    }
+}
+
+impl<P: core::fmt::Debug> core::error::Error for SendError<P> {}
+
+/// Why a device can't send a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsendable {
+    /// Shorter than an Ethernet header.
+    TooShort,
+    /// Longer than the MTU allows and not to be cut, or to be cut into segments that are.
+    TooLong,
+    /// More fragments than are left of those reserved, or than the peer takes and a page holds.
+    TooManyFragments,
+    /// Its checksum is blank, and can't be filled in.
+    Checksum(NotFilled),
+    /// It is to be cut, and can't be.
+    Gso(Refusal),
+    /// The peer does not cut it, and what was reserved has no room for its segments:
+    /// [`NetDevice::send`] has.
+    NoGso,
+    /// Something had to be done in software, and there was no memory for it. Of a large packet
+    /// some segments may have been sent.
+    NoMemory,
+}
+
+impl core::fmt::Display for Unsendable {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Unsendable::TooShort => "shorter than an Ethernet header",
+            Unsendable::TooLong => "longer than the MTU allows",
+            Unsendable::TooManyFragments => "too many fragments",
+            Unsendable::Checksum(why) => {
+                return write!(f, "the blank checksum can't be filled in: {why}");
+            }
+            Unsendable::Gso(why) => return write!(f, "the packet can't be cut: {why}"),
+            Unsendable::NoGso => "the peer takes no such large packet",
+            Unsendable::NoMemory => "no memory for what the peer does not do",
+        })
+    }
+}
+
+impl core::error::Error for Unsendable {}
+
+/// Why [`NetDevice::write`] did not send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteError {
+    /// `size` is more than the device sends at once.
+    TooLong,
+    /// No room now, or the link is down: try again when the device has made progress.
+    Full,
+    /// No free block now.
+    NoMemory,
+    /// `fill` returned more than `size`, or less than an Ethernet header.
+    BadLength,
+}
+
+impl core::fmt::Display for WriteError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            WriteError::TooLong => "the frame is longer than the MTU allows",
+            WriteError::Full => "no room to transmit now, or the link is down",
+            WriteError::NoMemory => "no free block",
+            WriteError::BadLength => "the length filled in is not that of a frame",
+        })
+    }
+}
+
+impl core::error::Error for WriteError {}
+
+impl From<Unsendable> for WriteError {
+    #[inline]
+    fn from(why: Unsendable) -> WriteError {
+        match why {
+            Unsendable::NoMemory => WriteError::NoMemory,
+            Unsendable::TooShort => WriteError::BadLength,
+            // What is written is a plain frame, so it is its length.
+            _ => WriteError::TooLong,
+        }
+    }
+}

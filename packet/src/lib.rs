@@ -1,0 +1,49 @@
+//! Network packets as views that only narrow.
+//!
+//! A packet is a few views of blocks of memory. Handing a layer its part costs nothing and copies
+//! nothing; no layer sees a byte outside its view; what is known of a packet (its checksum, how it is
+//! to be cut) travels with it; and which memory it lives in is chosen at compile time: pages that a
+//! hypervisor can share, the heap, or whatever implements [`Block`](buffer::Block).
+//!
+//! ```text
+//!   smoltcp, a forwarder, a firewall            any layer above
+//!   ────────────────────────────────────
+//!   phy          the device under smoltcp
+//!   announce     telling neighbours where our addresses are
+//!   ────────────────────────────────────
+//!   device       NetDevice: what the lowest layer offers
+//!   offload      large TCP packets cut and put together
+//!   header       typed headers, one reader of all of them, checksums
+//!   buffer       blocks, views, packets
+//!   ────────────────────────────────────
+//!   copying      a device on anything that copies (TAP, pcap)      xen-netfront, others
+//! ```
+//!
+//! | where | what |
+//! |---|---|
+//! | [`buffer`], [`header`] | packets as views that only narrow, typed headers |
+//! | [`offload`] | large TCP packets cut and put together in software |
+//! | [`features`] | what a peer takes besides plain packets |
+//! | [`device`] | what any network device offers to the layers above |
+//! | [`announce`] | telling neighbours where our addresses are, after a migration for example |
+//! | [`copying`] | the same interface for devices that copy (TAP, pcap) |
+//! | `phy` (feature `smoltcp`) | any of these devices under smoltcp |
+//!
+//! It needs `alloc`, and nothing else of the machine that it runs on: no clock, no lock, no unsafe code.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod announce;
+pub mod buffer;
+pub mod copying;
+pub mod device;
+pub mod features;
+pub mod header;
+pub mod offload;
+#[cfg(feature = "smoltcp")]
+pub mod phy;
+mod wake;
+
+pub use wake::Wake;

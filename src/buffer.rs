@@ -1,0 +1,17 @@
+//! Buffers and packets in pages that can be granted: `packet_views`' own, with [`Frame`] as their
+//! memory.
+
+use packet_views::buffer;
+use xen_grant::{Frame, SharedFrame};
+
+/// A page that is being written.
+pub type BufMut = buffer::BufMut<Frame>;
+
+/// A view of a page that is being read.
+pub type Buf = buffer::Buf<SharedFrame>;
+
+/// A packet that is being written.
+pub type PacketMut = buffer::PacketMut<Frame>;
+
+/// A packet that is being read.
+pub type Packet = buffer::Packet<SharedFrame>;

@@ -1,0 +1,232 @@
+//! The loop that both ends go through, and what both keep.
+//!
+//! ```text
+//!            an event, or a deadline          until there is nothing to do but wait
+//!   poll ──────────────────────────► look ──► next ──► carry out ─┬─► Rest
+//!            otherwise                         ▲            │     └─► the device's turn
+//!           ──────────────────────────────────►┘◄───────────┘
+//! ```
+//!
+//! `next` is the pure table of either end, in its `rules.rs`; looking and carrying out are in its
+//! `work.rs`. A store that fails is left alone for a while, and a connection does not suffer.
+
+use core::time::Duration;
+
+use super::attention::Attention;
+use super::backoff::Backoff;
+use super::directories::Directories;
+use super::state::BusState;
+use crate::platform::Instant;
+use xen_store::{Store, StoreError, Transaction};
+
+/// The most requests to xenstore that one poll makes, or one publication (N3). The most has a backend to
+/// ask that reads the nodes of 8 queues twice because its frontend wrote meanwhile, and then finds
+/// that the toolstack has made the vif anew.
+#[cfg(test)]
+pub(super) const MAX_REQUESTS: u64 = 140;
+
+/// More decisions than any one state of xenstore leads to (a test walks all of them).
+pub(super) const MAX_ACTIONS: usize = 8;
+
+/// A connection that lasted this long was a good one.
+const GOOD: Duration = Duration::from_secs(1);
+
+/// How long between tries to connect: the first at once, then 10 ms, ... 500 ms. A peer that
+/// behaves again has us back within a second, however long it did not.
+const RECONNECT: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
+
+/// What both ends keep.
+pub(super) struct Bus<S: Store, Phase, Step> {
+    pub(super) dirs: Directories<S>,
+    pub(super) phase: Phase,
+    /// What the device has been told to do and has not said that it did.
+    pub(super) standing: Option<Step>,
+    /// The `state` that we left in our directory; `None` if nothing there is ours.
+    pub(super) written: Option<BusState>,
+
+    // What xenstore said when we last looked.
+    /// Our `state`; `None`: our directory is gone.
+    pub(super) mine: Option<BusState>,
+    pub(super) peer: BusState,
+    pub(super) online: bool,
+
+    pub(super) attention: Attention,
+    /// When this phase will have lasted too long.
+    pub(super) patience: Option<Instant>,
+    /// How much longer it may last each time that it has.
+    pub(super) remind: Backoff,
+    /// No new connection before that.
+    pub(super) held_until: Instant,
+    pub(super) connected_since: Option<Instant>,
+    pub(super) reconnect: Backoff,
+    pub(super) deadline: Option<Instant>,
+}
+
+impl<S: Store, Phase, Step> Bus<S, Phase, Step> {
+    pub(super) fn new(dirs: Directories<S>, phase: Phase, remind: Backoff) -> Self {
+        Bus {
+            dirs,
+            phase,
+            standing: None,
+            written: None,
+            mine: None,
+            peer: BusState::Unknown,
+            online: true,
+            attention: Attention::new(),
+            patience: None,
+            remind,
+            held_until: Instant(0),
+            connected_since: None,
+            reconnect: Backoff::after_one_try(RECONNECT.0, RECONNECT.1),
+            deadline: Some(Instant(0)),
+        }
+    }
+
+    /// Whether our `state` is what we left there.
+    pub(super) fn is_intact(&self) -> bool {
+        self.mine.is_some() && self.mine == self.written
+    }
+
+    pub(super) fn is_overdue(&self, now: Instant) -> bool {
+        self.patience.is_some_and(|patience| patience <= now)
+    }
+
+    /// Moves our `state` on, and does `more` in the same transaction. Looks again if it was not
+    /// `from` any more.
+    pub(super) fn change_state(
+        &mut self,
+        from: BusState,
+        to: BusState,
+        more: impl FnMut(&Directories<S>, Transaction) -> Result<(), StoreError>,
+    ) -> Result<bool, StoreError> {
+        let ours = self.dirs.change_state(from, to, more)?;
+        if ours {
+            (self.written, self.mine) = (Some(to), Some(to));
+        } else {
+            self.attention.ask();
+        }
+        Ok(ours)
+    }
+
+    /// A connection has ended: one that lasted does not count against the next.
+    pub(super) fn connection_ended(&mut self, now: Instant) {
+        if self.connected_since.take().is_some_and(|since| now.since(since) >= GOOD) {
+            self.reconnect.reset();
+        }
+    }
+
+    /// Puts the next connection off.
+    pub(super) fn hold(&mut self, now: Instant) {
+        self.held_until = now + self.reconnect.delay();
+    }
+}
+
+/// Who is next.
+pub(super) enum Turn<Step> {
+    /// Nobody, until there is an event or a deadline has passed.
+    Rest(Step),
+    /// The device.
+    Device(Step),
+    /// The device, and it is told so again until it has done what it is told.
+    Insist(Step),
+}
+
+/// One end of a vif, as the loop drives it.
+pub(super) trait End {
+    type Store: Store;
+    type Phase;
+    type Action;
+    type Step: Copy;
+
+    fn bus(&mut self) -> &mut Bus<Self::Store, Self::Phase, Self::Step>;
+
+    /// What the rules say.
+    fn next(&self, now: Instant) -> Self::Action;
+
+    /// Reads what a decision needs: all of it, or nothing has changed.
+    fn look(&mut self) -> Result<(), StoreError>;
+
+    /// Does what the rules say; `None`: ask them again.
+    fn carry_out(
+        &mut self,
+        action: Self::Action,
+        now: Instant,
+    ) -> Result<Option<Turn<Self::Step>>, StoreError>;
+
+    /// What of it can be done without xenstore.
+    fn without_store(&self, action: Self::Action) -> Turn<Self::Step>;
+
+    /// Whether all that it waits for is that the hold ends.
+    fn awaits_hold(&self) -> bool;
+
+    fn poll_end(&mut self, now: Instant) -> Self::Step {
+        if let Some(step) = self.bus().standing {
+            return step;
+        }
+        let turn = self.advance(now);
+        let (step, deadline) = match turn {
+            Turn::Rest(step) => (step, self.waits_until(now)),
+            Turn::Device(step) => (step, None),
+            Turn::Insist(step) => {
+                self.bus().standing = Some(step);
+                (step, None)
+            }
+        };
+        self.bus().deadline = deadline;
+        step
+    }
+
+    fn advance(&mut self, now: Instant) -> Turn<Self::Step> {
+        if !self.bus().attention.rests(now) {
+            match self.look_and_act(now) {
+                Ok(turn) => {
+                    let bus = self.bus();
+                    bus.attention.served();
+                    if bus.is_overdue(now) {
+                        // Whatever we wait for, look again some time.
+                        bus.patience = Some(now + bus.remind.delay());
+                    }
+                    return turn;
+                }
+                Err(error) => {
+                    let bus = self.bus();
+                    let delay = bus.attention.failed(now);
+                    log::debug!("{}: {error}; trying again in {delay:?}", bus.dirs.dir());
+                }
+            }
+        }
+        self.without_store(self.next(now))
+    }
+
+    fn look_and_act(&mut self, now: Instant) -> Result<Turn<Self::Step>, StoreError> {
+        let bus = self.bus();
+        if bus.dirs.take_events() || bus.is_overdue(now) {
+            bus.attention.ask();
+        }
+        if bus.attention.is_asked() {
+            self.look()?;
+            self.bus().attention.looked();
+        }
+        for _ in 0..MAX_ACTIONS {
+            let action = self.next(now);
+            if let Some(turn) = self.carry_out(action, now)? {
+                return Ok(turn);
+            }
+            if self.bus().attention.is_asked() {
+                break;
+            }
+        }
+        Ok(self.without_store(self.next(now)))
+    }
+
+    /// When to look again, if nothing happens before.
+    fn waits_until(&mut self, now: Instant) -> Option<Instant> {
+        let awaits_hold = self.awaits_hold();
+        let bus = self.bus();
+        if let Some(look) = bus.attention.deadline(now) {
+            return Some(look);
+        }
+        let hold = (awaits_hold && bus.held_until > now).then_some(bus.held_until);
+        bus.patience.into_iter().chain(hold).min()
+    }
+}

@@ -1,0 +1,147 @@
+//! The two directories of a vif, as one end sees them: its own, and the peer's.
+//!
+//! ```text
+//!   frontend's directory                        backend's directory
+//!   /local/domain/F/device/vif/N   ──backend──►  /local/domain/B/backend/vif/F/N
+//!                                  ◄─frontend──
+//!        state, rings, ...                            state, features, online, ...
+//! ```
+//!
+//! Each end watches its own directory and the peer's, writes only to its own, and takes both
+//! watches with it when it goes.
+
+use alloc::format;
+use alloc::string::String;
+
+use super::nodes::{Reader, exists, join, transact};
+use super::state::BusState;
+use xen_store::{Store, StoreError, Transaction, Watch};
+
+pub(super) struct Directories<S: Store> {
+    store: S,
+    own: String,
+    own_watch: Option<Watch>,
+    /// What of the peer's directory is watched: `""` all of it, `"/state"` that node.
+    watched: &'static str,
+    peer: Option<(String, Watch)>,
+}
+
+impl<S: Store> Directories<S> {
+    /// Watches our directory. The peer's is not known yet.
+    pub(super) fn open(store: S, own: String, watched: &'static str) -> Result<Self, StoreError> {
+        let own_watch = Some(store.watch(&own)?);
+        Ok(Directories { store, own, own_watch, watched, peer: None })
+    }
+
+    /// Whether something has changed since this was last asked.
+    pub(super) fn take_events(&self) -> bool {
+        let fired = |watch: &Watch| self.store.fired(watch);
+        let own = self.own_watch.as_ref().is_some_and(fired);
+        let peer = self.peer.as_ref().is_some_and(|(_, watch)| fired(watch));
+        own || peer
+    }
+
+    /// Watches another directory of the peer's, or none.
+    pub(super) fn follow(&mut self, dir: Option<&str>) -> Result<(), StoreError> {
+        if self.peer_dir() == dir {
+            return Ok(());
+        }
+        if let Some((_, watch)) = self.peer.take() {
+            self.store.unwatch(watch);
+        }
+        if let Some(dir) = dir {
+            let watch = self.store.watch(&format!("{dir}{}", self.watched))?;
+            self.peer = Some((String::from(dir), watch));
+        }
+        Ok(())
+    }
+
+    /// Takes both watches away.
+    pub(super) fn forget(&mut self) {
+        let peer = self.peer.take().map(|(_, watch)| watch);
+        for watch in self.own_watch.take().into_iter().chain(peer) {
+            self.store.unwatch(watch);
+        }
+    }
+
+    pub(super) fn store(&self) -> &S {
+        &self.store
+    }
+
+    pub(super) fn dir(&self) -> &str {
+        &self.own
+    }
+
+    pub(super) fn peer_dir(&self) -> Option<&str> {
+        self.peer.as_ref().map(|(dir, _)| &**dir)
+    }
+
+    /// Our directory, to read.
+    pub(super) fn own(&self) -> Reader<'_, S> {
+        Reader { store: &self.store, within: None, dir: &self.own }
+    }
+
+    /// The peer's directory, to read, once it is known.
+    pub(super) fn peer(&self) -> Option<Reader<'_, S>> {
+        self.peer_dir().map(|dir| Reader { store: &self.store, within: None, dir })
+    }
+
+    /// What the peer's `state` says.
+    pub(super) fn peer_state(&self) -> Result<BusState, StoreError> {
+        let value = match self.peer() {
+            Some(peer) => peer.bytes("state")?,
+            None => None,
+        };
+        Ok(value.as_deref().map(BusState::parse).unwrap_or_default())
+    }
+
+    /// What our own `state` says; `None` if our directory is gone.
+    pub(super) fn own_state(
+        &self,
+        within: Option<Transaction>,
+    ) -> Result<Option<BusState>, StoreError> {
+        match (Reader { within, ..self.own() }).bytes("state")? {
+            Some(value) => Ok(Some(BusState::parse(&value))),
+            None => Ok(exists(&self.store, within, &self.own)?.then_some(BusState::Unknown)),
+        }
+    }
+
+    /// Moves our `state` on, and does `more`, in one transaction, like
+    /// [`while_state`](Directories::while_state).
+    pub(super) fn change_state(
+        &self,
+        from: BusState,
+        to: BusState,
+        mut more: impl FnMut(&Self, Transaction) -> Result<(), StoreError>,
+    ) -> Result<bool, StoreError> {
+        let state = join(&self.own, "state");
+        self.while_state(from, |transaction| {
+            more(self, transaction)?;
+            self.store.write(Some(transaction), &state, to.digit().as_bytes())
+        })
+    }
+
+    /// Does something to our directory in one transaction.
+    ///
+    /// Returns false, and nothing is done, if `state` is no longer what we left there: somebody
+    /// has removed the directory (writing would bring back a ghost of it) or made it anew.
+    pub(super) fn while_state(
+        &self,
+        state: BusState,
+        mut work: impl FnMut(Transaction) -> Result<(), StoreError>,
+    ) -> Result<bool, StoreError> {
+        transact(&self.store, |transaction| {
+            if self.own_state(Some(transaction))? != Some(state) {
+                return Ok(false);
+            }
+            work(transaction)?;
+            Ok(true)
+        })
+    }
+}
+
+impl<S: Store> Drop for Directories<S> {
+    fn drop(&mut self) {
+        self.forget();
+    }
+}

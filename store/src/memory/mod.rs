@@ -1,0 +1,162 @@
+//! Xenstore in memory, as xenstored keeps it: a tree with owners and permissions, watches,
+//! transactions, quotas.
+//!
+//! [`MemoryStore`] is for examples and tests on one thread. [`Tree`] is what is behind it, for who
+//! builds a host of its own: it waits for nobody and tells nobody, and says what is to be told.
+
+mod path;
+mod perms;
+mod transaction;
+mod tree;
+mod watch;
+
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+
+use crate::{Store, StoreError, Transaction, Watch};
+
+pub use perms::{Access, Perms};
+pub use tree::Tree;
+
+/// Nodes a domain may own (`quota-nb-entry-per-domain`).
+pub const MAX_NODES: usize = 1000;
+/// Watches a domain may set.
+pub const MAX_WATCHES: usize = 128;
+/// Transactions a domain may have open.
+pub const MAX_TRANSACTIONS: usize = 10;
+/// Bytes in a value.
+pub const MAX_VALUE: usize = 4096;
+
+/// What follows from a change of the tree.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use = "a watch that is not fired is slept over"]
+#[non_exhaustive]
+pub struct Effects {
+    /// The nodes that have changed, in the order in which they have; none within a transaction.
+    pub changes: Vec<Change>,
+    /// The watches that are to be fired ([`Tree::fire`]), each once.
+    pub watches: Vec<u32>,
+}
+
+impl Effects {
+    fn extend(&mut self, more: Effects) {
+        self.changes.extend(more.changes);
+        self.watches.extend(more.watches);
+        self.tell_each_once();
+    }
+
+    fn tell_each_once(&mut self) {
+        self.watches.sort_unstable();
+        self.watches.dedup();
+    }
+}
+
+/// A node that has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Change {
+    /// Which.
+    pub path: String,
+    /// Its new value; `None`: it has been removed, with all below.
+    pub value: Option<Vec<u8>>,
+}
+
+/// Xenstore in memory as one domain sees it. Clones stand for the same domain, and
+/// [`as_domain`](MemoryStore::as_domain) for another.
+///
+/// No call blocks. A watch has fired when the call that changes a node returns.
+#[derive(Clone, Debug)]
+pub struct MemoryStore {
+    tree: Rc<RefCell<Tree>>,
+    domain: u16,
+}
+
+impl MemoryStore {
+    /// A new xenstore, as this domain sees it. Domain 0 may do anything.
+    pub fn new(domain: u16) -> MemoryStore {
+        MemoryStore { tree: Rc::default(), domain }.as_domain(domain)
+    }
+
+    /// The same xenstore as another domain sees it, whose home directory `/local/domain/N` is made if
+    /// it has none.
+    pub fn as_domain(&self, domain: u16) -> MemoryStore {
+        let store = MemoryStore { tree: self.tree.clone(), domain };
+        let _ = store.changed(|tree| Ok(tree.introduce(domain)));
+        store
+    }
+
+    /// A node's owner and permissions.
+    pub fn perms(&self, path: &str) -> Result<Perms, StoreError> {
+        self.tree.borrow().perms(self.domain, path)
+    }
+
+    /// Sets a node's owner and permissions; only its owner and domain 0 may.
+    pub fn set_perms(&self, path: &str, perms: Perms) -> Result<(), StoreError> {
+        self.changed(|tree| tree.set_perms(self.domain, path, perms))
+    }
+
+    /// Changes the tree and fires what watches it.
+    fn changed(
+        &self,
+        change: impl FnOnce(&mut Tree) -> Result<Effects, StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut tree = self.tree.borrow_mut();
+        for watch in change(&mut tree)?.watches {
+            tree.fire(watch);
+        }
+        Ok(())
+    }
+}
+
+impl Store for MemoryStore {
+    fn read(&self, within: Option<Transaction>, path: &str) -> Result<Vec<u8>, StoreError> {
+        self.tree.borrow_mut().read(self.domain, within, path)
+    }
+
+    fn write(
+        &self,
+        within: Option<Transaction>,
+        path: &str,
+        value: &[u8],
+    ) -> Result<(), StoreError> {
+        self.changed(|tree| tree.write(self.domain, within, path, value))
+    }
+
+    fn list(&self, within: Option<Transaction>, path: &str) -> Result<Vec<String>, StoreError> {
+        self.tree.borrow_mut().list(self.domain, within, path)
+    }
+
+    fn remove(&self, within: Option<Transaction>, path: &str) -> Result<(), StoreError> {
+        self.changed(|tree| tree.remove(self.domain, within, path))
+    }
+
+    fn begin(&self) -> Result<Transaction, StoreError> {
+        self.tree.borrow_mut().begin(self.domain)
+    }
+
+    fn commit(&self, transaction: Transaction) -> Result<(), StoreError> {
+        self.changed(|tree| tree.commit(self.domain, transaction))
+    }
+
+    fn abort(&self, transaction: Transaction) {
+        // What can fail is that it is not there, which is what was wanted.
+        let _ = self.tree.borrow_mut().abort(self.domain, transaction);
+    }
+
+    fn watch(&self, path: &str) -> Result<Watch, StoreError> {
+        self.tree.borrow_mut().watch(self.domain, path)
+    }
+
+    fn unwatch(&self, watch: Watch) {
+        self.tree.borrow_mut().unwatch(self.domain, &watch);
+    }
+
+    fn fired(&self, watch: &Watch) -> bool {
+        self.tree.borrow_mut().fired(self.domain, watch)
+    }
+}
+
+#[cfg(test)]
+mod tests;
