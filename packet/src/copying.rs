@@ -418,4 +418,8 @@ impl<Io: RawIo> Permit for CopyingPermit<'_, Io> {
         self.device.drain();
         Ok(())
     }
+
+    fn flush(self) {
+        self.device.drain();
+    }
 }

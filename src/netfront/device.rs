@@ -24,7 +24,7 @@ const MOST_FRAGMENTS: usize = 17;
 impl<P: Platform, S: Store> NetDevice for Netfront<P, S> {
     type Block = Frame;
     type Permit<'a>
-        = TxPermit<'a>
+        = TxPermit<'a, P>
     where
         Self: 'a;
 
@@ -78,19 +78,13 @@ impl<P: Platform, S: Store> NetDevice for Netfront<P, S> {
 
     /// What will be sent is not known yet, so it takes room on every queue;
     /// [`send`](NetDevice::send) looks at the packet first.
-    #[inline]
-    fn reserve(&mut self, slots: usize) -> Option<TxPermit<'_>> {
-        for complete in [true, false] {
-            let connection = self.connection.as_mut().filter(|it| it.takes_packets())?;
-            if connection.queues.has_room(slots) {
-                break;
-            }
-            if !complete || self.complete_tx() == 0 {
-                return None;
-            }
+    #[inline(always)] // where packets go one by one, each asks
+    fn reserve(&mut self, slots: usize) -> Option<TxPermit<'_, P>> {
+        if !self.has_room(slots) && !self.has_room_now(slots) {
+            return None;
         }
         let connection = self.connection.as_mut()?;
-        Some(TxPermit::new(connection, &mut self.budget, &mut self.counters))
+        Some(TxPermit::new(connection, &mut self.budget, &mut self.counters, &self.platform))
     }
 
     #[inline]
@@ -119,6 +113,7 @@ impl<P: Platform, S: Store> NetDevice for Netfront<P, S> {
         })
     }
 
+    #[inline(always)]
     fn flush(&mut self) {
         Netfront::flush(self);
     }
@@ -172,12 +167,26 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         self.changes = self.changes.and(changes);
     }
 
+    /// Whether so many slots have room, whichever queue they go to.
+    #[inline]
+    fn has_room(&self, slots: usize) -> bool {
+        let connection = self.connection.as_ref().filter(|it| it.takes_packets());
+        connection.is_some_and(|connection| connection.queues.has_room(slots))
+    }
+
+    /// The same, when earlier packets have been taken back.
+    #[cold]
+    #[inline(never)]
+    fn has_room_now(&mut self, slots: usize) -> bool {
+        self.complete_tx() > 0 && self.has_room(slots)
+    }
+
     /// Room for a packet, on the queue that it will go to.
     #[inline]
-    fn reserve_for(&mut self, packet: &PacketMut, slots: usize) -> Option<TxPermit<'_>> {
+    fn reserve_for(&mut self, packet: &PacketMut, slots: usize) -> Option<TxPermit<'_, P>> {
         self.make_room(packet, slots)?;
         let connection = self.connection.as_mut()?;
-        Some(TxPermit::new(connection, &mut self.budget, &mut self.counters))
+        Some(TxPermit::new(connection, &mut self.budget, &mut self.counters, &self.platform))
     }
 
     /// Sees to it that the queue of a packet has so much room; `None` if it has not.

@@ -406,6 +406,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
 
     /// Shows the backend everything sent since the last time, and tells it of that and of pages that
     /// it waits for: by one event at most on each channel.
+    #[inline(always)] // where packets go one by one, each is followed by it
     pub fn flush(&mut self) {
         let Some(connection) = self.connection.as_mut().filter(|it| !it.is_broken()) else {
             return;

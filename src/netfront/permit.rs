@@ -11,11 +11,13 @@ use super::connection::{Connection, Queues};
 use super::counters::Counters;
 use super::software;
 use crate::buffer::{BufMut, PacketMut};
+use crate::platform::Platform;
 use crate::wire::MAX_PACKET;
 
 /// Room on the rings. What is the same for all packets of a burst is looked up once.
 #[must_use = "a permit that is not used reserves nothing"]
-pub struct TxPermit<'a> {
+pub struct TxPermit<'a, P: Platform> {
+    platform: &'a P,
     queues: &'a mut Queues,
     features: Features,
     longest: usize,
@@ -23,16 +25,17 @@ pub struct TxPermit<'a> {
     counters: &'a mut Counters,
 }
 
-impl<'a> TxPermit<'a> {
+impl<'a, P: Platform> TxPermit<'a, P> {
     /// The caller has seen that there is as much room as it promises.
     #[inline]
     pub(super) fn new(
         connection: &'a mut Connection,
         budget: &'a mut Budget,
         counters: &'a mut Counters,
-    ) -> TxPermit<'a> {
+        platform: &'a P,
+    ) -> TxPermit<'a, P> {
         let Connection { queues, features, longest, .. } = connection;
-        TxPermit { queues, features: *features, longest: *longest, budget, counters }
+        TxPermit { platform, queues, features: *features, longest: *longest, budget, counters }
     }
 
     /// Whether a packet is a frame, and no longer than that.
@@ -48,7 +51,7 @@ impl<'a> TxPermit<'a> {
     }
 }
 
-impl Permit for TxPermit<'_> {
+impl<P: Platform> Permit for TxPermit<'_, P> {
     type Block = Frame;
 
     #[inline]
@@ -80,11 +83,16 @@ impl Permit for TxPermit<'_> {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)] // the usual packet, within the loop of a burst
     fn send_single(&mut self, buf: BufMut) -> Result<(), SendError<BufMut>> {
         let size = buf.len();
         self.check_length(size, self.longest)?;
         let queue = self.queues.of_flow(buf.bytes());
         queue.tx.send_single(buf, size as u16, self.counters).map_err(SendError::Full)
+    }
+
+    #[inline]
+    fn flush(self) {
+        self.queues.flush(self.counters, self.platform);
     }
 }

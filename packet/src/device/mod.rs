@@ -230,19 +230,19 @@ pub trait NetDevice {
 /// Room in a device, held until it is dropped: what was reserved is sure, and more is sent as long as
 /// there is room. So it serves one packet as well as a burst.
 ///
-/// The peer learns of what was sent by [`flush`](NetDevice::flush), or when a [`Token`] is dropped.
+/// The peer learns of what was sent by [`flush`](Permit::flush), here or the device's own, or when a
+/// [`Token`] is dropped.
 ///
 /// ```
 /// # use packet_views::device::{NetDevice, Permit};
 /// # fn example<N: NetDevice>(net: &mut N, frames: &[&[u8]]) -> Option<()> {
-/// let mut burst = net.reserve(1)?;
+/// let mut burst = net.reserve(0)?; // nothing is sure, so each has to be looked at
 /// for frame in frames {
 ///     let mut buf = burst.alloc(0)?;
 ///     buf.append(frame.len())?.copy_from_slice(frame);
 ///     burst.send_single(buf).ok()?; // full: it comes back, try again later
 /// }
-/// drop(burst);
-/// net.flush();
+/// burst.flush();
 /// # Some(())
 /// # }
 /// ```
@@ -263,6 +263,9 @@ pub trait Permit {
         &mut self,
         packet: PacketMut<Self::Block>,
     ) -> Result<(), SendError<PacketMut<Self::Block>>>;
+
+    /// As [`NetDevice::flush`], and this was the end.
+    fn flush(self);
 
     /// Sends a packet of one fragment.
     #[inline]

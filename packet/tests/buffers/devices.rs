@@ -159,4 +159,8 @@ impl<B: Block, F: FnMut() -> Option<B>> Permit for MirrorPermit<'_, F> {
         self.0.on_the_way.push_back(frame);
         Ok(())
     }
+
+    fn flush(self) {
+        self.0.flush();
+    }
 }

@@ -34,6 +34,8 @@ impl Permit for NoRoom {
     ) -> Result<(), SendError<PacketMut<HeapBlock>>> {
         Err(SendError::Refused(Unsendable::TooLong))
     }
+
+    fn flush(self) {}
 }
 
 impl Counting {

@@ -29,7 +29,7 @@ type Net = Netfront<Domain, Domain>;
 /// Sends `count` packets of 64 bytes, a page each.
 #[inline(never)]
 fn fe_submit(net: &mut Net, count: usize) -> usize {
-    let Some(mut burst) = net.reserve(1) else { return 0 };
+    let Some(mut burst) = net.reserve(0) else { return 0 };
     let mut sent = 0;
     while sent < count {
         let Some(mut buf) = burst.alloc(0) else { break };
@@ -39,7 +39,7 @@ fn fe_submit(net: &mut Net, count: usize) -> usize {
         }
         sent += 1;
     }
-    net.flush();
+    burst.flush();
     sent
 }
 

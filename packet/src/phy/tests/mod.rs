@@ -69,6 +69,10 @@ impl Permit for MockPermit<'_> {
         self.0.sent.push(packet);
         Ok(())
     }
+
+    fn flush(self) {
+        self.0.flush();
+    }
 }
 
 impl NetDevice for Mock {

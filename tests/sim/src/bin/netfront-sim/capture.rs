@@ -308,4 +308,8 @@ impl<P: Permit> Permit for CapturedPermit<'_, P> {
         }
         self.permit.send(packet)
     }
+
+    fn flush(self) {
+        self.permit.flush();
+    }
 }

@@ -190,4 +190,8 @@ impl Permit for Delivery<'_> {
         let _ = self.vif.deliver(packet.freeze());
         Ok(())
     }
+
+    fn flush(self) {
+        self.vif.flush();
+    }
 }
