@@ -64,7 +64,7 @@ mod xen;
 mod xenstore;
 
 #[cfg(target_os = "none")]
-pub use power::Outcome;
+pub use power::Termination;
 #[cfg(target_os = "none")]
 pub use suspend::Suspended;
 #[cfg(target_os = "none")]
@@ -85,7 +85,7 @@ macro_rules! main {
             // SAFETY: the runtime declares it with this name and type, and nobody else does.
             #[unsafe(no_mangle)]
             extern "Rust" fn xen_guest_main(xen: $crate::Xen) {
-                $crate::Outcome::finish($main(xen));
+                $crate::Termination::finish($main(xen));
             }
         };
 
