@@ -4,6 +4,7 @@
 //! ```text
 //!  main     all vifs: open, wait, turn
 //!  vif      one vif, connected: driver, stack, services
+//!  addresses ◄── dhcp
 //!  ping  udp_echo  listener ── tcp_echo  tcp_discard  tcp_chargen  http ── page  metrics ◄── status
 //! ```
 #![cfg_attr(target_os = "none", no_std, no_main)]
@@ -12,6 +13,8 @@
 
 extern crate alloc;
 
+mod addresses;
+mod dhcp;
 mod http;
 mod large;
 mod listener;
