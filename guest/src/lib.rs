@@ -6,7 +6,8 @@
 //! [`Platform`](xen_netfront::platform::Platform), [`Store`](xen_store::Store), and the
 //! backend halves). Output of the `log` crate goes to the PV console and to Xen's log.
 //!
-//! A whole kernel is `examples/hello.rs`, with smoltcp on top of the driver. (One that is never
+//! A whole kernel is `examples/hello.rs`, with smoltcp on top of the driver (`examples/ready.rs` awaits
+//! its vif instead of asking it). (One that is never
 //! built for anything but Xen says `no_std` and `no_main` without condition, and needs no `cfg`.)
 //!
 //! ```no_run
