@@ -6,9 +6,9 @@
 //! [`Platform`](xen_netfront::platform::Platform), [`Store`](xen_store::Store), and the
 //! backend halves). Output of the `log` crate goes to the PV console and to Xen's log.
 //!
-//! A whole kernel is `examples/hello.rs`, with smoltcp on top of the driver (`examples/ready.rs` awaits
-//! its vif instead of asking it). (One that is never
-//! built for anything but Xen says `no_std` and `no_main` without condition, and needs no `cfg`.)
+//! A whole kernel is `examples/hello.rs`, with smoltcp on top of the driver; `examples/ready.rs` awaits
+//! its vif as a future. (One that is never built for anything but Xen says `no_std` and `no_main`
+//! without condition, and needs no `cfg`.)
 //!
 //! ```no_run
 #![doc = include_str!("../examples/hello.rs")]

@@ -6,6 +6,8 @@
 //!  server ─► socket ─► Lease ─┘
 //! ```
 
+use core::net::IpAddr;
+
 use packet_views::announce::announce;
 use packet_views::device::{Changes, NetDevice, WriteError};
 use smoltcp::iface::{Interface, SocketSet};
@@ -134,6 +136,15 @@ impl Addresses {
             };
         }
     }
+}
+
+/// Whether an address can be a machine's.
+pub fn is_one_machine(address: IpAddr) -> bool {
+    let is_group = match address {
+        IpAddr::V4(address) => address.is_multicast() || address.is_broadcast(),
+        IpAddr::V6(address) => address.is_multicast(),
+    };
+    !is_group && !address.is_unspecified()
 }
 
 /// All devices here are Ethernet.

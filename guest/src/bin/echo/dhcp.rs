@@ -13,6 +13,8 @@ use smoltcp::socket::dhcpv4::{Event, Socket};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::Ipv4Cidr;
 
+use super::addresses::is_one_machine;
+
 /// What a server lets us have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lease {
@@ -76,7 +78,8 @@ impl Dhcp {
             Some(Event::Configured(told)) => {
                 let address = told.address;
                 // Some servers say 0.0.0.0 where they mean none.
-                let is_another = |ip: &Ipv4Addr| *ip != address.address() && is_one_machine(*ip);
+                let is_another =
+                    |ip: &Ipv4Addr| *ip != address.address() && is_one_machine((*ip).into());
                 Some(Lease {
                     address,
                     router: told.router.filter(is_another),
@@ -118,8 +121,4 @@ impl fmt::Display for Lease {
             None => f.write_str("no router"),
         }
     }
-}
-
-fn is_one_machine(ip: Ipv4Addr) -> bool {
-    !ip.is_unspecified() && !ip.is_multicast() && !ip.is_broadcast()
 }

@@ -4,7 +4,7 @@
 //! ```text
 //!  main     all vifs: open, wait, turn
 //!  vif      one vif, connected: driver, stack, services
-//!  addresses ◄── dhcp
+//!  addresses   its own: of the command line, and one leased by  dhcp
 //!  ping  udp_echo  listener ── tcp_echo  tcp_discard  tcp_chargen  http ── page  metrics ◄── status
 //! ```
 #![cfg_attr(target_os = "none", no_std, no_main)]

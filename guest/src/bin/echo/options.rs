@@ -18,6 +18,8 @@ use xen_guest::options::BadOption;
 use xen_netfront::netfront;
 use xen_netfront::xenbus::MAX_QUEUES;
 
+use super::addresses::is_one_machine;
+
 /// The most addresses of a vif (smoltcp's `iface-max-addr-count-8`).
 const ADDRESSES: usize = 8;
 
@@ -47,8 +49,8 @@ impl VifOptions {
         self.dhcp || !self.addresses.is_empty()
     }
 
-    /// Whether there is room for one more address.
-    fn has_room(&self) -> Result<(), &'static str> {
+    /// An error if there is no room for one more address.
+    fn check_room(&self) -> Result<(), &'static str> {
         let count = self.addresses.len() + usize::from(self.dhcp);
         if count < ADDRESSES { Ok(()) } else { Err("at most 8 addresses for a vif") }
     }
@@ -111,7 +113,7 @@ impl Options {
         if vif.dhcp && address.is_ipv4() {
             return Err("for a vif with ip=dhcp, unless it is of IPv6");
         }
-        vif.has_room()?;
+        vif.check_room()?;
         vif.addresses.push(IpCidr::new(address.into(), len));
         Ok(())
     }
@@ -127,7 +129,7 @@ impl Options {
         if vif.gateways.iter().any(|gateway| matches!(gateway, IpAddress::Ipv4(_))) {
             return Err("for a vif that has an IPv4 gateway by gw=");
         }
-        vif.has_room()?;
+        vif.check_room()?;
         vif.dhcp = true;
         Ok(())
     }
@@ -145,14 +147,6 @@ impl Options {
         vif.gateways.push(gateway.into());
         Ok(())
     }
-}
-
-fn is_one_machine(address: IpAddr) -> bool {
-    let is_group = match address {
-        IpAddr::V4(address) => address.is_multicast() || address.is_broadcast(),
-        IpAddr::V6(address) => address.is_multicast(),
-    };
-    !is_group && !address.is_unspecified()
 }
 
 /// Sets flags from `0` or `1`.
