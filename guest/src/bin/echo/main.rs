@@ -4,8 +4,8 @@
 //! ```text
 //!  main     all vifs: open, wait, turn
 //!  vif      one vif, connected: driver, stack, services
-//!  addresses   its own: of the command line, and one leased by  dhcp
 //!  ping  udp_echo  listener ── tcp_echo  tcp_discard  tcp_chargen  http ── page  metrics ◄── status
+//!  addresses ── dhcp
 //! ```
 #![cfg_attr(target_os = "none", no_std, no_main)]
 // Built for a host there is no kernel: only tests use the modules then.
