@@ -9,7 +9,7 @@ use std::error::Error;
 
 use xen_grant::{DomId, FramePool, GrantTable};
 use xen_netfront::netfront::{Config, Netfront};
-use xen_netfront::packet::device::{Link, NetDevice, TxOf};
+use xen_netfront::packet::device::{Link, NetDevice, PacketMutOf};
 use xen_sim::hostile::HostileBackend;
 use xen_sim::{Ctx, Domain, Host, Limits, Next, Outcome, Scheduler, Task, Vif};
 
@@ -22,12 +22,12 @@ const COUNT: usize = 1000;
 
 /// Sends to one device what has come from another. Packets that find no room wait in `waiting`, which is
 /// all the queue there is: as long as it is full, nothing more is received.
-fn forward<N: NetDevice>(from: &mut N, to: &mut N, waiting: &mut Vec<TxOf<N>>) {
+fn forward<N: NetDevice>(from: &mut N, to: &mut N, waiting: &mut Vec<PacketMutOf<N>>) {
     loop {
         if waiting.is_empty() {
             from.receive(64, |packet| {
                 // Nobody else has the packet, so it can be written, and sent.
-                waiting.extend(packet.try_into_tx());
+                waiting.extend(packet.try_into_mut());
             });
             if waiting.is_empty() {
                 break;
@@ -109,13 +109,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     drop(scheduler);
     assert_eq!((outcome, host.violations()), (Outcome::Done, vec![]));
     for (side, net) in [("left", &a), ("right", &b)] {
-        let stats = net.stats();
+        let counters = net.counters();
         println!(
             "{side}: {} frames in, {} out, {} bytes copied",
-            stats.rx_packets, stats.tx_packets, stats.copied_bytes
+            counters.rx_packets, counters.tx_packets, counters.copied_bytes
         );
-        assert_eq!((stats.rx_packets, stats.copied_bytes), (COUNT as u64, 0));
-        assert_eq!(stats.tx_packets, COUNT as u64);
+        assert_eq!((counters.rx_packets, counters.copied_bytes), (COUNT as u64, 0));
+        assert_eq!(counters.tx_packets, COUNT as u64);
     }
     Ok(())
 }

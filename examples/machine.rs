@@ -125,7 +125,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         frame.len()
     })?;
     net.flush();
-    let (sent, events) = (net.stats().tx_packets, EVENTS.load(Ordering::Relaxed));
+    let (sent, events) = (net.counters().tx_packets, EVENTS.load(Ordering::Relaxed));
     println!("the link is {:?} after {rounds} rounds; {sent} packet, {events} event", net.link());
     assert_eq!(
         (net.link(), sent, net.backend().mac),

@@ -75,10 +75,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     })?;
     problem.map_or(Ok(()), Err)?;
     for (card, sent, received) in &cards {
-        let stats = card.stats();
+        let totals = card.totals();
         let mac = card.mac().unwrap_or_default();
         println!("{mac}, MTU {}: {sent} frames sent, {received} back", card.mtu());
-        assert_eq!((*sent, *received, stats.rx_dropped + stats.tx_dropped), (COUNT, COUNT, 0));
+        assert_eq!((*sent, *received, totals.rx_dropped + totals.tx_dropped), (COUNT, COUNT, 0));
     }
     Ok(())
 }

@@ -54,8 +54,8 @@ use core::fmt;
 use core::task::{Context, Poll};
 use core::time::Duration;
 
-use crate::buffer::{Block, Checksum, Packet, RxBuf, TxBuf, TxPacket};
-use crate::device::{Link, NetDevice, Permit, RxOf, Stats, WriteError};
+use crate::buffer::{AnyPacket, Block, Buf, BufMut, Checksum, PacketMut};
+use crate::device::{Link, NetDevice, PacketOf, Permit, Totals, WriteError};
 use crate::features::Capabilities;
 use crate::header::checksum::{NotFilled, settle_blank};
 use crate::header::{ETHERNET_HEADER, LINK_HEADER, MacAddr, longest_frame};
@@ -91,7 +91,7 @@ pub trait FrameDevice {
     }
 
     /// What it has done.
-    fn stats(&self) -> Stats;
+    fn totals(&self) -> Totals;
 
     /// Frames of the largest size that there is room for now. There may be more once earlier ones are
     /// seen to be done, which [`send_frame`](FrameDevice::send_frame) looks at.
@@ -163,9 +163,9 @@ impl Drops {
 pub struct Frames<N: NetDevice> {
     netif: N,
     /// Received, and plain but for a blank checksum: handed up next.
-    next: Option<RxOf<N>>,
+    next: Option<PacketOf<N>>,
     /// What is left of a large packet.
-    segments: Option<Segments<RxBuf<<N::Block as Block>::Shared>>>,
+    segments: Option<Segments<Buf<<N::Block as Block>::Shared>>>,
     drops: Drops,
 }
 
@@ -185,8 +185,8 @@ impl<N: NetDevice> Frames<N> {
         &mut self.netif
     }
 
-    /// What has been dropped here. What the device has dropped, [`NetDevice::stats`] says;
-    /// [`FrameDevice::stats`] adds both up.
+    /// What has been dropped here. What the device has dropped, [`NetDevice::totals`] says;
+    /// [`FrameDevice::totals`] adds both up.
     pub fn drops(&self) -> Drops {
         self.drops
     }
@@ -209,7 +209,7 @@ impl<N: NetDevice> Frames<N> {
     }
 
     /// Makes of a packet that has just come what is handed up.
-    fn look_at(&mut self, packet: RxOf<N>) {
+    fn look_at(&mut self, packet: PacketOf<N>) {
         let longest = longest_frame(self.netif.mtu(), packet.head());
         if packet.meta.gso.is_some() {
             match Segments::plan(&packet) {
@@ -234,7 +234,7 @@ impl<N: NetDevice> Frames<N> {
     /// Makes the next segment.
     fn cut(
         &mut self,
-        mut segments: Segments<RxBuf<<N::Block as Block>::Shared>>,
+        mut segments: Segments<Buf<<N::Block as Block>::Shared>>,
     ) -> Result<(), RecvError> {
         if segments.remaining() == 0 {
             return Ok(());
@@ -258,10 +258,10 @@ impl<N: NetDevice> Frames<N> {
     }
 
     /// `frame` in the device's blocks.
-    fn fill(&mut self, frame: &[u8]) -> Result<TxPacket<N::Block>, WriteError> {
-        let (mut packet, mut rest) = (Packet::new(), frame);
+    fn fill(&mut self, frame: &[u8]) -> Result<PacketMut<N::Block>, WriteError> {
+        let (mut packet, mut rest) = (AnyPacket::new(), frame);
         while !rest.is_empty() {
-            let mut buf: TxBuf<N::Block> = self.netif.alloc(0).ok_or(WriteError::NoMemory)?;
+            let mut buf: BufMut<N::Block> = self.netif.alloc(0).ok_or(WriteError::NoMemory)?;
             let (now, later) = rest.split_at_checked(buf.tailroom()).unwrap_or((rest, &[]));
             buf.append(now.len()).ok_or(WriteError::TooLong)?.copy_from_slice(now);
             packet.push(buf).map_err(|_| WriteError::TooLong)?;
@@ -290,9 +290,9 @@ impl<N: NetDevice> FrameDevice for Frames<N> {
     }
 
     /// What the device has done, and dropped here. A large packet counts as one that was received.
-    fn stats(&self) -> Stats {
-        let stats = self.netif.stats();
-        Stats { rx_dropped: stats.rx_dropped + self.drops.total(), ..stats }
+    fn totals(&self) -> Totals {
+        let totals = self.netif.totals();
+        Totals { rx_dropped: totals.rx_dropped + self.drops.total(), ..totals }
     }
 
     fn room(&self) -> usize {
@@ -366,7 +366,7 @@ fn settle(frame: &mut [u8], checksum: Checksum) -> Result<(), NotFilled> {
     if checksum != Checksum::Blank {
         return Ok(());
     }
-    let mut packet = Packet::from(frame);
+    let mut packet = AnyPacket::from(frame);
     packet.meta.checksum = checksum;
     settle_blank(&mut packet)
 }

@@ -1,7 +1,7 @@
 //! The frontend of a vif: a network device on two rings.
 //!
 //! ```text
-//!   upper layers        reserve ─► send ─► flush            poll_rx ─► sink(packet)
+//!   upper layers        reserve ─► send ─► flush            receive ─► sink(packet)
 //!                          │                 │                 ▲
 //!   tx.rs / rx.rs          ▼ grant           ▼ publish         │ revoke, then read
 //!                    ┌───────────────── rings, grant table ─────────────────┐
@@ -21,8 +21,8 @@
 //! loop {
 //!     net.service(); // xenbus, timers: cheap when nothing happened
 //!     net.complete_tx();
-//!     net.poll_rx(64, |packet| upper_layer(packet));
-//!     // ... let the upper layer send: net.reserve(..) and send(..), or net.batch() ...
+//!     net.receive(64, |packet| upper_layer(packet));
+//!     // ... let the upper layer send: net.send(..), or net.reserve(..) for a burst ...
 //!     net.flush(); // the backend learns of all of it at once
 //!     if !net.rearm() {
 //!         wait_for_an_event(net.next_deadline()); // on net.ports(), or a xenstore watch
@@ -36,6 +36,7 @@ mod bytes;
 mod config;
 mod connect;
 mod connection;
+mod counters;
 mod device;
 mod fault;
 mod obstacle;
@@ -43,7 +44,6 @@ mod patience;
 mod permit;
 mod rx;
 mod software;
-mod stats;
 mod target;
 mod tx;
 
@@ -52,7 +52,7 @@ use core::time::Duration;
 
 use xen_grant::{Frame, FramePool, GrantTable, Overbooked, Quarantine, Reference, TableFull};
 
-use crate::buffer::{RxPacket, TxBuf};
+use crate::buffer::Packet;
 use crate::platform::{Instant, Platform, Port};
 use crate::xenbus::{BackendOffer, FrontBus, FrontStep};
 use budget::Budget;
@@ -65,10 +65,10 @@ use patience::Patience;
 use xen_store::{Store, StoreError};
 
 pub use config::Config;
+pub use counters::{Counters, RxDrops, TxDrops};
 pub use fault::Fault;
 pub use obstacle::Obstacle;
-pub use permit::{TxBatch, TxPermit};
-pub use stats::{RxDrops, Stats, TxDrops};
+pub use permit::TxPermit;
 
 /// How long to wait for frames when the receive ring has run empty for want of them.
 const NO_FRAME_RETRY: Duration = Duration::from_millis(10);
@@ -119,7 +119,7 @@ pub struct Netfront<P: Platform, S: Store> {
     references: Vec<Reference>,
     quarantine: Quarantine,
     patience: Patience,
-    stats: Stats,
+    counters: Counters,
     /// For layers above that want a large packet in one slice.
     linear: Linear,
     /// Of the last connection that was up.
@@ -167,7 +167,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             references,
             quarantine: Quarantine::new(config.references()),
             patience: Patience::new(),
-            stats: Stats::default(),
+            counters: Counters::default(),
             linear: Linear::default(),
             settings: None,
             changes: Changes::NONE,
@@ -196,7 +196,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
                 if let Some(connection) = &mut self.connection
                     && connection.go_live(now, carrier)
                 {
-                    self.stats.connects += 1;
+                    self.counters.connects += 1;
                     self.note_changes();
                 }
             }
@@ -291,8 +291,8 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     }
 
     /// Counters.
-    pub fn stats(&self) -> &Stats {
-        &self.stats
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// Pages that the backend uses though it should not. With more than a quarter of the device's
@@ -324,7 +324,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     /// Call it when the platform's grant table, event channels and xenstore work again. After a
     /// suspend that was cancelled (a checkpoint), nothing has changed: don't.
     pub fn resumed(&mut self) {
-        self.stats.resumes += 1;
+        self.counters.resumes += 1;
         // Other devices are told too, and count it once.
         self.machine = self.table.left(self.machine);
         self.dismantle();
@@ -333,26 +333,37 @@ impl<P: Platform, S: Store> Netfront<P, S> {
 
     // -- receive ----------------------------------------------------------------------------
 
-    /// Hands up to `budget` received packets to `sink`, and posts new pages in the place of
-    /// theirs; a backend that waits for some learns of them by [`flush`](Netfront::flush). Returns
-    /// how many packets it looked at, dropped ones included.
-    ///
-    /// Packets of a flow come in their order.
-    pub fn poll_rx(&mut self, budget: usize, mut sink: impl FnMut(RxPacket)) -> usize {
+    /// As [`receive`](packet_views::device::NetDevice::receive), for a layer above that is done with most packets once it has
+    /// seen them: what is only lent to it is posted again, without the way through the pool. A packet
+    /// that it wants to keep it clones, which copies no bytes.
+    pub fn receive_lent(&mut self, budget: usize, mut sink: impl FnMut(&Packet)) -> usize {
+        self.receive_with(budget, |packet| {
+            sink(&packet);
+            Some(packet)
+        })
+    }
+
+    /// What `sink` gives back is posted again.
+    #[inline(always)] // so that a packet which the sink takes apart is never put together
+    pub(crate) fn receive_with(
+        &mut self,
+        budget: usize,
+        mut sink: impl FnMut(Packet) -> Option<Packet>,
+    ) -> usize {
         let Some(connection) = self.connection.as_mut().filter(|it| !it.is_broken()) else {
             return 0;
         };
-        let (quarantine, stats) = (&mut self.quarantine, &mut self.stats);
+        let (quarantine, counters) = (&mut self.quarantine, &mut self.counters);
         let looked = match connection.queues.only() {
-            Some(queue) => queue.rx.poll(budget, quarantine, stats, sink),
+            Some(queue) => queue.rx.poll(budget, quarantine, counters, sink),
             None => connection.in_turn(budget, |queue, budget| {
-                queue.rx.poll(budget, quarantine, stats, &mut sink)
+                queue.rx.poll(budget, quarantine, counters, &mut sink)
             }),
         };
         match looked {
             Ok(0) => 0,
             Ok(looked) => {
-                connection.queues.refill(&mut self.budget, &mut self.stats);
+                connection.queues.refill(&mut self.budget, &mut self.counters);
                 looked
             }
             Err(fault) => {
@@ -366,7 +377,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         let Some(connection) = self.connection.as_mut().filter(|it| !it.is_broken()) else {
             return;
         };
-        connection.queues.refill(&mut self.budget, &mut self.stats);
+        connection.queues.refill(&mut self.budget, &mut self.counters);
     }
 
     // -- transmit ---------------------------------------------------------------------------
@@ -379,36 +390,6 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             Some(connection) => connection.queues.frame(&mut self.budget),
             None => self.budget.frame_to_send(0),
         }
-    }
-
-    /// An empty buffer with `headroom` bytes reserved in front; see [`frame`](Netfront::frame).
-    #[inline]
-    pub fn buffer(&mut self, headroom: usize) -> Option<TxBuf> {
-        Some(TxBuf::new(self.frame()?, headroom))
-    }
-
-    /// Reserves room for packets of up to `slots` slots together ([`slots`](packet_views::device::slots):
-    /// one a fragment, one more with GSO), so that sending them can't fail. `None` while a ring is
-    /// full or the link is not up: try again after [`complete_tx`](Netfront::complete_tx), or
-    /// after [`service`](Netfront::service).
-    ///
-    /// What will be sent is not known yet, so it takes room on every queue;
-    /// [`NetDevice::send`](packet_views::device::NetDevice::send) looks at the packet first.
-    #[inline]
-    pub fn reserve(&mut self, slots: usize) -> Option<TxPermit<'_>> {
-        let connection = self.connection.as_mut().filter(|it| it.takes_packets())?;
-        if !connection.queues.has_room(slots) {
-            return None;
-        }
-        Some(TxPermit::new(connection, slots, &mut self.budget, &mut self.stats))
-    }
-
-    /// Begins a burst of packets of one fragment each: the leanest way to send many. `None` while
-    /// the link is not up.
-    #[inline]
-    pub fn batch(&mut self) -> Option<TxBatch<'_, P>> {
-        let connection = self.connection.as_mut().filter(|it| it.takes_packets())?;
-        Some(TxBatch::new(connection, &mut self.budget, &mut self.stats, &self.platform))
     }
 
     /// How many slots have room now, whichever queue they go to.
@@ -425,11 +406,12 @@ impl<P: Platform, S: Store> Netfront<P, S> {
 
     /// Shows the backend everything sent since the last time, and tells it of that and of pages that
     /// it waits for: by one event at most on each channel.
+    #[inline(always)] // where packets go one by one, each is followed by it
     pub fn flush(&mut self) {
         let Some(connection) = self.connection.as_mut().filter(|it| !it.is_broken()) else {
             return;
         };
-        connection.queues.flush(&mut self.stats, &self.platform);
+        connection.queues.flush(&mut self.counters, &self.platform);
     }
 
     /// Takes back the pages of packets that have been sent; returns how many slots that were.
@@ -437,10 +419,10 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         let Some(connection) = self.connection.as_mut().filter(|it| !it.is_broken()) else {
             return 0;
         };
-        let (quarantine, stats) = (&mut self.quarantine, &mut self.stats);
+        let (quarantine, counters) = (&mut self.quarantine, &mut self.counters);
         let answered = match connection.queues.only() {
-            Some(queue) => queue.tx.complete(quarantine, stats),
-            None => connection.queues.complete(quarantine, stats),
+            Some(queue) => queue.tx.complete(quarantine, counters),
+            None => connection.queues.complete(quarantine, counters),
         };
         answered.unwrap_or_else(|fault| {
             connection.break_down(fault);

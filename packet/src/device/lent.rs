@@ -3,8 +3,10 @@
 use core::task::{Context, Poll};
 use core::time::Duration;
 
-use super::{Changes, Linear, Link, NetDevice, RxOf, SendError, Stats, TxOf, WriteError};
-use crate::buffer::TxBuf;
+use super::{
+    Changes, Linear, Link, NetDevice, PacketMutOf, PacketOf, SendError, Totals, WriteError,
+};
+use crate::buffer::BufMut;
 use crate::features::Capabilities;
 use crate::header::MacAddr;
 
@@ -32,8 +34,8 @@ impl<N: NetDevice + ?Sized> NetDevice for &mut N {
         (**self).capabilities()
     }
 
-    fn stats(&self) -> Stats {
-        (**self).stats()
+    fn totals(&self) -> Totals {
+        (**self).totals()
     }
 
     fn take_changes(&mut self) -> Changes {
@@ -41,7 +43,7 @@ impl<N: NetDevice + ?Sized> NetDevice for &mut N {
     }
 
     #[inline]
-    fn alloc(&mut self, headroom: usize) -> Option<TxBuf<Self::Block>> {
+    fn alloc(&mut self, headroom: usize) -> Option<BufMut<Self::Block>> {
         (**self).alloc(headroom)
     }
 
@@ -60,7 +62,7 @@ impl<N: NetDevice + ?Sized> NetDevice for &mut N {
     }
 
     #[inline]
-    fn next_packet(&mut self) -> Option<RxOf<Self>> {
+    fn next_packet(&mut self) -> Option<PacketOf<Self>> {
         (**self).next_packet()
     }
 
@@ -73,7 +75,7 @@ impl<N: NetDevice + ?Sized> NetDevice for &mut N {
     }
 
     #[inline]
-    fn receive(&mut self, budget: usize, sink: impl FnMut(RxOf<Self>)) -> usize {
+    fn receive(&mut self, budget: usize, sink: impl FnMut(PacketOf<Self>)) -> usize {
         (**self).receive(budget, sink)
     }
 
@@ -85,7 +87,7 @@ impl<N: NetDevice + ?Sized> NetDevice for &mut N {
         (**self).linear()
     }
 
-    fn recycle(&mut self, packet: RxOf<Self>) {
+    fn recycle(&mut self, packet: PacketOf<Self>) {
         (**self).recycle(packet);
     }
 
@@ -94,7 +96,7 @@ impl<N: NetDevice + ?Sized> NetDevice for &mut N {
     }
 
     #[inline]
-    fn send(&mut self, packet: TxOf<Self>) -> Result<(), SendError<TxOf<Self>>> {
+    fn send(&mut self, packet: PacketMutOf<Self>) -> Result<(), SendError<PacketMutOf<Self>>> {
         (**self).send(packet)
     }
 

@@ -1,6 +1,6 @@
 //! A network device, as the layers above see it.
 //!
-//! The familiar shape: `mac`, `mtu`, `write`, `receive`, `stats`. The lowest layer allocates and
+//! The familiar shape: `mac`, `mtu`, `write`, `receive`, `counters`. The lowest layer allocates and
 //! the upper layer fills, so nothing is copied in between and nobody hands around an offset:
 //!
 //! ```text
@@ -8,10 +8,10 @@
 //!  write   fill(&mut [u8]) ◄── zeroed bytes ──  alloc, reserve
 //!          returns how many ──────────────────► permit.send, flush later
 //!
-//!  send    Packet<TxBuf>  ────────────────────► reserve(slots) ► permit.send
+//!  send    AnyPacket<BufMut>  ────────────────────► reserve(slots) ► permit.send
 //!          (its own headers pushed in front)
 //!
-//!  receive sink(Packet<RxBuf>) ◄──────────────  at most `budget`, then returns
+//!  receive sink(AnyPacket<Buf>) ◄──────────────  at most `budget`, then returns
 //! ```
 //!
 //! Which memory a packet lives in is the associated type [`NetDevice::Block`], chosen at compile time:
@@ -25,7 +25,7 @@
 //! /// Sends every packet back where it came from: the same bytes, in the same place.
 //! fn reflect<N: NetDevice>(netif: &mut N, other: &mut N) {
 //!     netif.receive(64, |packet| {
-//!         let Ok(mut packet) = packet.try_into_tx() else { return };
+//!         let Ok(mut packet) = packet.try_into_mut() else { return };
 //!         if let Some((to, from)) = packet.fragments_mut().first_mut().and_then(|head| {
 //!             let (to, rest) = head.bytes_mut().split_first_chunk_mut::<6>()?;
 //!             Some((to, rest.first_chunk_mut::<6>()?))
@@ -46,7 +46,7 @@ use core::future::poll_fn;
 use core::task::{Context, Poll};
 use core::time::Duration;
 
-use crate::buffer::{Block, Packet, RxPacket, TxBuf, TxPacket};
+use crate::buffer::{AnyPacket, Block, BufMut, Packet, PacketMut};
 use crate::features::Capabilities;
 use crate::header::{ETHERNET_HEADER, MacAddr};
 
@@ -58,10 +58,10 @@ pub use refused::{SendError, Unsendable, WriteError};
 const MOST_PASSED_OVER: usize = 256;
 
 /// A packet that device `N` has received.
-pub type RxOf<N> = RxPacket<<<N as NetDevice>::Block as Block>::Shared>;
+pub type PacketOf<N> = Packet<<<N as NetDevice>::Block as Block>::Shared>;
 
 /// A packet that device `N` can send.
-pub type TxOf<N> = TxPacket<<N as NetDevice>::Block>;
+pub type PacketMutOf<N> = PacketMut<<N as NetDevice>::Block>;
 
 /// A network device.
 pub trait NetDevice {
@@ -88,7 +88,7 @@ pub trait NetDevice {
     fn capabilities(&self) -> Capabilities;
 
     /// What it has done.
-    fn stats(&self) -> Stats;
+    fn totals(&self) -> Totals;
 
     /// What has changed below since this was last asked. A device whose peer never changes has nothing
     /// to tell.
@@ -101,10 +101,11 @@ pub trait NetDevice {
     /// Its block may hold bytes of an earlier use. What is pushed or appended must be overwritten
     /// completely, for all of it is sent; [`header::push`](crate::header::push) and
     /// [`write`](NetDevice::write) see to that.
-    fn alloc(&mut self, headroom: usize) -> Option<TxBuf<Self::Block>>;
+    fn alloc(&mut self, headroom: usize) -> Option<BufMut<Self::Block>>;
 
-    /// Reserves room for packets of up to `slots` slots together (see [`slots`]), after making room
-    /// if earlier packets are done; `None` if there is none now or the device is not connected.
+    /// Reserves room for packets of up to `slots` slots together (see [`slots`]), whichever way they go,
+    /// after making room if earlier packets are done; `None` if there is none now or the device is not
+    /// connected.
     fn reserve(&mut self, slots: usize) -> Option<Self::Permit<'_>>;
 
     /// Slots that have room now, whatever is sent: [`reserve`](NetDevice::reserve) gives at least so
@@ -119,7 +120,7 @@ pub trait NetDevice {
     /// It is what [`receive`](NetDevice::receive) does with a budget of one, whose costs for each call
     /// a burst shares. Of packets that have to be dropped it passes over a bounded number.
     #[inline]
-    fn next_packet(&mut self) -> Option<RxOf<Self>> {
+    fn next_packet(&mut self) -> Option<PacketOf<Self>> {
         let mut next = None;
         for _ in 0..MOST_PASSED_OVER {
             let looked = self.receive(1, |packet| next = Some(packet));
@@ -163,7 +164,7 @@ pub trait NetDevice {
     /// how many. It may be called as often as one likes: with nothing there it is cheap.
     ///
     /// A packet starts at its Ethernet header. One that `sink` drops is gone.
-    fn receive(&mut self, budget: usize, sink: impl FnMut(RxOf<Self>)) -> usize;
+    fn receive(&mut self, budget: usize, sink: impl FnMut(PacketOf<Self>)) -> usize;
 
     /// Tells the peer of what has been sent. Packets may stay where they are until then, so that
     /// one event serves a batch: call it after the last.
@@ -175,7 +176,7 @@ pub trait NetDevice {
 
     /// Takes back a received packet nobody needs any more. The same as dropping it, except that a
     /// device whose memory does not find home by itself reuses it.
-    fn recycle(&mut self, packet: RxOf<Self>) {
+    fn recycle(&mut self, packet: PacketOf<Self>) {
         drop(packet);
     }
 
@@ -191,11 +192,17 @@ pub trait NetDevice {
     /// What the peer does not do is done here, in software: a blank checksum filled in, a large
     /// packet cut into segments.
     #[inline]
-    fn send(&mut self, packet: TxOf<Self>) -> Result<(), SendError<TxOf<Self>>> {
+    fn send(&mut self, packet: PacketMutOf<Self>) -> Result<(), SendError<PacketMutOf<Self>>> {
         match self.reserve(slots(&packet)) {
-            Some(mut permit) => Ok(permit.send(packet)?),
+            Some(mut permit) => permit.send(packet),
             None => Err(SendError::Full(packet)),
         }
+    }
+
+    /// As [`reserve`](NetDevice::reserve); the peer is shown what was sent when the token is dropped.
+    fn token(&mut self, slots: usize) -> Option<Token<'_, Self>> {
+        let has_room = self.reserve(slots).is_some();
+        has_room.then(|| Token(self))
     }
 
     /// Sends a frame of at most `size` bytes, which `fill` writes in place. `size` is at most
@@ -232,27 +239,87 @@ pub trait NetDevice {
     }
 }
 
-/// Room in a device, held until it is used up or dropped: for one packet, or for several that take
-/// no more slots together.
+/// Room in a device, held until it is dropped: what was reserved is sure, and more is sent as long as
+/// there is room. So it serves one packet as well as a burst.
+///
+/// The peer learns of what was sent by [`flush`](Permit::flush), here or the device's own, or when a
+/// [`Token`] is dropped.
+///
+/// ```
+/// # use packet_views::device::{NetDevice, Permit};
+/// # fn example<N: NetDevice>(net: &mut N, frames: &[&[u8]]) -> Option<()> {
+/// let mut burst = net.reserve(0)?; // nothing is sure, so each has to be looked at
+/// for frame in frames {
+///     let mut buf = burst.alloc(0)?;
+///     buf.append(frame.len())?.copy_from_slice(frame);
+///     burst.send_single(buf).ok()?; // full: it comes back, try again later
+/// }
+/// burst.flush();
+/// # Some(())
+/// # }
+/// ```
 #[must_use = "dropped, the room is free again"]
 pub trait Permit {
     /// The device's memory.
     type Block: Block;
 
-    /// Sends a packet: there is room. It must need no more slots than are left of those reserved.
-    /// One that does, or that the device can't send, is gone and counted, and the error says why.
-    fn send(&mut self, packet: TxPacket<Self::Block>) -> Result<(), Unsendable>;
+    /// As [`NetDevice::alloc`].
+    fn alloc(&mut self, headroom: usize) -> Option<BufMut<Self::Block>>;
+
+    /// Sends a packet; gives it back if there is no room for it beyond what was reserved and has been
+    /// used, and refuses one that the device can't send: that is gone and counted.
+    ///
+    /// What takes more slots than the packet has is not done here: a packet that the peer does not take
+    /// whole is cut by [`NetDevice::send`].
+    fn send(
+        &mut self,
+        packet: PacketMut<Self::Block>,
+    ) -> Result<(), SendError<PacketMut<Self::Block>>>;
+
+    /// As [`NetDevice::flush`], and this was the end.
+    fn flush(self);
 
     /// Sends a packet of one fragment.
     #[inline]
-    fn send_single(&mut self, buf: TxBuf<Self::Block>) -> Result<(), Unsendable> {
-        self.send(buf.into())
+    fn send_single(
+        &mut self,
+        buf: BufMut<Self::Block>,
+    ) -> Result<(), SendError<BufMut<Self::Block>>> {
+        self.send(buf.into()).map_err(|error| match error {
+            SendError::Full(packet) => match packet.into_single() {
+                Ok(buf) => SendError::Full(buf),
+                Err(_) => SendError::Refused(Unsendable::TooManyFragments),
+            },
+            SendError::Refused(why) => SendError::Refused(why),
+        })
+    }
+}
+
+/// Room in a device, and whoever drops it shows the peer what was sent: for stacks that never say that
+/// they are done.
+pub struct Token<'a, N: NetDevice + ?Sized>(&'a mut N);
+
+impl<N: NetDevice + ?Sized> Token<'_, N> {
+    /// As [`NetDevice::alloc`].
+    pub fn alloc(&mut self, headroom: usize) -> Option<BufMut<N::Block>> {
+        self.0.alloc(headroom)
+    }
+
+    /// As [`NetDevice::send`].
+    pub fn send(&mut self, packet: PacketMutOf<N>) -> Result<(), SendError<PacketMutOf<N>>> {
+        self.0.send(packet)
+    }
+}
+
+impl<N: NetDevice + ?Sized> Drop for Token<'_, N> {
+    fn drop(&mut self) {
+        self.0.flush();
     }
 }
 
 /// Slots a packet takes in a device's queue: one a fragment, one more with GSO.
 #[inline]
-pub fn slots<V>(packet: &Packet<V>) -> usize {
+pub fn slots<V>(packet: &AnyPacket<V>) -> usize {
     packet.fragments().len() + usize::from(packet.meta.gso.is_some())
 }
 
@@ -302,7 +369,7 @@ impl Changes {
 
 /// What a device has done since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
+pub struct Totals {
     /// Packets handed up.
     pub rx_packets: u64,
     /// Their bytes, Ethernet headers included.
@@ -339,13 +406,13 @@ fn is_frame(filled: usize, size: usize) -> Result<bool, WriteError> {
 #[cold]
 fn write_large<N: NetDevice + ?Sized>(
     netif: &mut N,
-    first: TxBuf<N::Block>,
+    first: BufMut<N::Block>,
     size: usize,
     fill: impl FnOnce(&mut [u8]) -> usize,
 ) -> Result<(), WriteError> {
     let max = netif.capabilities().max_fragments;
     let mut room = first.tailroom();
-    let mut bufs = Packet::from(first);
+    let mut bufs = AnyPacket::from(first);
     while room < size {
         let buf = netif.alloc(0).ok_or(WriteError::NoMemory)?;
         if buf.tailroom() == 0 || bufs.fragments().len() >= max {

@@ -17,18 +17,18 @@ use smoltcp::time::Instant;
 use super::probe::{Own, Taken};
 use super::reassembly::Reassembly;
 use super::transmit::{Transmit, Want};
-use super::{BURST, Stats};
-use crate::buffer::MAX_FRAME;
+use super::{BURST, Counters};
 #[cfg(feature = "embassy")]
-use crate::buffer::TxBuf;
-use crate::buffer::{Checksum, Packet};
-use crate::device::{Linear, NetDevice, RxOf};
+use crate::buffer::BufMut;
+use crate::buffer::MAX_FRAME;
+use crate::buffer::{AnyPacket, Checksum};
+use crate::device::{Linear, NetDevice, PacketOf};
 use crate::header::checksum::{Verdict, verify};
 use crate::header::{At, Network, Protocol};
 
 pub(super) struct Receive<N: NetDevice> {
     /// Held, if it has one slot.
-    packet: Option<RxOf<N>>,
+    packet: Option<PacketOf<N>>,
     /// Another one is held.
     copied: Option<Copied>,
     /// What is held has been handed up and may go.
@@ -143,7 +143,7 @@ impl<N: NetDevice> Receive<N> {
         } else {
             let bytes = &*self.linear.gather(packet);
             if is_plain(bytes) {
-                let is_good = is_known || verify(&Packet::from(bytes)) != Verdict::Wrong;
+                let is_good = is_known || verify(&AnyPacket::from(bytes)) != Verdict::Wrong;
                 self.drop_held(tx);
                 self.copied = Some(Copied::Linear(0));
                 return Fate::of(is_good);
@@ -196,14 +196,14 @@ impl<N: NetDevice> Receive<N> {
         self.owes_flush = false;
     }
 
-    pub(super) fn count(&self, stats: &mut Stats) {
-        stats.linearised_packets += self.linear.packets();
-        stats.linearised_bytes += self.linear.bytes();
-        stats.checksums_wrong += self.wrong;
-        stats.held_back += self.held_back;
-        stats.held_without_memory += self.held_without_memory;
-        stats.probes_answered += self.answered;
-        self.reassembly.count(stats);
+    pub(super) fn count(&self, counters: &mut Counters) {
+        counters.linearised_packets += self.linear.packets();
+        counters.linearised_bytes += self.linear.bytes();
+        counters.checksums_wrong += self.wrong;
+        counters.held_back += self.held_back;
+        counters.held_without_memory += self.held_without_memory;
+        counters.probes_answered += self.answered;
+        self.reassembly.count(counters);
     }
 }
 
@@ -233,9 +233,9 @@ impl<N: NetDevice> RxToken<'_, N> {
     pub(super) fn consume_mut<R>(self, f: impl FnOnce(&mut [u8]) -> R) -> R {
         let Receive { packet, copied, is_done, linear, reassembly, .. } = self.rx;
         *is_done = true;
-        match packet.take().map(Packet::try_into_tx) {
+        match packet.take().map(AnyPacket::try_into_mut) {
             Some(Ok(mut own)) => {
-                let result = f(own.fragments_mut().first_mut().map_or(&mut [], TxBuf::bytes_mut));
+                let result = f(own.fragments_mut().first_mut().map_or(&mut [], BufMut::bytes_mut));
                 *packet = Some(own.freeze());
                 return result;
             }
@@ -259,7 +259,7 @@ impl<N: NetDevice> RxToken<'_, N> {
 /// The bytes of a frame that has come.
 #[inline]
 fn arrived<'a, N: NetDevice>(
-    packet: &'a Option<RxOf<N>>,
+    packet: &'a Option<PacketOf<N>>,
     copied: &Option<Copied>,
     linear: &'a Linear,
 ) -> &'a [u8] {

@@ -4,7 +4,7 @@
 use std::num::NonZeroU16;
 use std::task::{Context, Waker};
 
-use packet_views::buffer::{Checksum, Gso, GsoKind, Meta, Packet};
+use packet_views::buffer::{AnyPacket, Checksum, Gso, GsoKind, Meta};
 use packet_views::copying::{Copying, RawIo};
 use packet_views::device::{Link, WriteError};
 use packet_views::features::Features;
@@ -72,7 +72,7 @@ fn any_device_is_an_object_of_frames() {
         let mut context = Context::from_waker(Waker::noop());
         assert!(device.poll_ready(&mut context).is_ready() && device.service().is_none());
         assert_eq!(received(&mut *device), sent);
-        assert_eq!(device.stats().tx_packets, 2);
+        assert_eq!(device.totals().tx_packets, 2);
     }
     assert_eq!(pages.room, 100 - 1 - 3, "a frame takes as many blocks as it has pages");
 }
@@ -98,8 +98,8 @@ fn a_frame_that_is_not_sent_stays_with_the_caller_and_an_error_says_why() {
     device.flush();
     assert_eq!(taken(), [vec![8; 60]]);
     assert!(device.room() > 0);
-    let stats = device.stats();
-    assert_eq!((stats.tx_packets, stats.tx_dropped), (3, 0));
+    let totals = device.totals();
+    assert_eq!((totals.tx_packets, totals.tx_dropped), (3, 0));
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn large_packets_come_as_segments_with_their_checksums() {
             assert!(got == segments && *last == [3; 60], "{v4} {data}");
         }
     }
-    assert_eq!((device.drops().total(), device.stats().rx_packets), (0, 16));
+    assert_eq!((device.drops().total(), device.totals().rx_packets), (0, 16));
 }
 
 /// IPv4 with no more than these flags and this protocol, behind a header of Ethernet.
@@ -158,7 +158,7 @@ fn blank_checksums_are_filled_in_and_what_has_none_is_left() {
     assert_eq!(leave_blank(&mut udp), Checksum::Blank);
     assert!(far.send_meta(&udp, BLANK));
     let got = received(&mut device);
-    assert_eq!(verify(&Packet::from(&*got[0])), Verdict::Right);
+    assert_eq!(verify(&AnyPacket::from(&*got[0])), Verdict::Right);
     // A fragment has none, nor ARP.
     let mut arp = ipv4(0, 17);
     arp[13] = 6;
@@ -173,7 +173,7 @@ fn blank_checksums_are_filled_in_and_what_has_none_is_left() {
         assert_eq!(received(&mut device), [[4; 60]]);
     }
     assert_eq!(
-        (device.drops().checksum, device.drops().total(), device.stats().rx_dropped),
+        (device.drops().checksum, device.drops().total(), device.totals().rx_dropped),
         (2, 2, 2)
     );
 }
@@ -198,7 +198,7 @@ fn what_is_no_frame_of_this_link_is_dropped_and_counted() {
     // What is too long and not to be cut, this device drops itself, and counts.
     assert!(far.send(&[5; 1515]) && far.send(&tagged(1518)));
     assert_eq!(received(&mut device), [tagged(1518)]);
-    assert_eq!((device.drops().total(), device.stats().rx_dropped), (3, 4));
+    assert_eq!((device.drops().total(), device.totals().rx_dropped), (3, 4));
     // Another, like a mirror whose MTU has changed, does not.
     let mut mirror = Mirror::new(heap());
     let mut device = Frames::new(&mut mirror);

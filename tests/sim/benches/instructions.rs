@@ -3,10 +3,12 @@
 //!     instructions PATH BATCH PACKETS
 //!
 //! runs one path, `tx` (submit + reap), `single` (the same, each packet with a permit of its own)
-//! or `rx` (poll + refill), in batches, with every check on. `scripts/instructions` collects inside
+//! `rx` (poll + refill) or `lent` (the same, pages lent to the layer above only), in batches, with every check on. `scripts/instructions` collects inside
 //! the `fe_*` functions only.
 #![allow(missing_docs)]
 
+use packet_views::device::NetDevice;
+use packet_views::device::Permit;
 use std::hint::black_box;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
@@ -27,16 +29,17 @@ type Net = Netfront<Domain, Domain>;
 /// Sends `count` packets of 64 bytes, a page each.
 #[inline(never)]
 fn fe_submit(net: &mut Net, count: usize) -> usize {
-    let Some(mut batch) = net.batch() else { return 0 };
+    let Some(mut burst) = net.reserve(0) else { return 0 };
     let mut sent = 0;
     while sent < count {
-        let Some(mut buf) = batch.buffer(0) else { break };
+        let Some(mut buf) = burst.alloc(0) else { break };
         // What the layer above would write is not the driver's cost.
-        if buf.append(64).is_none() || batch.send(buf).is_err() {
+        if buf.append(64).is_none() || burst.send_single(buf).is_err() {
             break;
         }
         sent += 1;
     }
+    burst.flush();
     sent
 }
 
@@ -45,7 +48,7 @@ fn fe_submit(net: &mut Net, count: usize) -> usize {
 fn fe_single(net: &mut Net, count: usize) -> usize {
     let mut sent = 0;
     while sent < count {
-        let Some(mut buf) = net.buffer(0) else { break };
+        let Some(mut buf) = net.alloc(0) else { break };
         if buf.append(64).is_none() {
             break;
         }
@@ -66,7 +69,15 @@ fn fe_reap(net: &mut Net) -> usize {
 #[inline(never)]
 fn fe_poll(net: &mut Net, budget: usize) -> usize {
     // The layer above looks at the packet, and drops it.
-    net.poll_rx(budget, |packet| {
+    net.receive(budget, |packet| {
+        black_box(packet.head());
+    })
+}
+
+/// As `fe_poll`, where the layer above is lent the packet.
+#[inline(never)]
+fn fe_lent(net: &mut Net, budget: usize) -> usize {
+    net.receive_lent(budget, |packet| {
         black_box(packet.head());
     })
 }
@@ -163,9 +174,10 @@ fn run(path: &str, batch: usize, packets: usize) -> Option<String> {
     }
     let mut done = 0;
     while done < packets {
-        if path == "rx" {
+        if path == "rx" || path == "lent" {
             backend.fill_rx(batch)?;
-            done += fe_poll(&mut net, batch);
+            let receive = if path == "rx" { fe_poll } else { fe_lent };
+            done += receive(&mut net, batch);
         } else {
             if path == "tx" {
                 fe_submit(&mut net, batch);
@@ -176,12 +188,14 @@ fn run(path: &str, batch: usize, packets: usize) -> Option<String> {
             done += fe_reap(&mut net);
         }
     }
-    let stats = net.stats();
-    (stats.faults == 0 && stats.clears == 0 && stats.rx_drops.total() + stats.tx_drops.total() == 0)
+    let counters = net.counters();
+    (counters.faults == 0
+        && counters.clears == 0
+        && counters.rx_drops.total() + counters.tx_drops.total() == 0)
         .then(|| {
             format!(
                 "{done} packets, {} grants, {} revokes, {} events",
-                stats.grants, stats.revokes, stats.events_sent
+                counters.grants, counters.revokes, counters.events_sent
             )
         })
 }

@@ -83,8 +83,8 @@ impl EchoServer {
     }
 
     /// What the backend has done.
-    pub fn stats(&self) -> xen_netfront::netback::Stats {
-        self.device.netif().stats()
+    pub fn counters(&self) -> xen_netfront::netback::Counters {
+        self.device.netif().counters()
     }
 
     /// Sends back what has come; ends the connection when the client does.

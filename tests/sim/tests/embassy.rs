@@ -110,7 +110,11 @@ impl World {
     }
 
     /// What the server has done: bytes echoed, and counters.
-    fn run(&self, features: Features, app: impl AsyncFnOnce(Stack<'_>)) -> (u64, netback::Stats) {
+    fn run(
+        &self,
+        features: Features,
+        app: impl AsyncFnOnce(Stack<'_>),
+    ) -> (u64, netback::Counters) {
         let pool = FramePool::new(&self.front, 640).unwrap();
         let table = GrantTable::new(&self.front);
         let config = netfront::Config { features, ring_start: u32::MAX - 50, ..Default::default() };
@@ -133,7 +137,7 @@ impl World {
         let outcome = scheduler.run(Limits { time: Duration::from_secs(60), ..Limits::default() });
         assert_eq!(outcome, Outcome::Done, "seed {}", self.host.seed());
         let server = self.server.borrow_mut().take().unwrap();
-        let done = (server.echoed(), server.stats());
+        let done = (server.echoed(), server.counters());
         // It lets go of the rings first.
         drop(server);
         drop(scheduler);
@@ -152,7 +156,7 @@ fn a_ping_and_an_echo_through_embassys_stack() {
     let all = [Features::ALL, Features::NONE];
     for (seed, (ours, theirs)) in (0..).zip(all.map(|a| all.map(|b| (a, b))).into_iter().flatten())
     {
-        let (echoed, stats) = World::new(seed, theirs).run(ours, async |stack| {
+        let (echoed, counters) = World::new(seed, theirs).run(ours, async |stack| {
             stack.wait_config_up().await;
             let took = ping(stack, 3).await.unwrap();
             assert!(took.as_millis() < 20, "a ping took {took}");
@@ -162,10 +166,10 @@ fn a_ping_and_an_echo_through_embassys_stack() {
             assert!(took.as_millis() < 500, "{ours:?}, {theirs:?}: it took {took}");
         });
         assert_eq!(echoed, AMOUNT as u64);
-        assert_eq!((stats.from_drops.total(), stats.faults), (0, 0));
+        assert_eq!((counters.from_drops.total(), counters.faults), (0, 0));
         // Checksums are left to who takes them, large packets come where they are taken.
-        let with_gso = stats.to_packets < stats.from_packets;
-        assert!(with_gso || ours != Features::ALL, "{} packets", stats.to_packets);
+        let with_gso = counters.to_packets < counters.from_packets;
+        assert!(with_gso || ours != Features::ALL, "{} packets", counters.to_packets);
     }
 }
 

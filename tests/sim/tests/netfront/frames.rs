@@ -2,7 +2,7 @@
 
 use packet_views::features::Features;
 use packet_views::frames::{FrameDevice, Frames, RecvError};
-use xen_netfront::buffer::TxBuf;
+use xen_netfront::buffer::BufMut;
 
 use super::packets::{Flow, check, join};
 use super::*;
@@ -48,7 +48,7 @@ fn large_and_blank_packets_come_as_frames_of_a_wire() {
             assert!(join(flow, 1, 1400, &got) == data);
         }
     }
-    assert_eq!(bench.front.stats().rx_drops.total(), 0);
+    assert_eq!(bench.front.counters().rx_drops.total(), 0);
     bench.assert_sound();
     bench.assert_no_leak();
 }
@@ -70,7 +70,7 @@ fn without_memory_no_segment_is_lost() {
         if segments.len() == 15 {
             break;
         }
-        let hogged: Vec<TxBuf> = std::iter::from_fn(|| device.netif_mut().alloc(0)).collect();
+        let hogged: Vec<BufMut> = std::iter::from_fn(|| device.netif_mut().alloc(0)).collect();
         for _ in 0..3 {
             assert_eq!(device.recv_frame(&mut target), Err(RecvError::NoMemory));
             assert!(device.has_frame());

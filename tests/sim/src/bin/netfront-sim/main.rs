@@ -12,6 +12,7 @@
 //! ```
 #![deny(unsafe_code)]
 
+mod agreement;
 #[allow(unsafe_code)]
 mod alloc;
 mod args;
@@ -31,6 +32,7 @@ mod replay;
 mod report;
 mod stack;
 mod stream;
+mod table;
 #[cfg(target_os = "linux")]
 mod tap;
 mod threads;
