@@ -130,3 +130,8 @@ pub use table::{GrantTable, Reference, TableFull, TableUse};
 /// }
 /// ```
 mod rules {}
+
+/// The README's program is compiled with the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
