@@ -5,13 +5,13 @@ use packet_views::buffer;
 use xen_grant::{Frame, SharedFrame};
 
 /// A page that is being written.
-pub type TxBuf = buffer::TxBuf<Frame>;
+pub type BufMut = buffer::BufMut<Frame>;
 
 /// A view of a page that is being read.
-pub type RxBuf = buffer::RxBuf<SharedFrame>;
+pub type Buf = buffer::Buf<SharedFrame>;
 
 /// A packet that is being written.
-pub type TxPacket = buffer::TxPacket<Frame>;
+pub type PacketMut = buffer::PacketMut<Frame>;
 
 /// A packet that is being read.
-pub type RxPacket = buffer::RxPacket<SharedFrame>;
+pub type Packet = buffer::Packet<SharedFrame>;

@@ -2,11 +2,11 @@
 //!
 //! Such a device reads and writes bytes where it is told to, so its packets live on the heap, at
 //! any alignment, and everything above is the same code as on Xen. What it costs is written down:
-//! one copy a packet each way, counted in [`Stats::copies`].
+//! one copy a packet each way, counted in [`Totals::copies`].
 //!
 //! ```text
-//!   receive   io.recv(block) ──copy──► RxBuf ──► sink ──► recycle ┐
-//!   send      TxBuf ──copy──► io.send(bytes)  ────────────────────┴─► free blocks ──► alloc
+//!   receive   io.recv(block) ──copy──► Buf ──► sink ──► recycle ┐
+//!   send      BufMut ──copy──► io.send(bytes)  ────────────────────┴─► free blocks ──► alloc
 //!                │     ▲
 //!                └─────┘ what it does not take: checksums filled in, large packets cut
 //! ```
@@ -20,10 +20,10 @@ use alloc::vec::Vec;
 use zerocopy::FromBytes;
 
 use crate::buffer::{
-    Block, HeapBlock, Meta, Packet, RxPacket, SharedHeapBlock, TxBuf, TxPacket, View,
+    AnyPacket, Block, BufMut, HeapBlock, Meta, Packet, PacketMut, SharedHeapBlock, View,
 };
 use crate::buffer::{MAX_FRAGMENTS, MAX_FRAME, MAX_PACKET};
-use crate::device::{Linear, NetDevice, Permit, RxOf, Stats, Unsendable, slots};
+use crate::device::{Linear, NetDevice, PacketOf, Permit, Totals, Unsendable, slots};
 use crate::features::{Capabilities, Features};
 use crate::header::checksum::settle_blank;
 use crate::header::{ETHERNET_HEADER, Ethernet, LINK_HEADER, MacAddr};
@@ -102,13 +102,13 @@ pub struct Copying<Io> {
     large: Vec<HeapBlock>,
     /// Sent, but `io` has no room yet: a frame, then what is left of the packet that it was cut
     /// from, then more packets.
-    frame: Option<(TxBuf<HeapBlock>, Meta)>,
-    segments: Option<Segments<TxBuf<HeapBlock>>>,
-    packets: VecDeque<TxPacket<HeapBlock>>,
+    frame: Option<(BufMut<HeapBlock>, Meta)>,
+    segments: Option<Segments<BufMut<HeapBlock>>>,
+    packets: VecDeque<PacketMut<HeapBlock>>,
     /// Received, and not handed up yet.
-    next: Option<RxPacket<SharedHeapBlock>>,
+    next: Option<Packet<SharedHeapBlock>>,
     linear: Linear,
-    stats: Stats,
+    counters: Totals,
 }
 
 impl<Io: RawIo> Copying<Io> {
@@ -125,7 +125,7 @@ impl<Io: RawIo> Copying<Io> {
             packets: VecDeque::with_capacity(MAX_FRAGMENTS),
             next: None,
             linear: Linear::default(),
-            stats: Stats::default(),
+            counters: Totals::default(),
         }
     }
 
@@ -168,10 +168,10 @@ impl<Io: RawIo> Copying<Io> {
                     self.frame = Some((buf, meta));
                     return false;
                 }
-                self.stats.copies += 1;
-                self.stats.copied_bytes += buf.len() as u64;
-                self.stats.tx_packets += 1;
-                self.stats.tx_bytes += buf.len() as u64;
+                self.counters.copies += 1;
+                self.counters.copied_bytes += buf.len() as u64;
+                self.counters.tx_packets += 1;
+                self.counters.tx_bytes += buf.len() as u64;
                 self.keep_block(buf);
             } else if let Some(segments) = self.segments.take() {
                 self.cut(segments);
@@ -185,7 +185,7 @@ impl<Io: RawIo> Copying<Io> {
 
     /// Makes a packet as `io` takes it, but for what is done when it is its turn: cut, or put in one
     /// piece.
-    fn prepare(&self, packet: &mut TxPacket<HeapBlock>) -> Result<(), Unsendable> {
+    fn prepare(&self, packet: &mut PacketMut<HeapBlock>) -> Result<(), Unsendable> {
         let len = packet.len();
         if len < ETHERNET_HEADER {
             return Err(Unsendable::TooShort);
@@ -210,31 +210,31 @@ impl<Io: RawIo> Copying<Io> {
         Ok(())
     }
 
-    fn is_to_be_cut(&self, packet: &TxPacket<HeapBlock>) -> bool {
+    fn is_to_be_cut(&self, packet: &PacketMut<HeapBlock>) -> bool {
         packet.meta.gso.is_some()
             && (packet.len() > MAX_PACKET || !self.features().takes_packet(packet))
     }
 
     /// Makes a packet the next frame, or begins to cut it. It is as `io` takes it.
-    fn begin(&mut self, packet: TxPacket<HeapBlock>) {
+    fn begin(&mut self, packet: PacketMut<HeapBlock>) {
         let meta = packet.meta;
         if self.is_to_be_cut(&packet) {
             self.segments = Segments::new(packet, Sums::Fill).ok();
-            self.stats.tx_dropped += u64::from(self.segments.is_none());
+            self.counters.tx_dropped += u64::from(self.segments.is_none());
         } else if let Some(buf) = self.in_one_piece(packet) {
             self.frame = Some((buf, meta));
         } else {
-            self.stats.tx_dropped += 1;
+            self.counters.tx_dropped += 1;
         }
     }
 
     /// Makes the next segment.
-    fn cut(&mut self, mut segments: Segments<TxBuf<HeapBlock>>) {
+    fn cut(&mut self, mut segments: Segments<BufMut<HeapBlock>>) {
         let before = segments.copied().payload;
-        let segment = segments.cut(|| Some(TxBuf::new(self.take_block(self.block_size()), 0)));
+        let segment = segments.cut(|| Some(BufMut::new(self.take_block(self.block_size()), 0)));
         let copied = segments.copied().payload - before;
-        self.stats.copies += u64::from(copied > 0);
-        self.stats.copied_bytes += copied;
+        self.counters.copies += u64::from(copied > 0);
+        self.counters.copied_bytes += copied;
         match segment {
             None => {}
             Some(Ok(segment)) => {
@@ -242,12 +242,12 @@ impl<Io: RawIo> Copying<Io> {
                 self.segments = Some(segments);
             }
             // Blocks that hold no headers.
-            Some(Err(_)) => self.stats.tx_dropped += segments.remaining() as u64,
+            Some(Err(_)) => self.counters.tx_dropped += segments.remaining() as u64,
         }
     }
 
     /// A packet in one block.
-    fn in_one_piece(&mut self, packet: TxPacket<HeapBlock>) -> Option<TxBuf<HeapBlock>> {
+    fn in_one_piece(&mut self, packet: PacketMut<HeapBlock>) -> Option<BufMut<HeapBlock>> {
         let packet = match packet.into_single() {
             Ok(buf) => return Some(buf),
             Err(packet) => packet,
@@ -255,18 +255,18 @@ impl<Io: RawIo> Copying<Io> {
         let len = packet.len();
         let size =
             if len > self.block_size() - HEADROOM { self.large_size() } else { self.block_size() };
-        let mut buf = TxBuf::new(self.take_block(size), 0);
+        let mut buf = BufMut::new(self.take_block(size), 0);
         packet.copy_to_slice(buf.append(len)?)?;
-        self.stats.linearised_packets += 1;
-        self.stats.linearised_bytes += len as u64;
+        self.counters.linearised_packets += 1;
+        self.counters.linearised_bytes += len as u64;
         packet.into_fragments().into_iter().for_each(|fragment| self.keep_block(fragment));
         Some(buf)
     }
 
     /// Reads the next frame; `None` if there is none, `Some(None)` if it is dropped.
-    fn fetch(&mut self) -> Option<Option<RxPacket<SharedHeapBlock>>> {
+    fn fetch(&mut self) -> Option<Option<Packet<SharedHeapBlock>>> {
         let size = self.large_size();
-        let mut buf = TxBuf::new(self.take_block(size), HEADROOM);
+        let mut buf = BufMut::new(self.take_block(size), HEADROOM);
         let target = buf.append(size - HEADROOM).unwrap_or_default();
         let Some((len, meta)) = self.io.recv_meta(target) else {
             self.keep_block(buf);
@@ -275,14 +275,14 @@ impl<Io: RawIo> Copying<Io> {
         let is_large = meta.gso.is_some();
         let longest = if is_large { size - HEADROOM } else { self.longest(buf.bytes()) };
         if len > longest {
-            self.stats.rx_dropped += 1;
+            self.counters.rx_dropped += 1;
             self.keep_block(buf);
             return Some(None);
         }
-        self.stats.copies += 1;
-        self.stats.copied_bytes += len as u64;
+        self.counters.copies += 1;
+        self.counters.copied_bytes += len as u64;
         buf.truncate(len);
-        let mut packet = Packet::from(buf.freeze());
+        let mut packet = AnyPacket::from(buf.freeze());
         packet.meta = meta;
         Some(Some(packet))
     }
@@ -293,7 +293,7 @@ impl<Io: RawIo> Copying<Io> {
         block.unwrap_or_else(|| HeapBlock::new(size))
     }
 
-    fn keep_block(&mut self, buf: TxBuf<HeapBlock>) {
+    fn keep_block(&mut self, buf: BufMut<HeapBlock>) {
         let block = buf.into_parts().0;
         let size = block.bytes().len();
         if size == self.block_size() {
@@ -329,29 +329,29 @@ impl<Io: RawIo> NetDevice for Copying<Io> {
         }
     }
 
-    fn stats(&self) -> Stats {
-        Stats {
-            linearised_packets: self.stats.linearised_packets + self.linear.packets(),
-            linearised_bytes: self.stats.linearised_bytes + self.linear.bytes(),
-            ..self.stats
+    fn totals(&self) -> Totals {
+        Totals {
+            linearised_packets: self.counters.linearised_packets + self.linear.packets(),
+            linearised_bytes: self.counters.linearised_bytes + self.linear.bytes(),
+            ..self.counters
         }
     }
 
-    fn alloc(&mut self, headroom: usize) -> Option<TxBuf<HeapBlock>> {
-        Some(TxBuf::new(self.take_block(self.block_size()), headroom))
+    fn alloc(&mut self, headroom: usize) -> Option<BufMut<HeapBlock>> {
+        Some(BufMut::new(self.take_block(self.block_size()), headroom))
     }
 
     fn reserve(&mut self, slots: usize) -> Option<CopyingPermit<'_, Io>> {
         self.drain().then_some(CopyingPermit { device: self, slots })
     }
 
-    fn receive(&mut self, budget: usize, mut sink: impl FnMut(RxOf<Self>)) -> usize {
+    fn receive(&mut self, budget: usize, mut sink: impl FnMut(PacketOf<Self>)) -> usize {
         let mut received = 0;
         for _ in 0..budget {
             let Some(looked) = self.next.take().map(Some).or_else(|| self.fetch()) else { break };
             let Some(packet) = looked else { continue };
-            self.stats.rx_packets += 1;
-            self.stats.rx_bytes += packet.len() as u64;
+            self.counters.rx_packets += 1;
+            self.counters.rx_bytes += packet.len() as u64;
             received += 1;
             sink(packet);
         }
@@ -378,9 +378,9 @@ impl<Io: RawIo> NetDevice for Copying<Io> {
         &mut self.linear
     }
 
-    fn recycle(&mut self, packet: RxOf<Self>) {
+    fn recycle(&mut self, packet: PacketOf<Self>) {
         for fragment in packet.into_fragments() {
-            if let Ok(buf) = fragment.try_into_tx() {
+            if let Ok(buf) = fragment.try_into_mut() {
                 self.keep_block(buf);
             }
         }
@@ -397,10 +397,10 @@ pub struct CopyingPermit<'a, Io> {
 impl<Io: RawIo> Permit for CopyingPermit<'_, Io> {
     type Block = HeapBlock;
 
-    fn send(&mut self, mut packet: TxPacket<HeapBlock>) -> Result<(), Unsendable> {
+    fn send(&mut self, mut packet: PacketMut<HeapBlock>) -> Result<(), Unsendable> {
         let left = self.slots.checked_sub(slots(&packet)).ok_or(Unsendable::TooManyFragments);
         let left = self.device.prepare(&mut packet).and(left);
-        self.device.stats.tx_dropped += u64::from(left.is_err());
+        self.device.counters.tx_dropped += u64::from(left.is_err());
         self.slots = left?;
         self.device.packets.push_back(packet);
         self.device.drain();

@@ -2,7 +2,7 @@
 //!
 //! What a packet needs beyond it, its sender does in software ([`offload`](crate::offload)).
 
-use crate::buffer::{Checksum, Meta, Packet, View};
+use crate::buffer::{AnyPacket, Checksum, Meta, View};
 use crate::buffer::{GsoKind, MAX_FRAGMENTS};
 use crate::header::checksum::Place;
 use crate::header::{Extensions, Layout, Pieces, Protocol, Tcp};
@@ -87,7 +87,7 @@ impl Features {
 
     /// The same of a packet, however it is cut.
     #[inline]
-    pub fn takes_packet<V: View>(&self, packet: &Packet<V>) -> bool {
+    pub fn takes_packet<V: View>(&self, packet: &AnyPacket<V>) -> bool {
         let meta = packet.meta;
         meta.checksum != Checksum::Blank && meta.gso.is_none()
             || self.takes_bytes(meta, packet.fragments(), Some(packet.len()))
@@ -105,7 +105,7 @@ impl Features {
     }
 
     /// Whether blank checksums of segments of this packet are filled in.
-    pub fn fills<V: View>(&self, packet: &Packet<V>) -> bool {
+    pub fn fills<V: View>(&self, packet: &AnyPacket<V>) -> bool {
         let blank = Meta { checksum: Checksum::Blank, gso: None };
         self.takes_bytes(blank, packet.fragments(), None)
     }

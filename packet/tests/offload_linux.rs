@@ -6,8 +6,8 @@
 
 use std::num::NonZeroU16;
 
-use packet_views::buffer::TxBuf;
-use packet_views::buffer::{Checksum, HeapBlock, Meta, Packet, TxPacket, View};
+use packet_views::buffer::BufMut;
+use packet_views::buffer::{AnyPacket, Checksum, HeapBlock, Meta, PacketMut, View};
 use packet_views::buffer::{Gso, GsoKind};
 use packet_views::header::checksum::fill_blank;
 use packet_views::offload::{Piece, Segments, Sums};
@@ -20,13 +20,13 @@ fn unhex(text: &str) -> Vec<u8> {
 }
 
 /// The frame in fragments that end at these places, with a blank checksum.
-fn packet(frame: &[u8], places: &[usize], gso: Option<Gso>) -> TxPacket<HeapBlock> {
-    let mut packet = Packet::new();
+fn packet(frame: &[u8], places: &[usize], gso: Option<Gso>) -> PacketMut<HeapBlock> {
+    let mut packet = AnyPacket::new();
     packet.meta = Meta { checksum: Checksum::Blank, gso };
     let mut start = 0;
     for end in places.iter().copied().chain([frame.len()]) {
         let end = end.clamp(start, frame.len());
-        let mut buf = TxBuf::new(HeapBlock::new(end - start), 0);
+        let mut buf = BufMut::new(HeapBlock::new(end - start), 0);
         buf.append(end - start).unwrap().copy_from_slice(&frame[start..end]);
         packet.push(buf).unwrap();
         start = end;
@@ -34,13 +34,13 @@ fn packet(frame: &[u8], places: &[usize], gso: Option<Gso>) -> TxPacket<HeapBloc
     packet
 }
 
-fn joined<V: View>(packet: &Packet<V>) -> Vec<u8> {
+fn joined<V: View>(packet: &AnyPacket<V>) -> Vec<u8> {
     packet.fragments().iter().flat_map(|fragment| fragment.bytes().to_vec()).collect()
 }
 
-fn cut<V: Piece<Block = HeapBlock>>(packet: Packet<V>) -> Vec<Vec<u8>> {
+fn cut<V: Piece<Block = HeapBlock>>(packet: AnyPacket<V>) -> Vec<Vec<u8>> {
     let mut segments = Segments::new(packet, Sums::Fill).map_err(|(why, _)| why).unwrap();
-    let block = || Some(TxBuf::new(HeapBlock::new(2048), 0));
+    let block = || Some(BufMut::new(HeapBlock::new(2048), 0));
     std::iter::from_fn(|| Some(joined(&segments.cut(block)?.unwrap()))).collect()
 }
 

@@ -12,14 +12,14 @@ use xen_grant::FramePool;
 use xen_ring::Notify;
 
 use super::config::Config;
+use super::counters::Counters;
 use super::fault::Fault;
 use super::from_client::{BATCH_PACKETS, UNIT};
 use super::obstacle::Obstacle;
 use super::queue::Queue;
 use super::refused::Refused;
-use super::stats::Stats;
 use super::to_client::{Bounds, Takes};
-use crate::buffer::{RxPacket, TxPacket};
+use crate::buffer::{Packet, PacketMut};
 use crate::platform::{BackendPlatform, Channel, Instant, Port};
 use crate::wire::MAX_SLOTS;
 use crate::xenbus::FrontendOffer;
@@ -41,7 +41,7 @@ impl<P: BackendPlatform> Connection<P> {
         channel: &Channel,
         offer: &FrontendOffer,
         config: &Config,
-        stats: &mut Stats,
+        counters: &mut Counters,
     ) -> Result<Connection<P>, Obstacle> {
         if offer.queues.is_empty() {
             return Err(Obstacle::Incomplete);
@@ -60,7 +60,7 @@ impl<P: BackendPlatform> Connection<P> {
             };
             // At most MAX_QUEUES.
             let channel = Channel { queue: number as u32, ..channel.clone() };
-            Queue::open(platform, channel, queue, (takes, bounds), config, stats)
+            Queue::open(platform, channel, queue, (takes, bounds), config, counters)
         };
         let queues = offer.queues.iter().enumerate().map(open).collect::<Result<_, _>>()?;
         Ok(Connection { queues, turn: 0, debt: 0 })
@@ -93,8 +93,8 @@ impl<P: BackendPlatform> Connection<P> {
         platform: &P,
         pool: &FramePool,
         budget: usize,
-        stats: &mut Stats,
-        mut sink: impl FnMut(TxPacket),
+        counters: &mut Counters,
+        mut sink: impl FnMut(PacketMut),
     ) -> Result<usize, Fault> {
         let budget = budget.saturating_mul(UNIT);
         let turns = if self.queues.len() == 1 { budget } else { BATCH_PACKETS * UNIT };
@@ -106,7 +106,7 @@ impl<P: BackendPlatform> Connection<P> {
             };
             let before = spent;
             let limit = budget.min(spent.saturating_add(turns));
-            let polled = queue.from.poll(platform, pool, limit, &mut spent, stats, &mut sink);
+            let polled = queue.from.poll(platform, pool, limit, &mut spent, counters, &mut sink);
             let (taken, notify) = polled?;
             packets += taken;
             if notify == Notify::Needed {
@@ -125,9 +125,9 @@ impl<P: BackendPlatform> Connection<P> {
     #[inline]
     pub(super) fn deliver(
         &mut self,
-        packet: &mut RxPacket,
+        packet: &mut Packet,
         pool: &FramePool,
-        stats: &mut Stats,
+        counters: &mut Counters,
     ) -> Result<(), Refused> {
         let queue = match self.queues.as_mut_slice() {
             [only] => only,
@@ -136,15 +136,15 @@ impl<P: BackendPlatform> Connection<P> {
                 None => return Err(Refused::NotConnected),
             },
         };
-        queue.to.queue(packet, pool, stats)
+        queue.to.queue(packet, pool, counters)
     }
 
     /// Gives the client what it has posted pages for, and tells it of everything since the last
     /// time.
     #[inline]
-    pub(super) fn flush(&mut self, platform: &P, stats: &mut Stats) -> Result<(), Fault> {
-        stats.queue_high_water = stats.queue_high_water.max(self.queued() as u64);
-        self.queues.iter_mut().try_for_each(|queue| queue.flush(platform, stats))
+    pub(super) fn flush(&mut self, platform: &P, counters: &mut Counters) -> Result<(), Fault> {
+        counters.queue_high_water = counters.queue_high_water.max(self.queued() as u64);
+        self.queues.iter_mut().try_for_each(|queue| queue.flush(platform, counters))
     }
 
     /// Asks for events; true if there is something to do already.
@@ -168,7 +168,7 @@ impl<P: BackendPlatform> Connection<P> {
 #[inline(never)]
 fn pick<'a, P: BackendPlatform>(
     queues: &'a mut [Queue<P>],
-    packet: &RxPacket,
+    packet: &Packet,
 ) -> Option<&'a mut Queue<P>> {
     let hash = packet_flow_hash(packet);
     // Less than their number, which is small.

@@ -17,10 +17,10 @@ use alloc::vec::Vec;
 use xen_grant::{CopyIn, DomId, Foreign, ForeignPage, Frame, FramePool, PAGE_SIZE};
 use xen_ring::{BackRing, Notify};
 
+use super::counters::Counters;
 use super::fault::Fault;
 use super::parse::{Chain, Refusal, Slot, Verdict, read};
-use super::stats::Stats;
-use crate::buffer::{TxBuf, TxPacket};
+use crate::buffer::{BufMut, PacketMut};
 use crate::platform::BackendPlatform;
 use crate::ring_page::Shared;
 use crate::wire::{MAX_PACKET, MAX_SLOTS, RING_SIZE, Status, TxResponse, TxRing};
@@ -104,8 +104,8 @@ impl<P: BackendPlatform> FromClient<P> {
         pool: &FramePool,
         limit: usize,
         spent: &mut usize,
-        stats: &mut Stats,
-        sink: &mut impl FnMut(TxPacket),
+        counters: &mut Counters,
+        sink: &mut impl FnMut(PacketMut),
     ) -> Result<(usize, Notify), Fault> {
         let (mut packets, mut notify) = (0, Notify::Suppressed);
         while *spent < limit && self.ring.refresh()? > 0 {
@@ -116,8 +116,8 @@ impl<P: BackendPlatform> FromClient<P> {
                 self.copy.truncate(0, 0);
                 return Err(fault);
             }
-            self.submit(platform, stats);
-            packets += self.finish(stats, sink);
+            self.submit(platform, counters);
+            packets += self.finish(counters, sink);
             if self.ring.publish() == Notify::Needed {
                 notify = Notify::Needed;
             }
@@ -201,13 +201,13 @@ impl<P: BackendPlatform> FromClient<P> {
 
     /// Copies the batch, and looks at the status of every operation.
     #[inline]
-    fn submit(&mut self, platform: &P, stats: &mut Stats) {
+    fn submit(&mut self, platform: &P, counters: &mut Counters) {
         if self.copy.is_empty() {
             return;
         }
         self.copy.submit(platform);
-        stats.copy_hypercalls += 1;
-        stats.copy_ops += self.copy.len() as u64;
+        counters.copy_hypercalls += 1;
+        counters.copy_ops += self.copy.len() as u64;
         if self.copy.succeeded(0..self.copy.len()) {
             return;
         }
@@ -217,7 +217,7 @@ impl<P: BackendPlatform> FromClient<P> {
             let failed = (ops..end).filter(|&op| !self.copy.succeeded(op..op + 1)).count();
             if failed > 0 {
                 staged.outcome = Outcome::CopyFailed;
-                stats.copy_failures += failed as u64;
+                counters.copy_failures += failed as u64;
             }
             ops = end;
         }
@@ -225,47 +225,64 @@ impl<P: BackendPlatform> FromClient<P> {
 
     /// Answers the batch's slots and hands up its packets.
     #[inline]
-    fn finish(&mut self, stats: &mut Stats, sink: &mut impl FnMut(TxPacket)) -> usize {
+    fn finish(&mut self, counters: &mut Counters, sink: &mut impl FnMut(PacketMut)) -> usize {
         let mut frames = self.copy.take();
-        let (mut slot, mut packets) = (0, 0);
+        let (headroom, mut slots) = (self.headroom, self.slots.iter());
+        // Added up here, for the sink may do anything meanwhile.
+        let (mut slot, mut packets, mut copied, mut bytes) = (0, 0, 0, 0);
         for staged in self.staged.drain(..) {
-            let slots = slot..usize::from(staged.slots_end);
-            slot = slots.end;
-            let total = usize::from(staged.total);
-            let status = match staged.outcome {
-                Outcome::Copied => {
-                    stats.hypervisor_copied_bytes += total as u64;
-                    let mut packet = TxPacket::new();
+            let count = usize::from(staged.slots_end) - slot;
+            slot += count;
+            let (total, end) = (usize::from(staged.total), headroom + usize::from(staged.total));
+            let is_copied = matches!(staged.outcome, Outcome::Copied);
+            let status = if is_copied && staged.meta.gso.is_none() && end <= PAGE_SIZE {
+                // The usual packet: one frame, and nothing to look at.
+                copied += total;
+                if let Some(buf) =
+                    frames.next().and_then(|it| BufMut::with_range(it, headroom..end))
+                {
+                    packets += 1;
+                    bytes += total;
+                    let mut packet = PacketMut::from(buf);
                     packet.meta = staged.meta;
-                    gather(&mut packet, &mut frames, self.headroom, total);
-                    if packet.meta.gso.is_none() || is_sound(&mut packet, stats) {
-                        stats.from_packets += 1;
-                        stats.from_bytes += total as u64;
-                        packets += 1;
-                        sink(packet);
-                        Status::Okay
-                    } else {
-                        stats.from_drops.gso_headers += 1;
+                    sink(packet);
+                }
+                Status::Okay
+            } else {
+                match staged.outcome {
+                    Outcome::Copied => {
+                        copied += total;
+                        let mut packet = PacketMut::new();
+                        packet.meta = staged.meta;
+                        gather(&mut packet, &mut frames, headroom, total);
+                        if packet.meta.gso.is_none() || is_sound(&mut packet, counters) {
+                            packets += 1;
+                            bytes += total;
+                            sink(packet);
+                            Status::Okay
+                        } else {
+                            counters.from_drops.gso_headers += 1;
+                            Status::Error
+                        }
+                    }
+                    Outcome::CopyFailed => {
+                        counters.from_drops.copy_failed += 1;
+                        copied += total;
+                        // Its frames are there, with some of its bytes.
+                        gather(&mut PacketMut::new(), &mut frames, headroom, total);
+                        Status::Error
+                    }
+                    Outcome::NoFrame => {
+                        counters.from_drops.no_frame += 1;
+                        Status::Dropped
+                    }
+                    Outcome::Refused(why) => {
+                        *counters.from_drops.counter(why) += 1;
                         Status::Error
                     }
                 }
-                Outcome::CopyFailed => {
-                    stats.from_drops.copy_failed += 1;
-                    stats.hypervisor_copied_bytes += total as u64;
-                    // Its frames are there, with some of its bytes.
-                    gather(&mut TxPacket::new(), &mut frames, self.headroom, total);
-                    Status::Error
-                }
-                Outcome::NoFrame => {
-                    stats.from_drops.no_frame += 1;
-                    Status::Dropped
-                }
-                Outcome::Refused(why) => {
-                    *stats.from_drops.counter(why) += 1;
-                    Status::Error
-                }
             };
-            for slot in self.slots.get(slots).unwrap_or_default() {
+            for slot in slots.by_ref().take(count) {
                 // In a NULL response nothing but the status means anything.
                 let response = match slot {
                     Slot::Request(id) => TxResponse { id: *id, status: status.number() },
@@ -275,7 +292,10 @@ impl<P: BackendPlatform> FromClient<P> {
                 let _pushed = self.ring.push(response);
             }
         }
-        stats.from_slots += slot as u64;
+        counters.from_slots += slot as u64;
+        counters.from_packets += packets as u64;
+        counters.from_bytes += bytes as u64;
+        counters.hypervisor_copied_bytes += copied as u64;
         drop(frames);
         self.slots.clear();
         packets
@@ -290,17 +310,17 @@ impl<P: BackendPlatform> FromClient<P> {
 /// Whether a large packet has the headers of its kind: somebody will have to write them anew for
 /// each segment. Its checksum is blank then, whatever the client said of it.
 #[cold]
-fn is_sound(packet: &mut TxPacket, stats: &mut Stats) -> bool {
+fn is_sound(packet: &mut PacketMut, counters: &mut Counters) -> bool {
     let blank = packet.meta.checksum == Checksum::Blank;
     let sound = make_blank(packet).is_ok();
-    stats.gso_not_blank += u64::from(sound && !blank);
+    counters.gso_not_blank += u64::from(sound && !blank);
     sound
 }
 
 /// Puts into a packet the next of the frames: those that `total` bytes take.
 #[inline]
 fn gather(
-    packet: &mut TxPacket,
+    packet: &mut PacketMut,
     frames: &mut impl Iterator<Item = Frame>,
     headroom: usize,
     total: usize,
@@ -311,7 +331,7 @@ fn gather(
         left -= range.len();
         at = 0;
         let Some(frame) = frames.next() else { break };
-        if let Some(buf) = TxBuf::with_range(frame, range) {
+        if let Some(buf) = BufMut::with_range(frame, range) {
             let _pushed = packet.push(buf);
         }
     }

@@ -17,10 +17,10 @@
 //! A backend is driven by a loop, as a [frontend](crate::netfront) is:
 //!
 //! ```no_run
-//! # use xen_netfront::buffer::TxPacket;
+//! # use xen_netfront::buffer::PacketMut;
 //! # use xen_netfront::{netback::Netback, platform::BackendPlatform, store::Store};
 //! # fn wait_for_an_event<T>(_: T) {}
-//! # fn forward(_: TxPacket) {}
+//! # fn forward(_: PacketMut) {}
 //! # fn example<P: BackendPlatform, S: Store>(mut vif: Netback<P, S>) {
 //! while !vif.is_gone() {
 //!     vif.service(); // xenbus, timers: cheap when nothing happened
@@ -83,6 +83,7 @@
 
 mod config;
 mod connection;
+mod counters;
 mod fault;
 mod from_client;
 mod obstacle;
@@ -91,7 +92,6 @@ mod parse;
 mod queue;
 mod refused;
 mod software;
-mod stats;
 mod to_client;
 
 use alloc::string::ToString;
@@ -102,7 +102,7 @@ use core::task::{Context, Poll};
 use packet_views::Wake;
 use xen_grant::{DomId, FramePool};
 
-use crate::buffer::{RxPacket, TxPacket};
+use crate::buffer::{Packet, PacketMut};
 use crate::platform::{BackendPlatform, Channel, Instant, Port, Rings};
 use crate::xenbus::{BackBus, BackStep, FrontendOffer, Identity, MAX_QUEUES, Vif, feature_nodes};
 use connection::Connection;
@@ -111,9 +111,9 @@ use pace::{Allowance, Metered};
 use xen_store::{Store, StoreError};
 
 pub use config::Config;
+pub use counters::{Counters, FromClientDrops, ToClientDrops};
 pub use fault::Fault;
 pub use refused::Refused;
-pub use stats::{FromClientDrops, Stats, ToClientDrops};
 
 /// More steps than the bus ever asks for at once. Should there be more, they are done the next time.
 const MAX_STEPS: usize = 4;
@@ -131,7 +131,7 @@ pub struct Netback<P: BackendPlatform, S: Store> {
     config: Config,
     identity: Identity,
     connection: Option<Connection<P>>,
-    stats: Stats,
+    counters: Counters,
     /// A broken rule that `service` has to act on.
     fault: Option<Fault>,
     gone: bool,
@@ -171,7 +171,7 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
             config,
             identity: Identity::default(),
             connection: None,
-            stats: Stats::default(),
+            counters: Counters::default(),
             fault: None,
             gone: false,
         })
@@ -183,7 +183,7 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
     pub fn service(&mut self) {
         let now = self.platform.now();
         if let Some(fault) = self.fault {
-            self.stats.faults += 1;
+            self.counters.faults += 1;
             log::warn!("domain {}: protocol violation, disconnecting: {fault}", self.client.0);
             self.disconnect();
             self.bus.failed(now, "protocol violation by the frontend");
@@ -262,8 +262,8 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
     }
 
     /// Counters.
-    pub fn stats(&self) -> &Stats {
-        &self.stats
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// Packets that wait for the client.
@@ -280,11 +280,11 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
     /// Packets come with [`Config::headroom`], densely packed, headers in one piece. Queues take
     /// turns within the budget.
     #[inline]
-    pub fn poll(&mut self, budget: usize, sink: impl FnMut(TxPacket)) -> usize {
+    pub fn poll(&mut self, budget: usize, sink: impl FnMut(PacketMut)) -> usize {
         let Some(connection) = self.connection.as_mut().filter(|_| self.fault.is_none()) else {
             return 0;
         };
-        match connection.poll(&self.platform, &self.pool, budget, &mut self.stats, sink) {
+        match connection.poll(&self.platform, &self.pool, budget, &mut self.counters, sink) {
             Ok(packets) => packets,
             Err(fault) => {
                 self.fault = Some(fault);
@@ -302,13 +302,13 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
     /// If the queue has no room for all segments the first ones stay in it, and the others count as
     /// dropped.
     #[inline]
-    pub fn deliver(&mut self, mut packet: RxPacket) -> Result<(), Refused> {
+    pub fn deliver(&mut self, mut packet: Packet) -> Result<(), Refused> {
         match &mut self.connection {
             Some(connection) if self.fault.is_none() => {
-                connection.deliver(&mut packet, &self.pool, &mut self.stats)
+                connection.deliver(&mut packet, &self.pool, &mut self.counters)
             }
             Some(_) | None => {
-                self.stats.to_drops.not_connected += 1;
+                self.counters.to_drops.not_connected += 1;
                 Err(Refused::NotConnected)
             }
         }
@@ -321,7 +321,7 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
         let Some(connection) = self.connection.as_mut().filter(|_| self.fault.is_none()) else {
             return;
         };
-        if let Err(fault) = connection.flush(&self.platform, &mut self.stats) {
+        if let Err(fault) = connection.flush(&self.platform, &mut self.counters) {
             self.fault = Some(fault);
         }
     }
@@ -391,8 +391,8 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
                         rings: Rings::Both,
                         wake: self.wake.clone(),
                     };
-                    let (platform, stats) = (&self.platform, &mut self.stats);
-                    Connection::open(platform, &channel, offer, &self.config, stats)
+                    let (platform, counters) = (&self.platform, &mut self.counters);
+                    Connection::open(platform, &channel, offer, &self.config, counters)
                 })
             }
             None => Err(Obstacle::Incomplete),
@@ -400,12 +400,12 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
         match opened {
             Ok(connection) => {
                 self.connection = Some(connection);
-                self.stats.connects += 1;
+                self.counters.connects += 1;
                 self.bus.connected(now);
             }
             Err(error) => {
                 if let Obstacle::Fault(_) = error {
-                    self.stats.faults += 1;
+                    self.counters.faults += 1;
                 }
                 self.bus.failed(now, &error.to_string());
             }
@@ -416,7 +416,7 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
     fn disconnect(&mut self) {
         self.fault = None;
         if let Some(connection) = self.connection.take() {
-            self.stats.to_drops.disconnected += connection.queued() as u64;
+            self.counters.to_drops.disconnected += connection.queued() as u64;
         }
     }
 }

@@ -25,11 +25,12 @@ use super::fault::Fault;
 use crate::wire::{Extra, MAX_SLOTS, TxRequest, TxSlot, tx_flags};
 use packet_views::buffer::{Checksum, Meta};
 use packet_views::features::Features;
+use packet_views::header::ETHERNET_HEADER;
 
 /// From so many data slots on, a packet shuts the vif.
 const FATAL_SLOTS: usize = 20;
 /// An Ethernet header.
-const SHORTEST: u16 = 14;
+const SHORTEST: u16 = ETHERNET_HEADER as u16;
 
 /// A slot that has been taken off the ring and must be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

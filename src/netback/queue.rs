@@ -4,10 +4,10 @@ use xen_grant::ForeignPage;
 use xen_ring::Notify;
 
 use super::config::Config;
+use super::counters::Counters;
 use super::fault::Fault;
 use super::from_client::FromClient;
 use super::obstacle::Obstacle;
-use super::stats::Stats;
 use super::to_client::{Bounds, Takes, ToClient};
 use crate::platform::{BackendPlatform, Channel, EventError, Port, Rings};
 use crate::xenbus::{EventChannels, QueueOffer};
@@ -67,13 +67,13 @@ impl<P: BackendPlatform> Queue<P> {
         offer: &QueueOffer,
         (takes, bounds): (Takes, Bounds),
         config: &Config,
-        stats: &mut Stats,
+        counters: &mut Counters,
     ) -> Result<Queue<P>, Obstacle> {
         let client = channel.peer;
         let tx = ForeignPage::map(platform, client, offer.tx_ring)?;
-        stats.maps += 1;
+        counters.maps += 1;
         let rx = ForeignPage::map(platform, client, offer.rx_ring)?;
-        stats.maps += 1;
+        counters.maps += 1;
         Ok(Queue {
             from: FromClient::new(tx, client, config.features.coherent(), config.headroom)?,
             to: ToClient::new(rx, client, takes, bounds, config.patience)?,
@@ -93,17 +93,17 @@ impl<P: BackendPlatform> Queue<P> {
     /// Gives the client as much as it has posted pages for, and sends the events that are due, at
     /// most one a channel.
     #[inline]
-    pub(super) fn flush(&mut self, platform: &P, stats: &mut Stats) -> Result<(), Fault> {
-        if self.to.flush(platform, stats)? == Notify::Needed {
+    pub(super) fn flush(&mut self, platform: &P, counters: &mut Counters) -> Result<(), Fault> {
+        if self.to.flush(platform, counters)? == Notify::Needed {
             self.tell_rx = Notify::Needed;
         }
         if self.tell_tx == Notify::Needed || self.tell_rx == Notify::Needed {
-            self.tell(stats);
+            self.tell(counters);
         }
         Ok(())
     }
 
-    fn tell(&mut self, stats: &mut Stats) {
+    fn tell(&mut self, counters: &mut Counters) {
         let Channels { platform, tx, rx } = &self.channels;
         let mut due = (self.tell_tx == Notify::Needed, self.tell_rx == Notify::Needed);
         self.tell_tx = Notify::Suppressed;
@@ -113,7 +113,7 @@ impl<P: BackendPlatform> Queue<P> {
         }
         for (due, port) in [(due.0, *tx), (due.1, *rx)] {
             if due {
-                stats.events_sent += 1;
+                counters.events_sent += 1;
                 platform.notify(port);
             }
         }

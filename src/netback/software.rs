@@ -14,9 +14,9 @@
 
 use xen_grant::FramePool;
 
+use super::counters::Counters;
 use super::refused::Refused;
-use super::stats::Stats;
-use crate::buffer::{RxBuf, RxPacket, TxBuf};
+use crate::buffer::{Buf, BufMut, Packet};
 use packet_views::buffer::{Checksum, View};
 use packet_views::features::Features;
 use packet_views::header::checksum::{self, NotFilled};
@@ -24,15 +24,15 @@ use packet_views::offload::{Segments, Stopped, Sums, blank_field};
 
 /// Fills in a blank checksum, or says that there is none.
 pub(super) fn fill(
-    mut packet: RxPacket,
+    mut packet: Packet,
     pool: &FramePool,
-    stats: &mut Stats,
-) -> Result<RxPacket, Refused> {
+    counters: &mut Counters,
+) -> Result<Packet, Refused> {
     match checksum::blank_value(&packet) {
         Ok((field, value)) => {
             packet.meta.checksum = Checksum::Complete;
-            let filled = write(packet, field, value, pool, stats)?;
-            stats.sums_filled += 1;
+            let filled = write(packet, field, value, pool, counters)?;
+            counters.sums_filled += 1;
             Ok(filled)
         }
         Err(NotFilled::None) => {
@@ -45,31 +45,31 @@ pub(super) fn fill(
 
 /// Makes the checksum of a large packet blank, as that of every large packet is.
 pub(super) fn blank(
-    mut packet: RxPacket,
+    mut packet: Packet,
     pool: &FramePool,
-    stats: &mut Stats,
-) -> Result<RxPacket, Refused> {
+    counters: &mut Counters,
+) -> Result<Packet, Refused> {
     let (field, value) = blank_field(&packet).map_err(|_| Refused::Offload)?;
     packet.meta.checksum = Checksum::Blank;
-    write(packet, field, value, pool, stats)
+    write(packet, field, value, pool, counters)
 }
 
 /// Writes a checksum field, which may lie in two fragments.
 fn write(
-    packet: RxPacket,
+    packet: Packet,
     mut field: usize,
     value: u16,
     pool: &FramePool,
-    stats: &mut Stats,
-) -> Result<RxPacket, Refused> {
-    let mut written = RxPacket::new();
+    counters: &mut Counters,
+) -> Result<Packet, Refused> {
+    let mut written = Packet::new();
     written.meta = packet.meta;
     let mut value = &value.to_be_bytes()[..];
     for mut fragment in packet.into_fragments() {
         let len = fragment.len();
         if field < len && !value.is_empty() {
             let (now, rest) = value.split_at_checked(len - field).unwrap_or((value, &[]));
-            let mut buf = own(fragment, pool, stats)?;
+            let mut buf = own(fragment, pool, counters)?;
             let place = buf.bytes_mut().get_mut(field..field + now.len());
             place.ok_or(Refused::Offload)?.copy_from_slice(now);
             (fragment, value) = (buf.freeze(), rest);
@@ -82,12 +82,12 @@ fn write(
 }
 
 /// A fragment to write: itself, or a copy if somebody else reads it.
-fn own(fragment: RxBuf, pool: &FramePool, stats: &mut Stats) -> Result<TxBuf, Refused> {
-    fragment.try_into_tx().or_else(|shared| {
-        let mut copy = TxBuf::new(pool.take().ok_or(Refused::NoFrame)?, 0);
+fn own(fragment: Buf, pool: &FramePool, counters: &mut Counters) -> Result<BufMut, Refused> {
+    fragment.try_into_mut().or_else(|shared| {
+        let mut copy = BufMut::new(pool.take().ok_or(Refused::NoFrame)?, 0);
         let bytes = copy.append(shared.len()).ok_or(Refused::Offload)?;
         bytes.copy_from_slice(shared.bytes());
-        stats.copied_bytes += shared.len() as u64;
+        counters.copied_bytes += shared.len() as u64;
         Ok(copy)
     })
 }
@@ -95,28 +95,28 @@ fn own(fragment: RxBuf, pool: &FramePool, stats: &mut Stats) -> Result<TxBuf, Re
 /// Cuts a large packet, and queues the segments until `queue` refuses one. That one is for the
 /// caller to count, what comes after it is counted here.
 pub(super) fn cut(
-    packet: RxPacket,
+    packet: Packet,
     takes: Features,
     pool: &FramePool,
-    stats: &mut Stats,
-    mut queue: impl FnMut(RxPacket) -> Result<(), Refused>,
+    counters: &mut Counters,
+    mut queue: impl FnMut(Packet) -> Result<(), Refused>,
 ) -> Result<(), Refused> {
     let sums = if takes.fills(&packet) { Sums::Blank } else { Sums::Fill };
     let mut segments = Segments::new(packet, sums).map_err(|_| Refused::Offload)?;
-    stats.cut += 1;
-    stats.segments += segments.remaining() as u64;
-    while let Some(segment) = segments.cut(|| Some(TxBuf::new(pool.take()?, 0))) {
+    counters.cut += 1;
+    counters.segments += segments.remaining() as u64;
+    while let Some(segment) = segments.cut(|| Some(BufMut::new(pool.take()?, 0))) {
         let (queued, lost) = match segment {
             Ok(segment) => (queue(segment), segments.remaining()),
             Err(Stopped::NoMemory) => (Err(Refused::NoFrame), segments.remaining() - 1),
             Err(Stopped::NoRoom) => (Err(Refused::Offload), segments.remaining() - 1),
         };
         if let Err(why) = queued {
-            *stats.to_drops.counter(why) += lost as u64;
-            stats.copied_bytes += segments.copied().payload;
+            *counters.to_drops.counter(why) += lost as u64;
+            counters.copied_bytes += segments.copied().payload;
             return Err(why);
         }
     }
-    stats.copied_bytes += segments.copied().payload;
+    counters.copied_bytes += segments.copied().payload;
     Ok(())
 }

@@ -24,24 +24,23 @@ use core::time::Duration;
 use xen_grant::{CopyOut, DomId, Foreign, ForeignPage, FramePool, PAGE_SIZE};
 use xen_ring::{BackRing, Notify};
 
+use super::counters::Counters;
 use super::fault::Fault;
 use super::from_client::{BATCH_OPS, BATCH_PACKETS};
 use super::refused::Refused;
 use super::software;
-use super::stats::Stats;
-use crate::buffer::{RxBuf, RxPacket};
+use crate::buffer::{Buf, Packet};
 use crate::platform::{BackendPlatform, Instant};
 use crate::ring_page::Shared;
 use crate::wire::{
     Extra, MAX_PACKET, MAX_SLOTS, RING_SIZE, RxRequest, RxResponse, RxRing, RxSlot, Status,
     rx_flags,
 };
-use packet_views::buffer::Checksum;
 use packet_views::buffer::Gso;
+use packet_views::buffer::{Checksum, Meta};
 use packet_views::features::Features;
+use packet_views::header::ETHERNET_HEADER;
 
-/// An Ethernet header.
-const SHORTEST: usize = 14;
 /// Operations that a packet takes: one for each fragment, one more for each of the client's pages
 /// that ends within a fragment.
 const MAX_OPS: usize = MAX_SLOTS + MAX_PACKET.div_ceil(PAGE_SIZE) - 1;
@@ -65,9 +64,10 @@ pub(super) struct Bounds {
     pub(super) fragments: usize,
 }
 
-/// A packet in the queue; its fragments are in the queue beside it.
+/// A packet in the queue; its other fragments are in the queue beside it.
 struct Waiting {
-    fragments: u8,
+    first: Buf,
+    others: u8,
     /// Slots, the extra's included.
     slots: u8,
     len: u16,
@@ -90,7 +90,8 @@ pub(super) struct ToClient<P: BackendPlatform> {
     client: DomId,
     takes: Takes,
     packets: VecDeque<Waiting>,
-    fragments: VecDeque<RxBuf>,
+    /// Those that are not a packet's first.
+    fragments: VecDeque<Buf>,
     bounds: Bounds,
     /// Requests popped and not answered, in order: the batch's, then those of the packet that
     /// waits for more.
@@ -146,23 +147,23 @@ impl<P: BackendPlatform> ToClient<P> {
     #[inline]
     pub(super) fn queue(
         &mut self,
-        packet: &mut RxPacket,
+        packet: &mut Packet,
         pool: &FramePool,
-        stats: &mut Stats,
+        counters: &mut Counters,
     ) -> Result<(), Refused> {
         let meta = packet.meta;
         let is_plain = meta.gso.is_none() && meta.checksum != Checksum::Blank;
         let queued = if is_plain || self.takes_whole(packet) {
             self.push(packet)
         } else {
-            self.push_in_software(core::mem::take(packet), pool, stats)
+            self.push_in_software(core::mem::take(packet), pool, counters)
         };
-        queued.inspect_err(|why| *stats.to_drops.counter(*why) += 1)
+        queued.inspect_err(|why| *counters.to_drops.counter(*why) += 1)
     }
 
     /// Whether the client takes a packet, large or blank, as it is.
     #[inline(never)]
-    fn takes_whole(&self, packet: &RxPacket) -> bool {
+    fn takes_whole(&self, packet: &Packet) -> bool {
         let large = packet.meta.gso.is_some();
         (!large || packet.meta.checksum == Checksum::Blank && packet.len() <= MAX_PACKET)
             && self.takes.features.takes_packet(packet)
@@ -172,19 +173,19 @@ impl<P: BackendPlatform> ToClient<P> {
     #[cold]
     fn push_in_software(
         &mut self,
-        packet: RxPacket,
+        packet: Packet,
         pool: &FramePool,
-        stats: &mut Stats,
+        counters: &mut Counters,
     ) -> Result<(), Refused> {
         // No work for nothing.
         self.has_room(1, 1)?;
         let takes = self.takes.features;
         let mut ready = if packet.meta.gso.is_none() {
-            software::fill(packet, pool, stats)?
+            software::fill(packet, pool, counters)?
         } else if packet.len() <= MAX_PACKET && takes.takes_packet(&packet) {
-            software::blank(packet, pool, stats)?
+            software::blank(packet, pool, counters)?
         } else {
-            return software::cut(packet, takes, pool, stats, |mut segment| {
+            return software::cut(packet, takes, pool, counters, |mut segment| {
                 self.push(&mut segment)
             });
         };
@@ -202,7 +203,7 @@ impl<P: BackendPlatform> ToClient<P> {
             return Err(Refused::Stalled);
         }
         if self.packets.len() >= self.bounds.packets
-            || self.fragments.len() + fragments > self.bounds.fragments
+            || self.packets.len() + self.fragments.len() + fragments > self.bounds.fragments
         {
             return Err(Refused::QueueFull);
         }
@@ -210,7 +211,22 @@ impl<P: BackendPlatform> ToClient<P> {
     }
 
     #[inline]
-    fn push(&mut self, packet: &mut RxPacket) -> Result<(), Refused> {
+    fn push(&mut self, packet: &mut Packet) -> Result<(), Refused> {
+        let meta = packet.meta;
+        let Some(only) = packet.take_only() else { return self.push_several(packet) };
+        let len = only.len();
+        if len < ETHERNET_HEADER {
+            return Err(Refused::BadLength);
+        }
+        // A fragment lies in a page.
+        let slots = 1 + usize::from(meta.gso.is_some());
+        self.has_room(1, slots)?;
+        self.push_back(only, 0, len, slots, meta);
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn push_several(&mut self, packet: &mut Packet) -> Result<(), Refused> {
         let meta = packet.meta;
         let (mut len, mut fragments) = (0, 0);
         for fragment in packet.fragments() {
@@ -218,32 +234,40 @@ impl<P: BackendPlatform> ToClient<P> {
             fragments += usize::from(!fragment.is_empty());
         }
         let longest = if self.takes.features.scatter_gather { MAX_PACKET } else { PAGE_SIZE };
-        if len < SHORTEST || len > longest {
+        if len < ETHERNET_HEADER || len > longest {
             return Err(Refused::BadLength);
         }
         let slots = len.div_ceil(PAGE_SIZE) + usize::from(meta.gso.is_some());
         self.has_room(fragments, slots)?;
+        let mut filled = packet.take_fragments().filter(|fragment| !fragment.is_empty());
+        let Some(first) = filled.next() else { return Err(Refused::BadLength) };
+        self.fragments.extend(filled);
+        self.push_back(first, fragments - 1, len, slots, meta);
+        Ok(())
+    }
+
+    /// Queues a packet whose `others` have been queued.
+    #[inline]
+    fn push_back(&mut self, first: Buf, others: usize, len: usize, slots: usize, meta: Meta) {
         let flags = match meta.checksum {
             Checksum::Unknown => 0,
             Checksum::Complete => rx_flags::DATA_VALIDATED,
             Checksum::Blank => rx_flags::CSUM_BLANK | rx_flags::DATA_VALIDATED,
         };
-        let filled = packet.take_fragments().filter(|fragment| !fragment.is_empty());
-        self.fragments.extend(filled);
         // At most 18 fragments, 17 slots, 65535 bytes: all fit.
         self.packets.push_back(Waiting {
-            fragments: fragments as u8,
+            first,
+            others: others as u8,
             slots: slots as u8,
             len: len as u16,
             flags,
             gso: meta.gso,
         });
-        Ok(())
     }
 
     /// Gives the client as many queued packets as it has posted pages for; says whether it wants
     /// to hear of it.
-    pub(super) fn flush(&mut self, platform: &P, stats: &mut Stats) -> Result<Notify, Fault> {
+    pub(super) fn flush(&mut self, platform: &P, counters: &mut Counters) -> Result<Notify, Fault> {
         let mut notify = Notify::Suppressed;
         if self.packets.is_empty() && self.wanted == 0 {
             return Ok(notify);
@@ -256,8 +280,8 @@ impl<P: BackendPlatform> ToClient<P> {
                 break full;
             }
             progress = true;
-            self.submit(platform, stats);
-            self.finish(stats);
+            self.submit(platform, counters);
+            self.finish(counters);
             if self.ring.publish() == Notify::Needed {
                 notify = Notify::Needed;
             }
@@ -272,7 +296,7 @@ impl<P: BackendPlatform> ToClient<P> {
         }
         self.progress |= progress;
         if full {
-            self.watch(platform.now(), stats);
+            self.watch(platform.now(), counters);
         }
         Ok(notify)
     }
@@ -294,23 +318,44 @@ impl<P: BackendPlatform> ToClient<P> {
                 self.posted.push(request);
             }
             let Some(packet) = self.packets.pop_front() else { return false };
-            let failed = self.write_ops(&packet, used).is_none();
-            used += slots;
-            let Waiting { slots, len, flags, gso, .. } = packet;
+            let Waiting { first, others, slots, len, flags, gso } = packet;
+            let written = if others == 0 && slots == 1 {
+                self.write_op(first, used)
+            } else {
+                self.write_ops(first, others, gso.is_some(), used)
+            };
+            let failed = written.is_none();
+            used += usize::from(slots);
             let ops_end = self.copy.len() as u16;
             self.staged.push(Staged { slots, failed, ops_end, len, flags, gso });
         }
         false
     }
 
-    /// The operations that bring a packet into the pages posted from number `first` on.
+    /// The operation that brings a packet of one piece into the page posted as number `slot`.
     #[inline]
-    fn write_ops(&mut self, packet: &Waiting, first: usize) -> Option<()> {
+    fn write_op(&mut self, buf: Buf, slot: usize) -> Option<()> {
+        let (frame, from) = buf.into_parts();
+        self.copy.frame(frame);
+        let gref = self.posted.get(slot)?.gref;
+        self.copy.push(from, Foreign { domain: self.client, gref, offset: 0 }).ok()
+    }
+
+    /// The operations that bring a packet into the pages posted from number `slot` on.
+    #[inline(never)]
+    fn write_ops(
+        &mut self,
+        first: Buf,
+        others: u8,
+        has_extra: bool,
+        mut slot: usize,
+    ) -> Option<()> {
         // The extra takes the second slot.
-        let (mut slot, second) = (first, first + 1 + usize::from(packet.gso.is_some()));
+        let second = slot + 1 + usize::from(has_extra);
         let (mut at, mut written) = (0, Some(()));
-        for _ in 0..packet.fragments {
-            let (frame, mut from) = self.fragments.pop_front()?.into_parts();
+        let others = usize::from(others).min(self.fragments.len());
+        for buf in core::iter::once(first).chain(self.fragments.drain(..others)) {
+            let (frame, mut from) = buf.into_parts();
             self.copy.frame(frame);
             while !from.is_empty() && written.is_some() {
                 if at == PAGE_SIZE {
@@ -331,10 +376,10 @@ impl<P: BackendPlatform> ToClient<P> {
 
     /// Copies the batch, and looks at the status of every operation.
     #[inline]
-    fn submit(&mut self, platform: &P, stats: &mut Stats) {
+    fn submit(&mut self, platform: &P, counters: &mut Counters) {
         self.copy.submit(platform);
-        stats.copy_hypercalls += 1;
-        stats.copy_ops += self.copy.len() as u64;
+        counters.copy_hypercalls += 1;
+        counters.copy_ops += self.copy.len() as u64;
         if self.copy.succeeded(0..self.copy.len()) {
             return;
         }
@@ -343,34 +388,46 @@ impl<P: BackendPlatform> ToClient<P> {
             let end = usize::from(staged.ops_end);
             let failed = (ops..end).filter(|&op| !self.copy.succeeded(op..op + 1)).count();
             staged.failed |= failed > 0;
-            stats.copy_failures += failed as u64;
+            counters.copy_failures += failed as u64;
             ops = end;
         }
     }
 
     /// Answers the batch's requests and lets its frames go.
     #[inline]
-    fn finish(&mut self, stats: &mut Stats) {
+    fn finish(&mut self, counters: &mut Counters) {
         self.copy.clear();
-        let mut used = 0;
+        let (mut used, mut packets, mut bytes, mut copied) = (0, 0, 0, 0);
         for staged in self.staged.drain(..) {
+            let len = u64::from(staged.len);
+            copied += len;
+            if staged.failed {
+                counters.to_drops.copy_failed += 1;
+            } else {
+                packets += 1;
+                bytes += len;
+            }
             let requests = used..used + usize::from(staged.slots);
             used = requests.end;
-            let requests = self.posted.get(requests).unwrap_or_default();
-            let responses = responses(&staged, requests);
-            stats.hypervisor_copied_bytes += u64::from(staged.len);
-            if staged.failed {
-                stats.to_drops.copy_failed += 1;
-            } else {
-                stats.to_packets += 1;
-                stats.to_bytes += u64::from(staged.len);
-            }
-            for response in responses {
-                // Every request here was popped, so there is room for its response.
-                let _pushed = self.ring.push(response);
+            // Every request here was popped, so there is room for its response.
+            match self.posted.get(requests).unwrap_or_default() {
+                // The usual packet.
+                [request] if !staged.failed => {
+                    let (id, status) = (request.id, staged.len as i16);
+                    let response = RxResponse { id, offset: 0, flags: staged.flags, status };
+                    let _pushed = self.ring.push(response.into());
+                }
+                requests => {
+                    for response in responses(&staged, requests) {
+                        let _pushed = self.ring.push(response);
+                    }
+                }
             }
         }
-        stats.to_slots += used as u64;
+        counters.hypervisor_copied_bytes += copied;
+        counters.to_packets += packets;
+        counters.to_bytes += bytes;
+        counters.to_slots += used as u64;
         self.posted.drain(..used);
     }
 
@@ -379,7 +436,7 @@ impl<P: BackendPlatform> ToClient<P> {
     /// all that it gets until it posts one more: it may have no more than these. They go out with the
     /// next flush, whose time has come.
     #[cold]
-    fn watch(&mut self, now: Instant, stats: &mut Stats) {
+    fn watch(&mut self, now: Instant, counters: &mut Counters) {
         if self.packets.is_empty() {
             return;
         }
@@ -389,18 +446,18 @@ impl<P: BackendPlatform> ToClient<P> {
         }
         if self.takes.notify {
             self.wanted = self.available() + 1;
-            stats.stalls += 1;
+            counters.stalls += 1;
         }
         // Round once: what fits goes to the back again, in its order.
         for _ in 0..self.packets.len() {
             let Some(packet) = self.packets.pop_front() else { break };
-            let fragments = usize::from(packet.fragments).min(self.fragments.len());
+            let others = usize::from(packet.others).min(self.fragments.len());
             if usize::from(packet.slots) <= self.available() {
-                self.fragments.rotate_left(fragments);
+                self.fragments.rotate_left(others);
                 self.packets.push_back(packet);
             } else {
-                self.fragments.drain(..fragments);
-                stats.to_drops.stalled += 1;
+                self.fragments.drain(..others);
+                counters.to_drops.stalled += 1;
             }
         }
         if self.packets.is_empty() {

@@ -11,7 +11,7 @@ use super::patience::Patience;
 use super::rx::RxQueue;
 use super::target::Target;
 use super::tx::TxQueue;
-use super::{Netfront, Obstacle, Stats};
+use super::{Counters, Netfront, Obstacle};
 use crate::platform::{Channel, EventError, Instant, Platform, Port, Rings};
 use crate::wire::MAX_PACKET;
 use crate::xenbus::BackendOffer;
@@ -163,7 +163,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         };
         let tx_page = GrantedPage::new(tx_frame, tx_reference, &grantee);
         let rx_page = GrantedPage::new(rx_frame, rx_reference, &grantee);
-        self.stats.grants += 2;
+        self.counters.grants += 2;
         let mut publish = |name: &str, value: u32| {
             nodes.push((format!("{dir}{name}"), format!("{value}")));
         };
@@ -195,15 +195,15 @@ impl<P: Platform, S: Store> Netfront<P, S> {
                 self.platform.close(queue.rx_port);
             }
             // What sending kept at hand lies on top of the pool then, and is at hand the next time.
-            let rx = queue.rx.dismantle(&mut self.quarantine, &mut self.stats);
-            let tx = queue.tx.dismantle(&mut self.quarantine, &mut self.stats);
+            let rx = queue.rx.dismantle(&mut self.quarantine, &mut self.counters);
+            let tx = queue.tx.dismantle(&mut self.quarantine, &mut self.counters);
             self.references.extend(tx.into_iter().chain(rx));
         }
     }
 
     pub(super) fn retry_quarantine(&mut self, now: Instant) {
         let ended = self.quarantine.retry(now.since(Instant(0)));
-        self.stats.revokes += ended as u64;
+        self.counters.revokes += ended as u64;
         let Some(connection) = &mut self.connection else { return };
         for _ in 0..ended {
             // It came free with the page.
@@ -221,7 +221,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         let Some(connection) = &mut self.connection else { return };
         match connection.state {
             State::Broken => {
-                self.stats.faults += 1;
+                self.counters.faults += 1;
                 connection.state = State::Closing;
                 self.bus.fail(now);
             }
@@ -230,7 +230,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
                     "vif: the backend still maps {} pages of requests it has answered, reconnecting",
                     self.quarantine.len()
                 );
-                self.stats.crippled += 1;
+                self.counters.crippled += 1;
                 connection.state = State::Closing;
                 self.bus.fail(now);
             }
@@ -244,7 +244,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
                     "vif: {silent} transmit requests, none answered for {limit:?}: reconnecting"
                 );
                 patience.run_out();
-                self.stats.stalls += 1;
+                self.counters.stalls += 1;
                 connection.state = State::Stalled;
                 self.bus.recheck(now);
                 self.bus.fail(now);
@@ -298,15 +298,15 @@ pub(super) fn end_ring(
     page: GrantedPage,
     references: &mut Vec<Reference>,
     quarantine: &mut Quarantine,
-    stats: &mut Stats,
+    counters: &mut Counters,
 ) {
     match page.revoke() {
         Ok((_frame, reference)) => {
-            stats.revokes += 1;
+            counters.revokes += 1;
             references.push(reference);
         }
         Err(still) => {
-            stats.quarantined += 1;
+            counters.quarantined += 1;
             quarantine.admit(still);
         }
     }

@@ -9,8 +9,8 @@ use super::budget::{Budget, SENDING};
 use super::rx::RxQueue;
 use super::target::LARGEST;
 use super::tx::{SPARE, TxQueue};
-use super::{Fault, Stats};
-use crate::buffer::TxPacket;
+use super::{Counters, Fault};
+use crate::buffer::PacketMut;
 use crate::platform::{Instant, Platform, Port};
 use crate::wire::RING_SIZE;
 use packet_views::features::Features;
@@ -51,8 +51,8 @@ impl Queue {
 
     /// Posts pages, if it is worth it; the backend is told of them by the next flush, if it waits.
     #[inline]
-    pub(super) fn refill(&mut self, budget: &mut Budget, stats: &mut Stats) {
-        if self.rx.refill(budget, stats) == Notify::Needed {
+    pub(super) fn refill(&mut self, budget: &mut Budget, counters: &mut Counters) {
+        if self.rx.refill(budget, counters) == Notify::Needed {
             self.tell_rx = Notify::Needed;
         }
     }
@@ -60,15 +60,15 @@ impl Queue {
     /// Shows the backend what has been sent, and tells it of that and of pages posted: by one event
     /// at most on each channel.
     #[inline]
-    fn flush(&mut self, stats: &mut Stats, platform: &impl Platform) {
-        let tell_tx = self.tx.publish(stats);
+    fn flush(&mut self, counters: &mut Counters, platform: &impl Platform) {
+        let tell_tx = self.tx.publish(counters);
         let tell_rx = core::mem::replace(&mut self.tell_rx, Notify::Suppressed);
         if tell_tx == Notify::Needed || tell_rx == Notify::Needed && self.tx_port == self.rx_port {
-            stats.events_sent += 1;
+            counters.events_sent += 1;
             platform.notify(self.tx_port);
         }
         if tell_rx == Notify::Needed && self.tx_port != self.rx_port {
-            stats.events_sent += 1;
+            counters.events_sent += 1;
             platform.notify(self.rx_port);
         }
     }
@@ -153,8 +153,16 @@ impl Queues {
 
     /// Posts pages on all queues, where it is worth it.
     #[inline]
-    pub(super) fn refill(&mut self, budget: &mut Budget, stats: &mut Stats) {
-        self.each(|queue| queue.refill(budget, stats));
+    pub(super) fn refill(&mut self, budget: &mut Budget, counters: &mut Counters) {
+        self.first.refill(budget, counters);
+        if !self.others.is_empty() {
+            self.refill_others(budget, counters);
+        }
+    }
+
+    #[inline(never)]
+    fn refill_others(&mut self, budget: &mut Budget, counters: &mut Counters) {
+        self.others.iter_mut().for_each(|queue| queue.refill(budget, counters));
     }
 
     pub(super) fn into_iter(self) -> impl Iterator<Item = Queue> {
@@ -193,9 +201,12 @@ impl Queues {
             self.first.tx.keep(frame);
             held += 1;
         }
-        if held > SENDING && self.iter().any(Queue::is_starved) {
+        if self.iter().any(Queue::is_starved) {
             let mut most = SPARE;
-            self.each(|queue| most -= queue.tx.let_spares_go(most));
+            self.each(|queue| {
+                most -= queue.tx.let_spares_go(most);
+                queue.rx.let_spares_go();
+            });
         }
     }
 
@@ -240,7 +251,7 @@ impl Queues {
 
     /// The queue for a packet, however it is cut.
     #[inline]
-    pub(super) fn of_packet(&mut self, packet: &TxPacket) -> &mut Queue {
+    pub(super) fn of_packet(&mut self, packet: &PacketMut) -> &mut Queue {
         if self.others.is_empty() {
             &mut self.first
         } else {
@@ -269,27 +280,27 @@ impl Queues {
     pub(super) fn complete(
         &mut self,
         quarantine: &mut Quarantine,
-        stats: &mut Stats,
+        counters: &mut Counters,
     ) -> Result<usize, Fault> {
-        let mut answered = self.first.tx.complete(quarantine, stats)?;
+        let mut answered = self.first.tx.complete(quarantine, counters)?;
         for queue in &mut self.others {
-            answered += queue.tx.complete(quarantine, stats)?;
+            answered += queue.tx.complete(quarantine, counters)?;
         }
         Ok(answered)
     }
 
     /// Shows the backend what has been sent and tells it of all that is due, on all queues.
     #[inline]
-    pub(super) fn flush(&mut self, stats: &mut Stats, platform: &impl Platform) {
-        self.first.flush(stats, platform);
+    pub(super) fn flush(&mut self, counters: &mut Counters, platform: &impl Platform) {
+        self.first.flush(counters, platform);
         if !self.others.is_empty() {
-            self.flush_others(stats, platform);
+            self.flush_others(counters, platform);
         }
     }
 
     #[inline(never)]
-    fn flush_others(&mut self, stats: &mut Stats, platform: &impl Platform) {
-        self.others.iter_mut().for_each(|queue| queue.flush(stats, platform));
+    fn flush_others(&mut self, counters: &mut Counters, platform: &impl Platform) {
+        self.others.iter_mut().for_each(|queue| queue.flush(counters, platform));
     }
 
     /// Whether `slots` slots have room, whichever queue they go to.

@@ -6,10 +6,12 @@ use xen_grant::Frame;
 
 use super::connection::Connection;
 use super::{Netfront, TxPermit, software};
-use crate::buffer::{TxBuf, TxPacket};
+use crate::buffer::{BufMut, PacketMut};
 use crate::platform::Platform;
 use crate::wire::MAX_PACKET;
-use packet_views::device::{self, Changes, Linear, Link, NetDevice, RxOf, SendError, Unsendable};
+use packet_views::device::{
+    self, Changes, Linear, Link, NetDevice, PacketOf, SendError, Unsendable,
+};
 use packet_views::features::Capabilities;
 use packet_views::header::{LINK_HEADER, MacAddr};
 use packet_views::offload::Refusal;
@@ -49,17 +51,17 @@ impl<P: Platform, S: Store> NetDevice for Netfront<P, S> {
         }
     }
 
-    fn stats(&self) -> device::Stats {
-        let stats = Netfront::stats(self);
-        device::Stats {
-            rx_packets: stats.rx_packets,
-            rx_bytes: stats.rx_bytes,
-            rx_dropped: stats.rx_drops.total(),
-            tx_packets: stats.tx_packets,
-            tx_bytes: stats.tx_bytes,
-            tx_dropped: stats.tx_drops.total(),
-            copies: stats.tx_gathered,
-            copied_bytes: stats.copied_bytes,
+    fn totals(&self) -> device::Totals {
+        let counters = Netfront::counters(self);
+        device::Totals {
+            rx_packets: counters.rx_packets,
+            rx_bytes: counters.rx_bytes,
+            rx_dropped: counters.rx_drops.total(),
+            tx_packets: counters.tx_packets,
+            tx_bytes: counters.tx_bytes,
+            tx_dropped: counters.tx_drops.total(),
+            copies: counters.tx_gathered,
+            copied_bytes: counters.copied_bytes,
             linearised_packets: self.linear.packets(),
             linearised_bytes: self.linear.bytes(),
         }
@@ -70,7 +72,7 @@ impl<P: Platform, S: Store> NetDevice for Netfront<P, S> {
     }
 
     #[inline]
-    fn alloc(&mut self, headroom: usize) -> Option<TxBuf> {
+    fn alloc(&mut self, headroom: usize) -> Option<BufMut> {
         self.buffer(headroom)
     }
 
@@ -98,8 +100,8 @@ impl<P: Platform, S: Store> NetDevice for Netfront<P, S> {
     }
 
     #[inline]
-    fn receive(&mut self, budget: usize, sink: impl FnMut(RxOf<Self>)) -> usize {
-        self.poll_rx(budget, sink)
+    fn receive(&mut self, budget: usize, sink: impl FnMut(PacketOf<Self>)) -> usize {
+        self.receive(budget, sink)
     }
 
     fn flush(&mut self) {
@@ -113,7 +115,7 @@ impl<P: Platform, S: Store> NetDevice for Netfront<P, S> {
     /// A full queue holds up its own flows only. A large packet that the backend does not take is
     /// cut here.
     #[inline]
-    fn send(&mut self, packet: TxPacket) -> Result<(), SendError<TxPacket>> {
+    fn send(&mut self, packet: PacketMut) -> Result<(), SendError<PacketMut>> {
         if packet.meta.gso.is_some()
             && (packet.len() > MAX_PACKET || !self.features().takes_packet(&packet))
         {
@@ -157,15 +159,15 @@ impl<P: Platform, S: Store> Netfront<P, S> {
 
     /// Room for a packet, on the queue that it will go to.
     #[inline]
-    fn reserve_for(&mut self, packet: &TxPacket, slots: usize) -> Option<TxPermit<'_>> {
+    fn reserve_for(&mut self, packet: &PacketMut, slots: usize) -> Option<TxPermit<'_>> {
         self.make_room(packet, slots)?;
         let connection = self.connection.as_mut()?;
-        Some(TxPermit::new(connection, slots, &mut self.budget, &mut self.stats))
+        Some(TxPermit::new(connection, slots, &mut self.budget, &mut self.counters))
     }
 
     /// Sees to it that the queue of a packet has so much room; `None` if it has not.
     #[inline]
-    fn make_room(&mut self, packet: &TxPacket, slots: usize) -> Option<()> {
+    fn make_room(&mut self, packet: &PacketMut, slots: usize) -> Option<()> {
         for complete in [true, false] {
             let connection = self.connection.as_mut().filter(|it| it.takes_packets())?;
             if connection.queues.of_packet(packet).tx.has_room(slots) {
@@ -180,15 +182,15 @@ impl<P: Platform, S: Store> Netfront<P, S> {
 
     #[cold]
     #[expect(clippy::result_large_err, reason = "the packet comes back, not an error")]
-    fn send_cut(&mut self, packet: TxPacket) -> Result<(), SendError<TxPacket>> {
+    fn send_cut(&mut self, packet: PacketMut) -> Result<(), SendError<PacketMut>> {
         let Some(Connection { features, longest, .. }) = self.connection else {
             return Err(SendError::Full(packet));
         };
         let slots = software::slots_when_cut(&packet, &features, longest)
-            .map_err(|why| self.stats.tx_drops.count(why))?;
+            .map_err(|why| self.counters.tx_drops.count(why))?;
         // More than a queue ever has room for is not to be waited for.
         if slots > self.connection.as_ref().map_or(0, |it| it.queues.capacity()) {
-            return Err(self.stats.tx_drops.count(Unsendable::Gso(Refusal::TooMany)).into());
+            return Err(self.counters.tx_drops.count(Unsendable::Gso(Refusal::TooMany)).into());
         }
         if self.make_room(&packet, slots).is_none() {
             return Err(SendError::Full(packet));
@@ -199,7 +201,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             &features,
             &mut connection.queues,
             &mut self.budget,
-            &mut self.stats,
+            &mut self.counters,
         )?;
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The frontend of a vif: a network device on two rings.
 //!
 //! ```text
-//!   upper layers        reserve ─► send ─► flush            poll_rx ─► sink(packet)
+//!   upper layers        reserve ─► send ─► flush            receive ─► sink(packet)
 //!                          │                 │                 ▲
 //!   tx.rs / rx.rs          ▼ grant           ▼ publish         │ revoke, then read
 //!                    ┌───────────────── rings, grant table ─────────────────┐
@@ -21,7 +21,7 @@
 //! loop {
 //!     net.service(); // xenbus, timers: cheap when nothing happened
 //!     net.complete_tx();
-//!     net.poll_rx(64, |packet| upper_layer(packet));
+//!     net.receive(64, |packet| upper_layer(packet));
 //!     // ... let the upper layer send: net.reserve(..) and send(..), or net.batch() ...
 //!     net.flush(); // the backend learns of all of it at once
 //!     if !net.rearm() {
@@ -36,6 +36,7 @@ mod bytes;
 mod config;
 mod connect;
 mod connection;
+mod counters;
 mod device;
 mod fault;
 mod obstacle;
@@ -43,7 +44,6 @@ mod patience;
 mod permit;
 mod rx;
 mod software;
-mod stats;
 mod target;
 mod tx;
 
@@ -52,7 +52,7 @@ use core::time::Duration;
 
 use xen_grant::{Frame, FramePool, GrantTable, Overbooked, Quarantine, Reference, TableFull};
 
-use crate::buffer::{RxPacket, TxBuf};
+use crate::buffer::{BufMut, Packet};
 use crate::platform::{Instant, Platform, Port};
 use crate::xenbus::{BackendOffer, FrontBus, FrontStep};
 use budget::Budget;
@@ -65,10 +65,10 @@ use patience::Patience;
 use xen_store::{Store, StoreError};
 
 pub use config::Config;
+pub use counters::{Counters, RxDrops, TxDrops};
 pub use fault::Fault;
 pub use obstacle::Obstacle;
 pub use permit::{TxBatch, TxPermit};
-pub use stats::{RxDrops, Stats, TxDrops};
 
 /// How long to wait for frames when the receive ring has run empty for want of them.
 const NO_FRAME_RETRY: Duration = Duration::from_millis(10);
@@ -119,7 +119,7 @@ pub struct Netfront<P: Platform, S: Store> {
     references: Vec<Reference>,
     quarantine: Quarantine,
     patience: Patience,
-    stats: Stats,
+    counters: Counters,
     /// For layers above that want a large packet in one slice.
     linear: Linear,
     /// Of the last connection that was up.
@@ -167,7 +167,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             references,
             quarantine: Quarantine::new(config.references()),
             patience: Patience::new(),
-            stats: Stats::default(),
+            counters: Counters::default(),
             linear: Linear::default(),
             settings: None,
             changes: Changes::NONE,
@@ -196,7 +196,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
                 if let Some(connection) = &mut self.connection
                     && connection.go_live(now, carrier)
                 {
-                    self.stats.connects += 1;
+                    self.counters.connects += 1;
                     self.note_changes();
                 }
             }
@@ -291,8 +291,8 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     }
 
     /// Counters.
-    pub fn stats(&self) -> &Stats {
-        &self.stats
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// Pages that the backend uses though it should not. With more than a quarter of the device's
@@ -324,7 +324,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     /// Call it when the platform's grant table, event channels and xenstore work again. After a
     /// suspend that was cancelled (a checkpoint), nothing has changed: don't.
     pub fn resumed(&mut self) {
-        self.stats.resumes += 1;
+        self.counters.resumes += 1;
         // Other devices are told too, and count it once.
         self.machine = self.table.left(self.machine);
         self.dismantle();
@@ -338,21 +338,44 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     /// how many packets it looked at, dropped ones included.
     ///
     /// Packets of a flow come in their order.
-    pub fn poll_rx(&mut self, budget: usize, mut sink: impl FnMut(RxPacket)) -> usize {
+    pub fn receive(&mut self, budget: usize, mut sink: impl FnMut(Packet)) -> usize {
+        self.receive_with(budget, |packet| {
+            sink(packet);
+            None
+        })
+    }
+
+    /// As [`receive`](Netfront::receive), for a layer above that is done with most packets once it has
+    /// seen them: what is only lent to it is posted again, without the way through the pool. A packet
+    /// that it wants to keep it clones, which copies no bytes.
+    pub fn poll_rx_lent(&mut self, budget: usize, mut sink: impl FnMut(&Packet)) -> usize {
+        self.receive_with(budget, |packet| {
+            sink(&packet);
+            Some(packet)
+        })
+    }
+
+    /// What `sink` gives back is posted again.
+    #[inline(always)] // so that a packet which the sink takes apart is never put together
+    fn receive_with(
+        &mut self,
+        budget: usize,
+        mut sink: impl FnMut(Packet) -> Option<Packet>,
+    ) -> usize {
         let Some(connection) = self.connection.as_mut().filter(|it| !it.is_broken()) else {
             return 0;
         };
-        let (quarantine, stats) = (&mut self.quarantine, &mut self.stats);
+        let (quarantine, counters) = (&mut self.quarantine, &mut self.counters);
         let looked = match connection.queues.only() {
-            Some(queue) => queue.rx.poll(budget, quarantine, stats, sink),
+            Some(queue) => queue.rx.poll(budget, quarantine, counters, sink),
             None => connection.in_turn(budget, |queue, budget| {
-                queue.rx.poll(budget, quarantine, stats, &mut sink)
+                queue.rx.poll(budget, quarantine, counters, &mut sink)
             }),
         };
         match looked {
             Ok(0) => 0,
             Ok(looked) => {
-                connection.queues.refill(&mut self.budget, &mut self.stats);
+                connection.queues.refill(&mut self.budget, &mut self.counters);
                 looked
             }
             Err(fault) => {
@@ -366,7 +389,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         let Some(connection) = self.connection.as_mut().filter(|it| !it.is_broken()) else {
             return;
         };
-        connection.queues.refill(&mut self.budget, &mut self.stats);
+        connection.queues.refill(&mut self.budget, &mut self.counters);
     }
 
     // -- transmit ---------------------------------------------------------------------------
@@ -383,8 +406,8 @@ impl<P: Platform, S: Store> Netfront<P, S> {
 
     /// An empty buffer with `headroom` bytes reserved in front; see [`frame`](Netfront::frame).
     #[inline]
-    pub fn buffer(&mut self, headroom: usize) -> Option<TxBuf> {
-        Some(TxBuf::new(self.frame()?, headroom))
+    pub fn buffer(&mut self, headroom: usize) -> Option<BufMut> {
+        Some(BufMut::new(self.frame()?, headroom))
     }
 
     /// Reserves room for packets of up to `slots` slots together ([`slots`](packet_views::device::slots):
@@ -400,7 +423,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         if !connection.queues.has_room(slots) {
             return None;
         }
-        Some(TxPermit::new(connection, slots, &mut self.budget, &mut self.stats))
+        Some(TxPermit::new(connection, slots, &mut self.budget, &mut self.counters))
     }
 
     /// Begins a burst of packets of one fragment each: the leanest way to send many. `None` while
@@ -408,7 +431,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     #[inline]
     pub fn batch(&mut self) -> Option<TxBatch<'_, P>> {
         let connection = self.connection.as_mut().filter(|it| it.takes_packets())?;
-        Some(TxBatch::new(connection, &mut self.budget, &mut self.stats, &self.platform))
+        Some(TxBatch::new(connection, &mut self.budget, &mut self.counters, &self.platform))
     }
 
     /// How many slots have room now, whichever queue they go to.
@@ -429,7 +452,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         let Some(connection) = self.connection.as_mut().filter(|it| !it.is_broken()) else {
             return;
         };
-        connection.queues.flush(&mut self.stats, &self.platform);
+        connection.queues.flush(&mut self.counters, &self.platform);
     }
 
     /// Takes back the pages of packets that have been sent; returns how many slots that were.
@@ -437,10 +460,10 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         let Some(connection) = self.connection.as_mut().filter(|it| !it.is_broken()) else {
             return 0;
         };
-        let (quarantine, stats) = (&mut self.quarantine, &mut self.stats);
+        let (quarantine, counters) = (&mut self.quarantine, &mut self.counters);
         let answered = match connection.queues.only() {
-            Some(queue) => queue.tx.complete(quarantine, stats),
-            None => connection.queues.complete(quarantine, stats),
+            Some(queue) => queue.tx.complete(quarantine, counters),
+            None => connection.queues.complete(quarantine, counters),
         };
         answered.unwrap_or_else(|fault| {
             connection.break_down(fault);

@@ -7,23 +7,25 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use arrayvec::ArrayVec;
 use xen_grant::{Frame, Granted, GrantedPage, Grantee, Quarantine, ReadWrite, Reference};
 use xen_ring::{FrontRing, Notify};
 
 use super::budget::Budget;
+use super::counters::{Counters, RxDrops};
 use super::fault::Fault;
-use super::stats::{RxDrops, Stats};
 use super::target::Target;
-use crate::buffer::{RxBuf, RxPacket};
+use crate::buffer::{Buf, Packet};
 use crate::ring_page::Shared;
 use crate::wire::{Extra, RING_SIZE, RxRequest, RxResponse, RxRing, rx_flags};
 use packet_views::buffer::Checksum;
 use packet_views::buffer::{Gso, MAX_FRAME};
 use packet_views::features::Features;
+use packet_views::header::ETHERNET_HEADER;
 use packet_views::offload::make_blank;
 
-/// An Ethernet header.
-const SHORTEST: usize = 14;
+/// Pages that are kept at hand to be posted again, rather than returned to the pool.
+const SPARE: usize = 64;
 
 /// A slot of the ring. It owns the reference that grants the pages posted in it, so that nothing is
 /// searched for.
@@ -44,6 +46,9 @@ pub(super) struct RxQueue {
     allowed: u32,
     /// Pages in quarantine.
     kept: u32,
+    /// Pages that came back from the layer above since pages were posted. Together with those posted and
+    /// in quarantine never more than `allowed`: each was one of them a moment ago.
+    spare: ArrayVec<Frame, SPARE>,
     grantee: Grantee,
     /// What we told the backend that we take.
     features: Features,
@@ -79,32 +84,64 @@ impl RxQueue {
         }
         let ring = FrontRing::starting_at(Shared(page), start);
         let allowed = target.floor();
-        RxQueue { ring, slots, bare, target, allowed, kept, grantee, features }
+        let spare = ArrayVec::new();
+        RxQueue { ring, slots, bare, target, allowed, kept, spare, grantee, features }
     }
 
     /// Posts as many pages as are wanted, once they are worth it, and shows them to the backend.
     #[inline]
-    pub(super) fn refill(&mut self, budget: &mut Budget, stats: &mut Stats) -> Notify {
+    pub(super) fn refill(&mut self, budget: &mut Budget, counters: &mut Counters) -> Notify {
         match self.target.wanted(self.posted()) {
             0 => Notify::Suppressed,
-            wanted => self.post_many(wanted, budget, stats),
+            wanted => self.post_many(wanted, budget, counters),
         }
     }
 
     #[inline(never)]
-    fn post_many(&mut self, wanted: u32, budget: &mut Budget, stats: &mut Stats) -> Notify {
+    fn post_many(&mut self, wanted: u32, budget: &mut Budget, counters: &mut Counters) -> Notify {
         let wanted = self.affordable(wanted, budget) as usize;
         let room = (self.ring.free() as usize).saturating_sub(self.bare).min(wanted);
-        let frames = budget.pool().take_many(room);
-        if frames.len() < room {
-            stats.no_frame += 1;
-        }
         let before = self.ring.next_index();
-        for frame in frames {
-            self.post(frame, stats);
+        let again = self.spare.len().min(room);
+        for _ in 0..again {
+            let Some(frame) = self.spare.pop() else { break };
+            self.post(frame, counters);
         }
-        stats.grants += u64::from(self.ring.next_index().wrapping_sub(before));
+        // Fewer are wanted than there were.
+        self.spare.clear();
+        if again < room {
+            self.post_others(room - again, budget, counters);
+        }
+        counters.grants += u64::from(self.ring.next_index().wrapping_sub(before));
         self.ring.publish()
+    }
+
+    /// Posts `count` pages of the pool.
+    #[inline]
+    fn post_others(&mut self, count: usize, budget: &Budget, counters: &mut Counters) {
+        let frames = budget.pool().take_many(count);
+        if frames.len() < count {
+            counters.no_frame += 1;
+        }
+        for frame in frames {
+            self.post(frame, counters);
+        }
+    }
+
+    /// Keeps the pages of a packet that nobody else has, to post them again.
+    #[inline]
+    fn keep(&mut self, packet: Packet) {
+        for fragment in packet.into_fragments() {
+            if let Ok(frame) = fragment.into_parts().0.try_unshare() {
+                // More than we keep go back to the pool.
+                let _surplus = self.spare.try_push(frame);
+            }
+        }
+    }
+
+    /// Gives the pages at hand back to the pool.
+    pub(super) fn let_spares_go(&mut self) {
+        self.spare.clear();
     }
 
     /// How many more pages the queue may post, of `wanted`: above its floor, as many as are nobody's.
@@ -153,8 +190,8 @@ impl RxQueue {
         }
     }
 
-    #[inline]
-    fn post(&mut self, frame: Frame, stats: &mut Stats) {
+    #[inline(always)] // into the two loops that post
+    fn post(&mut self, frame: Frame, counters: &mut Counters) {
         let Ok(next) = self.ring.slot() else { return };
         let id = next.index() as usize % RING_SIZE;
         let owned = match self.slots[id].reference.take() {
@@ -165,7 +202,7 @@ impl RxQueue {
         // The backend may read the page before it writes it, so nothing of it is announced.
         let (granted, cleared) = reference.grant(frame, &self.grantee, 0..0);
         if cleared > 0 {
-            stats.cleared(cleared);
+            counters.cleared(cleared);
         }
         let request = RxRequest { id: id as u16, gref: granted.number() };
         // No page is posted in a free slot: no need to look whether there is one to drop.
@@ -191,63 +228,74 @@ impl RxQueue {
         Ok(self.ring.refresh()? > 0)
     }
 
-    /// Hands up to `budget` packets to `sink`; returns how many it looked at.
+    /// Hands up to `budget` packets to `sink`, and keeps the pages of what it gives back to post them
+    /// again; returns how many packets it looked at.
     pub(super) fn poll(
         &mut self,
         budget: usize,
         quarantine: &mut Quarantine,
-        stats: &mut Stats,
-        mut sink: impl FnMut(RxPacket),
+        counters: &mut Counters,
+        mut sink: impl FnMut(Packet) -> Option<Packet>,
     ) -> Result<usize, Fault> {
         let filled = self.ring.refresh()?;
         let empty = self.posted() - filled;
         let first = self.ring.consumed();
-        let (mut looked, mut packets, mut bytes) = (0, 0, 0);
-        let mut fault = None;
-        while looked < budget
+        // Dropped ones are counted, for there are hardly any.
+        let (mut left, mut dropped, mut bytes) = (budget, 0, 0);
+        let (mut fault, kept_before) = (None, counters.quarantined);
+        while left > 0
             && let Some((index, slot)) = self.ring.pop()
         {
-            looked += 1;
+            left -= 1;
             let response = slot.response();
             let received = if response.flags & (rx_flags::MORE_DATA | rx_flags::EXTRA_INFO) == 0 {
                 // The usual packet: one slot.
-                self.fragment(index, response, quarantine, stats).and_then(|(buf, len)| {
-                    if len < SHORTEST {
+                self.fragment(index, response, quarantine, counters).and_then(|(buf, len)| {
+                    if len < ETHERNET_HEADER {
                         return Err(bad(|drops| &mut drops.runt));
                     }
-                    let mut packet = RxPacket::from(buf);
+                    let mut packet = Packet::from(buf);
                     packet.meta.checksum = checksum(response.flags);
-                    sink(packet);
+                    if let Some(packet) = sink(packet) {
+                        self.keep(packet);
+                    }
                     Ok(len)
                 })
             } else {
-                self.chain(index, response, quarantine, stats).map(|(packet, len)| {
-                    sink(packet);
+                self.chain(index, response, quarantine, counters).map(|(packet, len)| {
+                    if let Some(packet) = sink(packet) {
+                        self.keep(packet);
+                    }
                     len
                 })
             };
             match received {
-                Ok(len) => {
-                    packets += 1;
-                    bytes += len as u64;
+                Ok(len) => bytes += len,
+                Err(Bad::Packet(wrong)) => {
+                    dropped += 1;
+                    *wrong(&mut counters.rx_drops) += 1;
                 }
-                Err(Bad::Packet(wrong)) => *wrong(&mut stats.rx_drops) += 1,
                 Err(Bad::Peer(found)) => {
+                    dropped += 1;
                     fault = Some(found);
                     break;
                 }
             }
         }
-        stats.rx_packets += packets;
-        stats.rx_bytes += bytes;
+        let looked = budget - left;
+        counters.rx_packets += (looked - dropped) as u64;
+        counters.rx_bytes += bytes as u64;
         let slots = self.ring.consumed().wrapping_sub(first);
-        stats.rx_slots += u64::from(slots);
+        counters.rx_slots += u64::from(slots);
+        counters.revokes += u64::from(slots) - (counters.quarantined - kept_before);
         if slots > 0 {
             self.target.adapt(empty);
         }
         match fault {
             None => Ok(looked),
             Some(fault) => {
+                // The page of the slot at fault has not been taken back.
+                counters.revokes -= 1;
                 if let Fault::Ring(fault) = fault {
                     self.ring.poison(fault);
                 }
@@ -263,17 +311,18 @@ impl RxQueue {
         first: u32,
         response: RxResponse,
         quarantine: &mut Quarantine,
-        stats: &mut Stats,
-    ) -> Result<(RxPacket, usize), Bad> {
-        let (mut packet, mut bytes) = (RxPacket::new(), 0);
+        counters: &mut Counters,
+    ) -> Result<(Packet, usize), Bad> {
+        let (mut packet, mut bytes) = (Packet::new(), 0);
         let mut wrong: Option<Wrong> = None;
         let flags = response.flags;
         let (mut index, mut response, mut extra) = (first, response, true);
         loop {
-            let added = self.fragment(index, response, quarantine, stats).and_then(|(buf, len)| {
-                bytes += len;
-                packet.push(buf).map_err(|_| bad(|drops| &mut drops.too_many_slots))
-            });
+            let added =
+                self.fragment(index, response, quarantine, counters).and_then(|(buf, len)| {
+                    bytes += len;
+                    packet.push(buf).map_err(|_| bad(|drops| &mut drops.too_many_slots))
+                });
             match added {
                 Ok(()) => {}
                 Err(Bad::Packet(why)) => wrong = wrong.or(Some(why)),
@@ -281,7 +330,7 @@ impl RxQueue {
             }
             // Extras stand behind the first slot.
             if core::mem::take(&mut extra) && response.flags & rx_flags::EXTRA_INFO != 0 {
-                match self.extras(quarantine, stats) {
+                match self.extras(quarantine, counters) {
                     Ok(gso) => packet.meta.gso = gso,
                     Err(why) => wrong = wrong.or(Some(why)),
                 }
@@ -297,32 +346,32 @@ impl RxQueue {
         }
         match wrong {
             Some(why) => Err(bad(why)),
-            None if bytes < SHORTEST => Err(bad(|drops| &mut drops.runt)),
+            None if bytes < ETHERNET_HEADER => Err(bad(|drops| &mut drops.runt)),
             None if bytes > MAX_FRAME => Err(bad(|drops| &mut drops.too_long)),
             None => {
                 packet.meta.checksum = checksum(flags);
-                Ok((self.large(packet, stats)?, bytes))
+                Ok((self.large(packet, counters)?, bytes))
             }
         }
     }
 
     /// Sees to a packet that is to be cut, if it is one: its checksum is to be blank.
-    fn large(&self, packet: RxPacket, stats: &mut Stats) -> Result<RxPacket, Bad> {
+    fn large(&self, packet: Packet, counters: &mut Counters) -> Result<Packet, Bad> {
         let Some(gso) = packet.meta.gso else { return Ok(packet) };
         if !self.features.takes_gso(gso.kind) {
             return Err(bad(|drops| &mut drops.bad_extra));
         }
-        stats.rx_gso += 1;
+        counters.rx_gso += 1;
         if packet.meta.checksum == Checksum::Blank {
             return Ok(packet);
         }
         // Nobody else has seen it yet, so it can be written.
-        let Ok(mut packet) = packet.try_into_tx() else {
+        let Ok(mut packet) = packet.try_into_mut() else {
             return Err(bad(|drops| &mut drops.bad_extra));
         };
         match make_blank(&mut packet) {
             Ok(()) => {
-                stats.rx_made_blank += 1;
+                counters.rx_made_blank += 1;
                 Ok(packet.freeze())
             }
             Err(_) => Err(bad(|drops| &mut drops.bad_extra)),
@@ -336,13 +385,13 @@ impl RxQueue {
         index: u32,
         response: RxResponse,
         quarantine: &mut Quarantine,
-        stats: &mut Stats,
-    ) -> Result<(RxBuf, usize), Bad> {
+        counters: &mut Counters,
+    ) -> Result<(Buf, usize), Bad> {
         let expected = (index as usize % RING_SIZE) as u16;
         if response.id != expected {
             return Err(wrong_id(expected, response.id));
         }
-        let Some(frame) = self.take_back(index, quarantine, stats) else {
+        let Some(frame) = self.take_back(index, quarantine, counters) else {
             return Err(bad(|drops| &mut drops.still_in_use));
         };
         let Ok(len) = usize::try_from(response.status) else {
@@ -351,25 +400,24 @@ impl RxQueue {
         let offset = usize::from(response.offset);
         // The access has ended, so what is read from here on nobody changes. That the bytes lie
         // within the page is what the view checks.
-        match RxBuf::new(frame.share(), offset..offset + len) {
+        match Buf::new(frame.share(), offset..offset + len) {
             Some(buf) => Ok((buf, len)),
             None => Err(bad(|drops| &mut drops.bad_extent)),
         }
     }
 
     /// Ends the backend's access to the page that was posted at `index`. `None` if it still uses
-    /// the page.
+    /// the page. Whoever goes through pages counts how many they were.
     #[inline]
     fn take_back(
         &mut self,
         index: u32,
         quarantine: &mut Quarantine,
-        stats: &mut Stats,
+        counters: &mut Counters,
     ) -> Option<Frame> {
         let slot = &mut self.slots[index as usize % RING_SIZE];
         match slot.posted.take()?.revoke() {
             Ok((frame, reference)) => {
-                stats.revokes += 1;
                 // A slot with a page posted has lent its reference.
                 core::mem::forget(slot.reference.replace(reference));
                 Some(frame)
@@ -377,7 +425,7 @@ impl RxQueue {
             Err(still) => {
                 self.bare += 1;
                 self.kept += 1;
-                stats.quarantined += 1;
+                counters.quarantined += 1;
                 quarantine.admit(still);
                 None
             }
@@ -389,14 +437,14 @@ impl RxQueue {
     fn extras(
         &mut self,
         quarantine: &mut Quarantine,
-        stats: &mut Stats,
+        counters: &mut Counters,
     ) -> Result<Option<Gso>, Wrong> {
         let (mut gso, mut wrong): (_, Option<Wrong>) = (None, None);
         loop {
             let Some((index, slot)) = self.ring.pop() else {
                 return Err(|drops| &mut drops.truncated);
             };
-            drop(self.take_back(index, quarantine, stats));
+            drop(self.take_back(index, quarantine, counters));
             let extra = slot.extra();
             match (extra.gso(), gso) {
                 (Some(found), None) => gso = Some(found),
@@ -422,18 +470,20 @@ impl RxQueue {
     pub(super) fn dismantle(
         mut self,
         quarantine: &mut Quarantine,
-        stats: &mut Stats,
+        counters: &mut Counters,
     ) -> Vec<Reference> {
         // Of a broken ring nobody knows what is on it.
-        stats.rx_drops.disconnected += u64::from(self.ring.refresh().unwrap_or(0));
+        counters.rx_drops.disconnected += u64::from(self.ring.refresh().unwrap_or(0));
         for index in 0..RING_SIZE as u32 {
-            if self.slots[index as usize].posted.is_some() {
-                drop(self.take_back(index, quarantine, stats));
+            if self.slots[index as usize].posted.is_some()
+                && self.take_back(index, quarantine, counters).is_some()
+            {
+                counters.revokes += 1;
             }
         }
         let owned = self.slots.iter_mut().filter_map(|slot| slot.reference.take());
         let mut references: Vec<Reference> = owned.collect();
-        super::connect::end_ring(self.ring.into_page().0, &mut references, quarantine, stats);
+        super::connect::end_ring(self.ring.into_page().0, &mut references, quarantine, counters);
         references
     }
 }

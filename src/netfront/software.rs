@@ -11,8 +11,8 @@ use xen_grant::{Frame, PAGE_SIZE};
 
 use super::budget::Budget;
 use super::connection::Queues;
-use super::stats::Stats;
-use crate::buffer::{TxBuf, TxPacket};
+use super::counters::Counters;
+use crate::buffer::{BufMut, PacketMut};
 use crate::wire::RING_SIZE;
 use packet_views::buffer::Checksum;
 use packet_views::device::Unsendable;
@@ -23,7 +23,7 @@ use packet_views::offload::{Refusal, Segments, Sums, make_blank};
 
 /// Whether a packet, which has an Ethernet header, is not as the backend takes it.
 #[inline]
-pub(super) fn is_needed(packet: &TxPacket, features: &Features) -> bool {
+pub(super) fn is_needed(packet: &PacketMut, features: &Features) -> bool {
     let (meta, fragments) = (packet.meta, packet.fragments());
     (fragments.len() > 1 && is_badly_cut(packet, features))
         || (meta.gso.is_some() && meta.checksum != Checksum::Blank)
@@ -32,21 +32,21 @@ pub(super) fn is_needed(packet: &TxPacket, features: &Features) -> bool {
 
 /// Linux's backend answers with an error unless the Ethernet header lies in the first slot, and a
 /// slot without bytes is a waste of one.
-fn is_badly_cut(packet: &TxPacket, features: &Features) -> bool {
+fn is_badly_cut(packet: &PacketMut, features: &Features) -> bool {
     packet.fragments().len() > features.max_fragments()
         || packet.head().len() < ETHERNET_HEADER
-        || packet.fragments().iter().any(TxBuf::is_empty)
+        || packet.fragments().iter().any(BufMut::is_empty)
 }
 
 /// Makes a packet as the backend takes it, of no more slots than it had.
 #[cold]
 #[inline(never)]
 pub(super) fn fit(
-    mut packet: TxPacket,
+    mut packet: PacketMut,
     features: &Features,
     mut alloc: impl FnMut() -> Option<Frame>,
-    stats: &mut Stats,
-) -> Result<TxPacket, Unsendable> {
+    counters: &mut Counters,
+) -> Result<PacketMut, Unsendable> {
     if packet.meta.gso.is_some() {
         if packet.meta.checksum != Checksum::Blank {
             make_blank(&mut packet).map_err(Unsendable::Gso)?;
@@ -56,29 +56,29 @@ pub(super) fn fit(
         }
     } else if !features.takes_packet(&packet) {
         settle_blank(&mut packet).map_err(Unsendable::Checksum)?;
-        stats.tx_filled += u64::from(packet.meta.checksum == Checksum::Complete);
+        counters.tx_filled += u64::from(packet.meta.checksum == Checksum::Complete);
     }
     packet.drop_empty();
     if packet.fragments().len() > features.max_fragments() {
-        gather(packet, &mut alloc, stats)
+        gather(packet, &mut alloc, counters)
     } else {
-        lead(packet, &mut alloc, stats)
+        lead(packet, &mut alloc, counters)
     }
 }
 
 /// Puts a packet into one page.
 fn gather(
-    packet: TxPacket,
+    packet: PacketMut,
     alloc: &mut impl FnMut() -> Option<Frame>,
-    stats: &mut Stats,
-) -> Result<TxPacket, Unsendable> {
-    let mut one = TxBuf::new(alloc().ok_or(Unsendable::NoMemory)?, 0);
+    counters: &mut Counters,
+) -> Result<PacketMut, Unsendable> {
+    let mut one = BufMut::new(alloc().ok_or(Unsendable::NoMemory)?, 0);
     let (meta, len) = (packet.meta, packet.len());
     let bytes = one.append(len).ok_or(Unsendable::TooManyFragments)?;
     packet.copy_to_slice(bytes);
-    stats.tx_gathered += 1;
-    stats.copied_bytes += len as u64;
-    let mut packet = TxPacket::from(one);
+    counters.tx_gathered += 1;
+    counters.copied_bytes += len as u64;
+    let mut packet = PacketMut::from(one);
     packet.meta = meta;
     Ok(packet)
 }
@@ -86,10 +86,10 @@ fn gather(
 /// Puts the Ethernet header, and no more, into the first fragment, or into one in its place if it
 /// has no room behind.
 fn lead(
-    packet: TxPacket,
+    packet: PacketMut,
     alloc: &mut impl FnMut() -> Option<Frame>,
-    stats: &mut Stats,
-) -> Result<TxPacket, Unsendable> {
+    counters: &mut Counters,
+) -> Result<PacketMut, Unsendable> {
     let Some(missing) = ETHERNET_HEADER.checked_sub(packet.head().len()).filter(|it| *it > 0)
     else {
         return Ok(packet);
@@ -98,17 +98,17 @@ fn lead(
     let mut fragments = packet.into_fragments();
     let mut head = fragments.pop_at(0).ok_or(Unsendable::TooShort)?;
     if head.tailroom() < missing {
-        let mut other = TxBuf::new(alloc().ok_or(Unsendable::NoMemory)?, 0);
-        stats.copied_bytes += head.len() as u64;
+        let mut other = BufMut::new(alloc().ok_or(Unsendable::NoMemory)?, 0);
+        counters.copied_bytes += head.len() as u64;
         append(&mut other, &mut head, ETHERNET_HEADER);
         head = other;
     }
-    stats.copied_bytes += missing as u64;
+    counters.copied_bytes += missing as u64;
     for fragment in &mut fragments {
         let missing = ETHERNET_HEADER.saturating_sub(head.len());
         append(&mut head, fragment, missing);
     }
-    let mut packet = TxPacket::from(head);
+    let mut packet = PacketMut::from(head);
     packet.meta = meta;
     for fragment in fragments {
         if !fragment.is_empty() {
@@ -120,7 +120,7 @@ fn lead(
 }
 
 /// Moves up to `most` bytes from the front of one buffer to the end of another with as much room.
-fn append(to: &mut TxBuf, from: &mut TxBuf, most: usize) {
+fn append(to: &mut BufMut, from: &mut BufMut, most: usize) {
     let now = from.len().min(most);
     if let (Some(room), Some(bytes)) = (to.append(now), from.bytes_mut().get(..now)) {
         room.copy_from_slice(bytes);
@@ -131,7 +131,7 @@ fn append(to: &mut TxBuf, from: &mut TxBuf, most: usize) {
 /// The most slots that a large packet takes once it is cut: each segment its headers and what is
 /// copied behind them, and a fragment more wherever the packet has a seam. `longest` is a frame.
 pub(super) fn slots_when_cut(
-    packet: &TxPacket,
+    packet: &PacketMut,
     features: &Features,
     longest: usize,
 ) -> Result<usize, Unsendable> {
@@ -150,35 +150,35 @@ pub(super) fn slots_when_cut(
 /// Cuts a large packet for a backend that takes no such, and puts the segments on the ring of their
 /// flow, each of them as the backend takes it. What can't be sent is counted.
 pub(super) fn cut(
-    packet: TxPacket,
+    packet: PacketMut,
     features: &Features,
     queues: &mut Queues,
     budget: &mut Budget,
-    stats: &mut Stats,
+    counters: &mut Counters,
 ) -> Result<(), Unsendable> {
     let sums = if features.fills(&packet) { Sums::Blank } else { Sums::Fill };
     let mut segments = Segments::new(packet, sums)
-        .map_err(|(why, _)| stats.tx_drops.count(Unsendable::Gso(why)))?;
-    stats.tx_cut += 1;
+        .map_err(|(why, _)| counters.tx_drops.count(Unsendable::Gso(why)))?;
+    counters.tx_cut += 1;
     let mut result = Ok(());
-    while let Some(segment) = segments.cut(|| Some(TxBuf::new(queues.frame(budget)?, 0))) {
+    while let Some(segment) = segments.cut(|| Some(BufMut::new(queues.frame(budget)?, 0))) {
         let Ok(mut segment) = segment else { break };
         if segment.fragments().len() > features.max_fragments() {
-            match gather(segment, &mut || queues.frame(budget), stats) {
+            match gather(segment, &mut || queues.frame(budget), counters) {
                 Ok(one) => segment = one,
                 Err(why) => {
-                    result = Err(stats.tx_drops.count(why));
+                    result = Err(counters.tx_drops.count(why));
                     continue;
                 }
             }
         }
         // At most as long as the longest frame.
         let size = segment.len() as u16;
-        queues.of_packet(&segment).tx.send(segment, size, stats);
+        queues.of_packet(&segment).tx.send(segment, size, counters);
     }
-    stats.copied_bytes += segments.copied().payload;
+    counters.copied_bytes += segments.copied().payload;
     for _ in 0..segments.remaining() {
-        result = Err(stats.tx_drops.count(Unsendable::NoMemory));
+        result = Err(counters.tx_drops.count(Unsendable::NoMemory));
     }
     result
 }

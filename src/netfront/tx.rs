@@ -7,9 +7,9 @@ use xen_grant::{Frame, Granted, GrantedPage, Grantee, Quarantine, ReadOnly, Refe
 use xen_ring::{FrontRing, InFlight, Notify};
 
 use super::bytes::BytesInFlight;
+use super::counters::Counters;
 use super::fault::Fault;
-use super::stats::Stats;
-use crate::buffer::{TxBuf, TxPacket};
+use crate::buffer::{BufMut, PacketMut};
 use crate::ring_page::Shared;
 use crate::wire::{Extra, RING_SIZE, Status, TxRequest, TxResponse, TxRing, tx_flags};
 use packet_views::buffer::Checksum;
@@ -121,25 +121,25 @@ impl TxQueue {
 
     /// Puts a packet on the ring. The caller has checked its shape and that there is room.
     #[inline]
-    pub(super) fn send(&mut self, packet: TxPacket, size: u16, stats: &mut Stats) {
+    pub(super) fn send(&mut self, packet: PacketMut, size: u16, counters: &mut Counters) {
         let meta = packet.meta;
         let mut flags = checksum_flags(meta.checksum);
         if meta.gso.is_some() {
             flags |= tx_flags::EXTRA_INFO;
-            stats.tx_gso += 1;
+            counters.tx_gso += 1;
         }
-        stats.tx_blank += u64::from(meta.checksum == Checksum::Blank);
+        counters.tx_blank += u64::from(meta.checksum == Checksum::Blank);
         let fragments = packet.into_fragments();
         let mut left = fragments.len();
-        stats.tx_packets += 1;
-        stats.tx_bytes += u64::from(size);
+        counters.tx_packets += 1;
+        counters.tx_bytes += u64::from(size);
         let mut size = Some(size);
         for buf in fragments {
             left -= 1;
             let more = if left > 0 { tx_flags::MORE_DATA } else { 0 };
             let first = size.is_some();
             // Room was reserved.
-            let _sent = self.push(buf, size.take(), flags | more, stats);
+            let _sent = self.push(buf, size.take(), flags | more, counters);
             if let Some(gso) = meta.gso.filter(|_| first) {
                 self.push_gso(gso);
             }
@@ -152,13 +152,13 @@ impl TxQueue {
     #[inline]
     pub(super) fn send_single(
         &mut self,
-        buf: TxBuf,
+        buf: BufMut,
         size: u16,
-        stats: &mut Stats,
-    ) -> Result<(), TxBuf> {
-        self.push(buf, Some(size), checksum_flags(Checksum::Unknown), stats)?;
-        stats.tx_packets += 1;
-        stats.tx_bytes += u64::from(size);
+        counters: &mut Counters,
+    ) -> Result<(), BufMut> {
+        self.push(buf, Some(size), checksum_flags(Checksum::Unknown), counters)?;
+        counters.tx_packets += 1;
+        counters.tx_bytes += u64::from(size);
         Ok(())
     }
 
@@ -166,11 +166,11 @@ impl TxQueue {
     #[inline(always)] // a packet of one fragment is the usual case, and has no loop
     fn push(
         &mut self,
-        buf: TxBuf,
+        buf: BufMut,
         size: Option<u16>,
         flags: u16,
-        stats: &mut Stats,
-    ) -> Result<(), TxBuf> {
+        counters: &mut Counters,
+    ) -> Result<(), BufMut> {
         let (Ok(slot), Some(vacant)) = (self.ring.slot(), self.in_flight.vacant()) else {
             return Err(buf);
         };
@@ -180,7 +180,7 @@ impl TxQueue {
         let started = vacant.start(slot.index(), |reference| {
             let (granted, cleared) = reference.grant(frame, &self.grantee, range);
             if cleared > 0 {
-                stats.cleared(cleared);
+                counters.cleared(cleared);
             }
             let gref = granted.number();
             (granted, gref)
@@ -204,11 +204,11 @@ impl TxQueue {
 
     /// Shows the backend what has been sent; whether it wants an event for that.
     #[inline(always)] // one queue is the usual case, and has no call
-    pub(super) fn publish(&mut self, stats: &mut Stats) -> Notify {
+    pub(super) fn publish(&mut self, counters: &mut Counters) -> Notify {
         let extras = core::mem::take(&mut self.staged_extras);
         let slots = self.ring.staged() - extras;
-        stats.tx_slots += u64::from(slots);
-        stats.grants += u64::from(slots);
+        counters.tx_slots += u64::from(slots);
+        counters.grants += u64::from(slots);
         self.published_extras += extras;
         self.ring.publish()
     }
@@ -218,17 +218,17 @@ impl TxQueue {
     pub(super) fn complete(
         &mut self,
         quarantine: &mut Quarantine,
-        stats: &mut Stats,
+        counters: &mut Counters,
     ) -> Result<usize, Fault> {
         let answered = self.ring.refresh()?;
         let published = self.ring.published();
-        let (mut completed, kept_before) = (0, stats.quarantined);
+        let (mut completed, kept_before) = (0, counters.quarantined);
         let mut fault = None;
         let is_limited = self.bytes.is_some();
         for (_, response) in self.ring.pop_all() {
             // Status first: of a NULL response nothing else means anything.
             if response.status != Status::Okay.number() {
-                match unusual(response, &mut self.published_extras, stats) {
+                match unusual(response, &mut self.published_extras, counters) {
                     Ok(true) => {}
                     Ok(false) => continue,
                     Err(found) => {
@@ -239,7 +239,7 @@ impl TxQueue {
             }
             let spare = &mut self.spare;
             let ended = self.in_flight.complete(response.id, published, |granted| {
-                take_back(granted, spare, quarantine, stats)
+                take_back(granted, spare, quarantine, counters)
             });
             if let Err(found) = ended {
                 fault = Some(found.into());
@@ -250,8 +250,8 @@ impl TxQueue {
             }
             completed += 1;
         }
-        stats.tx_completed += completed;
-        stats.revokes += completed - (stats.quarantined - kept_before);
+        counters.tx_completed += completed;
+        counters.revokes += completed - (counters.quarantined - kept_before);
         match fault {
             None => Ok(answered as usize),
             Some(fault) => {
@@ -275,18 +275,19 @@ impl TxQueue {
     pub(super) fn dismantle(
         mut self,
         quarantine: &mut Quarantine,
-        stats: &mut Stats,
+        counters: &mut Counters,
     ) -> Vec<Reference> {
         // What was staged and never published was granted all the same.
         let staged = u64::from(self.ring.staged() - self.staged_extras);
-        stats.grants += staged;
+        counters.grants += staged;
         let lost = self.in_flight.len() as u64;
-        let (spare, kept_before) = (&mut self.spare, stats.quarantined);
-        let ended = self.in_flight.dissolve(|granted| take_back(granted, spare, quarantine, stats));
+        let (spare, kept_before) = (&mut self.spare, counters.quarantined);
+        let ended =
+            self.in_flight.dissolve(|granted| take_back(granted, spare, quarantine, counters));
         let mut references: Vec<Reference> = ended.collect();
-        stats.tx_drops.disconnected += lost;
-        stats.revokes += lost - (stats.quarantined - kept_before);
-        super::connect::end_ring(self.ring.into_page().0, &mut references, quarantine, stats);
+        counters.tx_drops.disconnected += lost;
+        counters.revokes += lost - (counters.quarantined - kept_before);
+        super::connect::end_ring(self.ring.into_page().0, &mut references, quarantine, counters);
         references
     }
 }
@@ -303,14 +304,14 @@ fn checksum_flags(checksum: Checksum) -> u16 {
 /// Counts a response that does not report success. Whether it is to a request of its own.
 #[cold]
 #[inline(never)]
-fn unusual(response: TxResponse, extras: &mut u32, stats: &mut Stats) -> Result<bool, Fault> {
+fn unusual(response: TxResponse, extras: &mut u32, counters: &mut Counters) -> Result<bool, Fault> {
     match Status::from_number(response.status) {
         Status::Null => {
             *extras = extras.checked_sub(1).ok_or(Fault::UnexpectedNull)?;
             return Ok(false);
         }
-        Status::Error => stats.tx_drops.backend_error += 1,
-        Status::Dropped => stats.tx_drops.backend_dropped += 1,
+        Status::Error => counters.tx_drops.backend_error += 1,
+        Status::Dropped => counters.tx_drops.backend_dropped += 1,
         Status::Okay => {}
     }
     Ok(true)
@@ -322,7 +323,7 @@ fn take_back(
     granted: Granted<ReadOnly>,
     spare: &mut ArrayVec<Frame, SPARE>,
     quarantine: &mut Quarantine,
-    stats: &mut Stats,
+    counters: &mut Counters,
 ) -> Option<Reference> {
     match granted.revoke() {
         Ok((frame, reference)) => {
@@ -331,7 +332,7 @@ fn take_back(
             Some(reference)
         }
         Err(still) => {
-            stats.quarantined += 1;
+            counters.quarantined += 1;
             quarantine.admit(still);
             None
         }

@@ -4,10 +4,10 @@
 //! copies nothing:
 //!
 //! ```text
-//!  TxBuf    |  headroom   |======= bytes =======|   tailroom   |      one owner, writes
+//!  BufMut    |  headroom   |======= bytes =======|   tailroom   |      one owner, writes
 //!            ◄─ push_front                  append ─►
 //!
-//!  RxBuf    |             |======= bytes =======|              |      any number, read
+//!  Buf    |             |======= bytes =======|              |      any number, read
 //!                          advance ─►     ◄─ truncate
 //! ```
 //!
@@ -19,20 +19,20 @@
 //! devices that copy anyway, pages that a hypervisor can share (crate `xen-grant`) for those that need not. There is no `dyn` and no allocation here.
 
 mod block;
+mod buf;
+mod buf_mut;
 mod packet;
-mod rx;
-mod tx;
 
 pub use block::{Block, HeapBlock, SharedBlock, SharedHeapBlock};
-pub use packet::{Checksum, Gso, GsoKind, MAX_FRAGMENTS, MAX_FRAME, MAX_PACKET, Meta, Packet};
-pub use rx::RxBuf;
-pub use tx::TxBuf;
+pub use buf::Buf;
+pub use buf_mut::BufMut;
+pub use packet::{AnyPacket, Checksum, Gso, GsoKind, MAX_FRAGMENTS, MAX_FRAME, MAX_PACKET, Meta};
 
 /// A packet that is being read.
-pub type RxPacket<S> = Packet<RxBuf<S>>;
+pub type Packet<S> = AnyPacket<Buf<S>>;
 
 /// A packet that is being written.
-pub type TxPacket<B> = Packet<TxBuf<B>>;
+pub type PacketMut<B> = AnyPacket<BufMut<B>>;
 
 /// A run of bytes, whoever owns it: what fragments of a packet have in common.
 pub trait View {

@@ -4,7 +4,9 @@ use core::num::NonZeroU16;
 
 use arrayvec::ArrayVec;
 
-use super::{Block, RxBuf, SharedBlock, TxBuf, View};
+use crate::header::{ETHERNET_HEADER, VLAN_TAG};
+
+use super::{Block, Buf, BufMut, SharedBlock, View};
 
 /// The most fragments of a packet: as many pages as 64 KB need that begin anywhere in the first, and one
 /// for headers of their own. A device may take fewer, and says so
@@ -16,7 +18,7 @@ pub const MAX_PACKET: usize = 0xffff;
 
 /// The largest packet that is received: an IP packet of 65,535 bytes (RFC 791), as Linux's GRO makes
 /// them, in Ethernet with two tags. Passed on, one that is larger than [`MAX_PACKET`] is cut.
-pub const MAX_FRAME: usize = 0xffff + 14 + 2 * 4;
+pub const MAX_FRAME: usize = 0xffff + ETHERNET_HEADER + 2 * VLAN_TAG;
 
 /// What is known of a packet's transport checksum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,17 +62,17 @@ pub struct Meta {
 
 /// A packet of up to 18 fragments, in order, Ethernet header first.
 #[derive(Debug)]
-pub struct Packet<V> {
+pub struct AnyPacket<V> {
     fragments: ArrayVec<V, MAX_FRAGMENTS>,
     /// What is known about it.
     pub meta: Meta,
 }
 
-impl<V> Packet<V> {
+impl<V> AnyPacket<V> {
     /// A packet without fragments.
     #[inline]
-    pub fn new() -> Packet<V> {
-        Packet { fragments: ArrayVec::new_const(), meta: Meta::default() }
+    pub fn new() -> AnyPacket<V> {
+        AnyPacket { fragments: ArrayVec::new_const(), meta: Meta::default() }
     }
 
     /// Adds a fragment at the end; gives it back if there are 18 already.
@@ -103,9 +105,15 @@ impl<V> Packet<V> {
         self.fragments.drain(..)
     }
 
+    /// Takes the fragment out, if it is the only one.
+    #[inline]
+    pub fn take_only(&mut self) -> Option<V> {
+        if self.fragments.len() == 1 { self.fragments.pop() } else { None }
+    }
+
     /// The fragment, if it is the only one.
     #[inline]
-    pub fn into_single(mut self) -> Result<V, Packet<V>> {
+    pub fn into_single(mut self) -> Result<V, AnyPacket<V>> {
         match self.fragments.pop() {
             Some(only) if self.fragments.is_empty() => Ok(only),
             Some(last) => {
@@ -117,7 +125,7 @@ impl<V> Packet<V> {
     }
 }
 
-impl<V: View> Packet<V> {
+impl<V: View> AnyPacket<V> {
     /// Bytes in all fragments.
     #[inline]
     pub fn len(&self) -> usize {
@@ -152,15 +160,15 @@ impl<V: View> Packet<V> {
     }
 }
 
-impl<S: SharedBlock> Packet<RxBuf<S>> {
+impl<S: SharedBlock> AnyPacket<Buf<S>> {
     /// The packet to write in place, if no other view of any of its blocks is left; else itself
     /// again, unchanged.
-    pub fn try_into_tx(self) -> Result<Packet<TxBuf<S::Block>>, Packet<RxBuf<S>>> {
+    pub fn try_into_mut(self) -> Result<AnyPacket<BufMut<S::Block>>, AnyPacket<Buf<S>>> {
         let meta = self.meta;
-        let mut tx = Packet { fragments: ArrayVec::new_const(), meta };
+        let mut tx = AnyPacket { fragments: ArrayVec::new_const(), meta };
         let mut fragments = self.fragments.into_iter();
         while let Some(fragment) = fragments.next() {
-            match fragment.try_into_tx() {
+            match fragment.try_into_mut() {
                 Ok(buf) => tx.fragments.push(buf),
                 Err(shared) => {
                     let mut rx = tx.freeze();
@@ -174,32 +182,32 @@ impl<S: SharedBlock> Packet<RxBuf<S>> {
     }
 }
 
-impl<B: Block> Packet<TxBuf<B>> {
+impl<B: Block> AnyPacket<BufMut<B>> {
     /// No more writing: a packet that others can share.
-    pub fn freeze(self) -> Packet<RxBuf<B::Shared>> {
-        let fragments = self.fragments.into_iter().map(TxBuf::freeze).collect();
-        Packet { fragments, meta: self.meta }
+    pub fn freeze(self) -> AnyPacket<Buf<B::Shared>> {
+        let fragments = self.fragments.into_iter().map(BufMut::freeze).collect();
+        AnyPacket { fragments, meta: self.meta }
     }
 }
 
-impl<V> Default for Packet<V> {
+impl<V> Default for AnyPacket<V> {
     fn default() -> Self {
-        Packet::new()
+        AnyPacket::new()
     }
 }
 
-impl<V> From<V> for Packet<V> {
+impl<V> From<V> for AnyPacket<V> {
     /// A packet of one fragment.
     #[inline]
-    fn from(fragment: V) -> Packet<V> {
-        let mut packet = Packet::new();
+    fn from(fragment: V) -> AnyPacket<V> {
+        let mut packet = AnyPacket::new();
         packet.fragments.push(fragment);
         packet
     }
 }
 
-impl<V: Clone> Clone for Packet<V> {
+impl<V: Clone> Clone for AnyPacket<V> {
     fn clone(&self) -> Self {
-        Packet { fragments: self.fragments.clone(), meta: self.meta }
+        AnyPacket { fragments: self.fragments.clone(), meta: self.meta }
     }
 }

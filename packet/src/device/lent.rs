@@ -2,8 +2,10 @@
 
 use core::task::{Context, Poll};
 
-use super::{Changes, Linear, Link, NetDevice, RxOf, SendError, Stats, TxOf, WriteError};
-use crate::buffer::TxBuf;
+use super::{
+    Changes, Linear, Link, NetDevice, PacketMutOf, PacketOf, SendError, Totals, WriteError,
+};
+use crate::buffer::BufMut;
 use crate::features::Capabilities;
 use crate::header::MacAddr;
 
@@ -31,8 +33,8 @@ impl<N: NetDevice + ?Sized> NetDevice for &mut N {
         (**self).capabilities()
     }
 
-    fn stats(&self) -> Stats {
-        (**self).stats()
+    fn totals(&self) -> Totals {
+        (**self).totals()
     }
 
     fn take_changes(&mut self) -> Changes {
@@ -40,7 +42,7 @@ impl<N: NetDevice + ?Sized> NetDevice for &mut N {
     }
 
     #[inline]
-    fn alloc(&mut self, headroom: usize) -> Option<TxBuf<Self::Block>> {
+    fn alloc(&mut self, headroom: usize) -> Option<BufMut<Self::Block>> {
         (**self).alloc(headroom)
     }
 
@@ -59,7 +61,7 @@ impl<N: NetDevice + ?Sized> NetDevice for &mut N {
     }
 
     #[inline]
-    fn next_packet(&mut self) -> Option<RxOf<Self>> {
+    fn next_packet(&mut self) -> Option<PacketOf<Self>> {
         (**self).next_packet()
     }
 
@@ -68,7 +70,7 @@ impl<N: NetDevice + ?Sized> NetDevice for &mut N {
     }
 
     #[inline]
-    fn receive(&mut self, budget: usize, sink: impl FnMut(RxOf<Self>)) -> usize {
+    fn receive(&mut self, budget: usize, sink: impl FnMut(PacketOf<Self>)) -> usize {
         (**self).receive(budget, sink)
     }
 
@@ -80,7 +82,7 @@ impl<N: NetDevice + ?Sized> NetDevice for &mut N {
         (**self).linear()
     }
 
-    fn recycle(&mut self, packet: RxOf<Self>) {
+    fn recycle(&mut self, packet: PacketOf<Self>) {
         (**self).recycle(packet);
     }
 
@@ -89,7 +91,7 @@ impl<N: NetDevice + ?Sized> NetDevice for &mut N {
     }
 
     #[inline]
-    fn send(&mut self, packet: TxOf<Self>) -> Result<(), SendError<TxOf<Self>>> {
+    fn send(&mut self, packet: PacketMutOf<Self>) -> Result<(), SendError<PacketMutOf<Self>>> {
         (**self).send(packet)
     }
 

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use crate::buffer::{Block, Packet, TxBuf, TxPacket, View};
+use crate::buffer::{AnyPacket, Block, BufMut, PacketMut, View};
 
 /// One slice for packets that have several blocks, and a count of what it was needed for.
 #[derive(Debug, Default)]
@@ -36,7 +36,7 @@ impl Linear {
     }
 
     /// The packet in one slice: a copy, counted.
-    pub fn gather<V: View>(&mut self, packet: &Packet<V>) -> &mut [u8] {
+    pub fn gather<V: View>(&mut self, packet: &AnyPacket<V>) -> &mut [u8] {
         self.memory.clear();
         for fragment in packet.fragments() {
             self.memory.extend_from_slice(fragment.bytes());
@@ -62,10 +62,10 @@ impl Linear {
     pub fn scatter<B: Block>(
         &mut self,
         len: usize,
-        bufs: impl IntoIterator<Item = TxBuf<B>>,
-    ) -> Option<TxPacket<B>> {
+        bufs: impl IntoIterator<Item = BufMut<B>>,
+    ) -> Option<PacketMut<B>> {
         let mut rest = self.memory.get(..len)?;
-        let mut packet = Packet::new();
+        let mut packet = AnyPacket::new();
         for mut buf in bufs {
             let (now, later) = rest.split_at_checked(buf.tailroom()).unwrap_or((rest, &[]));
             buf.append(now.len())?.copy_from_slice(now);

@@ -1,6 +1,6 @@
 //! A network device, as the layers above see it.
 //!
-//! The familiar shape: `mac`, `mtu`, `write`, `receive`, `stats`. The lowest layer allocates and
+//! The familiar shape: `mac`, `mtu`, `write`, `receive`, `counters`. The lowest layer allocates and
 //! the upper layer fills, so nothing is copied in between and nobody hands around an offset:
 //!
 //! ```text
@@ -8,10 +8,10 @@
 //!  write   fill(&mut [u8]) ◄── zeroed bytes ──  alloc, reserve
 //!          returns how many ──────────────────► permit.send, flush later
 //!
-//!  send    Packet<TxBuf>  ────────────────────► reserve(slots) ► permit.send
+//!  send    AnyPacket<BufMut>  ────────────────────► reserve(slots) ► permit.send
 //!          (its own headers pushed in front)
 //!
-//!  receive sink(Packet<RxBuf>) ◄──────────────  at most `budget`, then returns
+//!  receive sink(AnyPacket<Buf>) ◄──────────────  at most `budget`, then returns
 //! ```
 //!
 //! Which memory a packet lives in is the associated type [`NetDevice::Block`], chosen at compile time:
@@ -25,7 +25,7 @@
 //! /// Sends every packet back where it came from: the same bytes, in the same place.
 //! fn reflect<N: NetDevice>(netif: &mut N, other: &mut N) {
 //!     netif.receive(64, |packet| {
-//!         let Ok(mut packet) = packet.try_into_tx() else { return };
+//!         let Ok(mut packet) = packet.try_into_mut() else { return };
 //!         if let Some((to, from)) = packet.fragments_mut().first_mut().and_then(|head| {
 //!             let (to, rest) = head.bytes_mut().split_first_chunk_mut::<6>()?;
 //!             Some((to, rest.first_chunk_mut::<6>()?))
@@ -45,7 +45,7 @@ mod refused;
 use core::future::poll_fn;
 use core::task::{Context, Poll};
 
-use crate::buffer::{Block, Packet, RxPacket, TxBuf, TxPacket};
+use crate::buffer::{AnyPacket, Block, BufMut, Packet, PacketMut};
 use crate::features::Capabilities;
 use crate::header::{ETHERNET_HEADER, MacAddr};
 
@@ -57,10 +57,10 @@ pub use refused::{SendError, Unsendable, WriteError};
 const MOST_PASSED_OVER: usize = 256;
 
 /// A packet that device `N` has received.
-pub type RxOf<N> = RxPacket<<<N as NetDevice>::Block as Block>::Shared>;
+pub type PacketOf<N> = Packet<<<N as NetDevice>::Block as Block>::Shared>;
 
 /// A packet that device `N` can send.
-pub type TxOf<N> = TxPacket<<N as NetDevice>::Block>;
+pub type PacketMutOf<N> = PacketMut<<N as NetDevice>::Block>;
 
 /// A network device.
 pub trait NetDevice {
@@ -87,7 +87,7 @@ pub trait NetDevice {
     fn capabilities(&self) -> Capabilities;
 
     /// What it has done.
-    fn stats(&self) -> Stats;
+    fn totals(&self) -> Totals;
 
     /// What has changed below since this was last asked. A device whose peer never changes has nothing
     /// to tell.
@@ -100,7 +100,7 @@ pub trait NetDevice {
     /// Its block may hold bytes of an earlier use. What is pushed or appended must be overwritten
     /// completely, for all of it is sent; [`header::push`](crate::header::push) and
     /// [`write`](NetDevice::write) see to that.
-    fn alloc(&mut self, headroom: usize) -> Option<TxBuf<Self::Block>>;
+    fn alloc(&mut self, headroom: usize) -> Option<BufMut<Self::Block>>;
 
     /// Reserves room for packets of up to `slots` slots together (see [`slots`]), after making room
     /// if earlier packets are done; `None` if there is none now or the device is not connected.
@@ -118,7 +118,7 @@ pub trait NetDevice {
     /// It is what [`receive`](NetDevice::receive) does with a budget of one, whose costs for each call
     /// a burst shares. Of packets that have to be dropped it passes over a bounded number.
     #[inline]
-    fn next_packet(&mut self) -> Option<RxOf<Self>> {
+    fn next_packet(&mut self) -> Option<PacketOf<Self>> {
         let mut next = None;
         for _ in 0..MOST_PASSED_OVER {
             let looked = self.receive(1, |packet| next = Some(packet));
@@ -151,7 +151,7 @@ pub trait NetDevice {
     /// how many. It may be called as often as one likes: with nothing there it is cheap.
     ///
     /// A packet starts at its Ethernet header. One that `sink` drops is gone.
-    fn receive(&mut self, budget: usize, sink: impl FnMut(RxOf<Self>)) -> usize;
+    fn receive(&mut self, budget: usize, sink: impl FnMut(PacketOf<Self>)) -> usize;
 
     /// Tells the peer of what has been sent. Packets may stay where they are until then, so that
     /// one event serves a batch: call it after the last.
@@ -163,7 +163,7 @@ pub trait NetDevice {
 
     /// Takes back a received packet nobody needs any more. The same as dropping it, except that a
     /// device whose memory does not find home by itself reuses it.
-    fn recycle(&mut self, packet: RxOf<Self>) {
+    fn recycle(&mut self, packet: PacketOf<Self>) {
         drop(packet);
     }
 
@@ -179,7 +179,7 @@ pub trait NetDevice {
     /// What the peer does not do is done here, in software: a blank checksum filled in, a large
     /// packet cut into segments.
     #[inline]
-    fn send(&mut self, packet: TxOf<Self>) -> Result<(), SendError<TxOf<Self>>> {
+    fn send(&mut self, packet: PacketMutOf<Self>) -> Result<(), SendError<PacketMutOf<Self>>> {
         match self.reserve(slots(&packet)) {
             Some(mut permit) => Ok(permit.send(packet)?),
             None => Err(SendError::Full(packet)),
@@ -229,18 +229,18 @@ pub trait Permit {
 
     /// Sends a packet: there is room. It must need no more slots than are left of those reserved.
     /// One that does, or that the device can't send, is gone and counted, and the error says why.
-    fn send(&mut self, packet: TxPacket<Self::Block>) -> Result<(), Unsendable>;
+    fn send(&mut self, packet: PacketMut<Self::Block>) -> Result<(), Unsendable>;
 
     /// Sends a packet of one fragment.
     #[inline]
-    fn send_single(&mut self, buf: TxBuf<Self::Block>) -> Result<(), Unsendable> {
+    fn send_single(&mut self, buf: BufMut<Self::Block>) -> Result<(), Unsendable> {
         self.send(buf.into())
     }
 }
 
 /// Slots a packet takes in a device's queue: one a fragment, one more with GSO.
 #[inline]
-pub fn slots<V>(packet: &Packet<V>) -> usize {
+pub fn slots<V>(packet: &AnyPacket<V>) -> usize {
     packet.fragments().len() + usize::from(packet.meta.gso.is_some())
 }
 
@@ -290,7 +290,7 @@ impl Changes {
 
 /// What a device has done since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
+pub struct Totals {
     /// Packets handed up.
     pub rx_packets: u64,
     /// Their bytes, Ethernet headers included.
@@ -327,13 +327,13 @@ fn is_frame(filled: usize, size: usize) -> Result<bool, WriteError> {
 #[cold]
 fn write_large<N: NetDevice + ?Sized>(
     netif: &mut N,
-    first: TxBuf<N::Block>,
+    first: BufMut<N::Block>,
     size: usize,
     fill: impl FnOnce(&mut [u8]) -> usize,
 ) -> Result<(), WriteError> {
     let max = netif.capabilities().max_fragments;
     let mut room = first.tailroom();
-    let mut bufs = Packet::from(first);
+    let mut bufs = AnyPacket::from(first);
     while room < size {
         let buf = netif.alloc(0).ok_or(WriteError::NoMemory)?;
         if buf.tailroom() == 0 || bufs.fragments().len() >= max {

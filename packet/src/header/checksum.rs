@@ -15,8 +15,8 @@
 use core::mem::offset_of;
 use core::ops::Range;
 
-use super::{EtherType, Icmp, Layout, Pieces, Protocol, Tcp, U16, Udp, Unclear, ViewMut};
-use crate::buffer::{Checksum, Packet, View};
+use super::{EtherType, Icmp, Layout, Pieces, Protocol, Tcp, U16, Udp, Unclear, ViewMut, parts};
+use crate::buffer::{AnyPacket, Checksum, View};
 
 pub use super::sum::Sum;
 pub(crate) use super::sum::plus;
@@ -59,7 +59,7 @@ impl core::fmt::Display for NotFilled {
 /// [`Checksum::Blank`]; it is [`Checksum::Complete`] then. A packet in another state is left alone.
 ///
 /// `None`, and nothing happens, if it is no whole such packet or its lengths are wrong.
-pub fn fill_blank<V: ViewMut>(packet: &mut Packet<V>) -> Option<()> {
+pub fn fill_blank<V: ViewMut>(packet: &mut AnyPacket<V>) -> Option<()> {
     if packet.meta.checksum == Checksum::Blank {
         let (field, value) = blank_value(packet).ok()?;
         write_at(packet, field, value);
@@ -70,7 +70,7 @@ pub fn fill_blank<V: ViewMut>(packet: &mut Packet<V>) -> Option<()> {
 
 /// Makes a packet one that is not blank: its checksum filled in, or known to be none; that is
 /// [`Checksum::Unknown`] then, and the packet as it was.
-pub fn settle_blank<V: ViewMut>(packet: &mut Packet<V>) -> Result<(), NotFilled> {
+pub fn settle_blank<V: ViewMut>(packet: &mut AnyPacket<V>) -> Result<(), NotFilled> {
     packet.meta.checksum = match blank_value(packet) {
         Ok((field, value)) => {
             write_at(packet, field, value);
@@ -84,7 +84,7 @@ pub fn settle_blank<V: ViewMut>(packet: &mut Packet<V>) -> Result<(), NotFilled>
 
 /// What [`fill_blank`] would write, for a packet that is not to be written in place: the place in
 /// the packet, which may lie in two fragments, and the checksum.
-pub fn blank_value<V: View>(packet: &Packet<V>) -> Result<(usize, u16), NotFilled> {
+pub fn blank_value<V: View>(packet: &AnyPacket<V>) -> Result<(usize, u16), NotFilled> {
     let (_, place) = Place::of_blank(packet.fragments(), packet.len())?;
     let value = place.sum(packet, Sum::default()).checksum();
     if place.protocol == Protocol::UDP && value == 0 {
@@ -95,7 +95,7 @@ pub fn blank_value<V: View>(packet: &Packet<V>) -> Result<(usize, u16), NotFille
 }
 
 /// Writes two bytes at a place in a packet.
-pub(crate) fn write_at<V: ViewMut>(packet: &mut Packet<V>, mut place: usize, value: u16) {
+pub(crate) fn write_at<V: ViewMut>(packet: &mut AnyPacket<V>, mut place: usize, value: u16) {
     let mut value = value.to_be_bytes().into_iter();
     for fragment in packet.fragments_mut() {
         let Some(bytes) = fragment.bytes_mut().get_mut(place..) else {
@@ -112,17 +112,15 @@ pub(crate) fn write_at<V: ViewMut>(packet: &mut Packet<V>, mut place: usize, val
 /// Verifies the transport checksum of a packet, whatever is known about it.
 ///
 /// The field of a blank packet is no checksum yet: expect [`Verdict::Wrong`].
-pub fn verify<V: View>(packet: &Packet<V>) -> Verdict {
-    let Ok(layout) = Layout::of(packet) else { return Verdict::Wrong };
-    match Place::of(packet.fragments(), &layout) {
-        Err(_) => Verdict::Wrong,
-        Ok(None) => Verdict::None,
-        Ok(Some(place)) if place.is_none(packet.fragments(), &layout) => Verdict::None,
-        Ok(Some(place)) => match place.pseudo(packet.fragments(), &layout) {
-            None => Verdict::None,
-            Some(pseudo) if place.sum(packet, pseudo).is_right() => Verdict::Right,
-            Some(_) => Verdict::Wrong,
-        },
+pub fn verify<V: View>(packet: &AnyPacket<V>) -> Verdict {
+    let bytes = packet.fragments();
+    let Ok((layout, place)) = Place::of(bytes, packet.len()) else { return Verdict::Wrong };
+    let place = place.filter(|place| !place.is_none);
+    let sum = place.and_then(|place| Some(place.sum(packet, place.pseudo(bytes, &layout)?)));
+    match sum {
+        None => Verdict::None,
+        Some(sum) if sum.is_right() => Verdict::Right,
+        Some(_) => Verdict::Wrong,
     }
 }
 
@@ -134,6 +132,8 @@ pub(crate) struct Place {
     pub(crate) covered: Range<usize>,
     /// The first of the two bytes.
     pub(crate) field: usize,
+    /// It is UDP that says it has no checksum, as it may over IPv4 (RFC 768).
+    is_none: bool,
 }
 
 impl Place {
@@ -143,30 +143,28 @@ impl Place {
         bytes: &P,
         len: usize,
     ) -> Result<(Layout, Place), NotFilled> {
-        let layout = Layout::at_start(bytes, len).map_err(NotFilled::Unclear)?;
+        let (layout, place) = Place::of(bytes, len).map_err(NotFilled::Unclear)?;
         let is_part = layout.ip.is_some_and(|ip| ip.part.is_some());
-        let place = Place::of(bytes, &layout).map_err(NotFilled::Unclear)?;
         match place.filter(Place::can_be_blank) {
-            Some(place) if !place.is_none(bytes, &layout) => Ok((layout, place)),
+            Some(place) if !place.is_none => Ok((layout, place)),
             None if !is_part && layout.kind != EtherType::ARP => Err(NotFilled::Unknown),
             Some(_) | None => Err(NotFilled::None),
         }
     }
 
-    /// `None` if the packet has no field for it, or is not whole.
+    /// Reads the headers of a packet of `len` bytes that begins with these. There is no place if it
+    /// has no field for a checksum, or is not whole.
     #[inline]
     pub(crate) fn of<P: Pieces + ?Sized>(
         bytes: &P,
-        layout: &Layout,
-    ) -> Result<Option<Place>, Unclear> {
-        let Some(ip) = layout.ip.filter(|ip| ip.part.is_none()) else { return Ok(None) };
-        let (header, mut len) = (ip.transport, ip.len());
+        len: usize,
+    ) -> Result<(Layout, Option<Place>), Unclear> {
+        let layout = Layout::at_start(bytes, len)?;
+        let Some(ip) = layout.ip.filter(|ip| ip.part.is_none()) else { return Ok((layout, None)) };
+        let (header, mut len, mut is_none) = (ip.transport, ip.len(), false);
         let field = match ip.protocol {
             Protocol::TCP => {
-                let tcp: Tcp = bytes.read(header).ok_or(Unclear::Short)?;
-                if !(size_of::<Tcp>()..=len).contains(&tcp.header_len()) {
-                    return Err(Unclear::BadLength);
-                }
+                ip.tcp(bytes)?;
                 offset_of!(Tcp, checksum)
             }
             Protocol::UDP => {
@@ -176,20 +174,18 @@ impl Place {
                     return Err(Unclear::BadLength);
                 }
                 len = own;
+                is_none = ip.v4 && udp.checksum == U16::ZERO;
                 offset_of!(Udp, checksum)
             }
             Protocol::ICMP if ip.v4 => offset_of!(Icmp, checksum),
             Protocol::ICMPV6 if !ip.v4 => offset_of!(Icmp, checksum),
-            _ => return Ok(None),
+            _ => return Ok((layout, None)),
         };
         if len < size_of::<Udp>() {
             return Err(Unclear::Short);
         }
-        Ok(Some(Place {
-            protocol: ip.protocol,
-            covered: header..header + len,
-            field: header + field,
-        }))
+        let (covered, field) = (header..header + len, header + field);
+        Ok((layout, Some(Place { protocol: ip.protocol, covered, field, is_none })))
     }
 
     /// Whether the checksum can be left blank: that of TCP and UDP.
@@ -208,27 +204,10 @@ impl Place {
         }
     }
 
-    /// Whether this is UDP that says it has no checksum, as it may over IPv4 (RFC 768).
-    fn is_none<P: Pieces + ?Sized>(&self, bytes: &P, layout: &Layout) -> bool {
-        self.protocol == Protocol::UDP
-            && layout.ip.is_some_and(|ip| ip.v4)
-            && bytes.read(self.field) == Some(U16::ZERO)
-    }
-
     /// `sum` and the bytes covered.
-    fn sum<V: View>(&self, packet: &Packet<V>, mut sum: Sum) -> Sum {
-        let (mut before, mut left) = (self.covered.start, self.covered.len());
-        for fragment in packet.fragments() {
-            let bytes = fragment.bytes();
-            let Some(bytes) = bytes.get(before..) else {
-                before -= bytes.len();
-                continue;
-            };
-            before = 0;
-            let bytes = bytes.get(..left).unwrap_or(bytes);
-            sum.add(bytes);
-            left -= bytes.len();
-        }
+    fn sum<V: View>(&self, packet: &AnyPacket<V>, mut sum: Sum) -> Sum {
+        let covered = parts(packet.fragments(), self.covered.start, self.covered.len());
+        covered.for_each(|bytes| sum.add(bytes));
         sum
     }
 }

@@ -7,8 +7,11 @@ use super::{Arp, At, Ipv4, Ipv6, Source, U16};
 /// Bytes of an Ethernet header.
 pub const ETHERNET_HEADER: usize = 14;
 
+/// Bytes of a VLAN tag.
+pub const VLAN_TAG: usize = 4;
+
 /// An Ethernet header with an 802.1Q tag: what a frame may have besides the MTU.
-pub const LINK_HEADER: usize = ETHERNET_HEADER + 4;
+pub const LINK_HEADER: usize = ETHERNET_HEADER + VLAN_TAG;
 
 const _: () = assert!(size_of::<Ethernet>() == ETHERNET_HEADER);
 
@@ -83,11 +86,9 @@ impl EtherType {
     /// Whether a tag of four bytes is in front of the real type.
     #[inline]
     pub fn is_tag(self) -> bool {
-        const VLAN: u16 = EtherType::VLAN.0.get();
-        const PROVIDER_VLAN: u16 = EtherType::PROVIDER_VLAN.0.get();
         /// Before there was a standard.
-        const OLD: u16 = 0x9100;
-        matches!(self.0.get(), VLAN | PROVIDER_VLAN | OLD)
+        const OLD: EtherType = EtherType(U16::from_bytes([0x91, 0x00]));
+        self == EtherType::VLAN || self == EtherType::PROVIDER_VLAN || self == OLD
     }
 }
 
@@ -121,15 +122,12 @@ impl<V: Source> At<Ethernet, V> {
     #[inline]
     pub fn open(self) -> Option<(V::Ref<Ethernet>, Network<V>)> {
         let (header, rest) = self.take()?;
-        // As numbers: two bytes are one comparison.
-        const IPV4: u16 = EtherType::IPV4.0.get();
-        const IPV6: u16 = EtherType::IPV6.0.get();
-        const ARP: u16 = EtherType::ARP.0.get();
-        let network = match header.kind.0.get() {
-            IPV4 => Network::Ipv4(At::claim(rest)),
-            IPV6 => Network::Ipv6(At::claim(rest)),
-            ARP => Network::Arp(At::claim(rest)),
-            _ => Network::Other(header.kind, rest),
+        // One comparison each: a pattern would be one a byte.
+        let network = match header.kind {
+            kind if kind == EtherType::IPV4 => Network::Ipv4(At::claim(rest)),
+            kind if kind == EtherType::IPV6 => Network::Ipv6(At::claim(rest)),
+            kind if kind == EtherType::ARP => Network::Arp(At::claim(rest)),
+            kind => Network::Other(kind, rest),
         };
         Some((header, network))
     }

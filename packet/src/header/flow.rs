@@ -8,11 +8,11 @@
 //! ```
 
 use super::{ETHERNET_HEADER, Layout, Pieces};
-use crate::buffer::{Packet, View};
+use crate::buffer::{AnyPacket, View};
 
 /// [`flow_hash`] of a packet, however its headers are cut into fragments.
 #[inline]
-pub fn packet_flow_hash<V: View>(packet: &Packet<V>) -> u32 {
+pub fn packet_flow_hash<V: View>(packet: &AnyPacket<V>) -> u32 {
     hash(packet.fragments(), packet.len())
 }
 

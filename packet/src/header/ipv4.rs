@@ -11,9 +11,9 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::layout::{Ip, Part};
+use super::layout::Ip;
 use super::sum::Sum;
-use super::{At, Fragment, Protocol, Source, Transport, U16};
+use super::{At, Protocol, Source, Transport, U16};
 
 /// An IPv4 header without its options.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -97,16 +97,14 @@ impl Ipv4 {
         self.flags_fragment.get() & Ipv4::MORE_FRAGMENTS != 0
     }
 
-    /// Which part of a packet it is, with bytes from `start` on; `None` if it is whole.
+    /// Bytes of the options, and of the whole packet, where `available` bytes are there. What is
+    /// returned is at least 0 and [`LEN`].
     #[inline]
-    pub(super) fn part(&self, start: usize) -> Option<Part> {
-        self.is_fragment().then(|| Part {
-            offset: self.fragment_offset(),
-            more: self.more_fragments(),
-            id: self.id.get().into(),
-            protocol: self.protocol,
-            start,
-        })
+    pub(super) fn lengths(&self, available: usize) -> Option<(usize, usize)> {
+        let (header, total) = (self.header_len(), usize::from(self.total_len.get()));
+        let options = header.checked_sub(LEN)?;
+        (self.version_ihl >> 4 == 4 && header <= total && total <= available)
+            .then_some((options, total))
     }
 }
 
@@ -116,19 +114,8 @@ impl<V: Source> At<Ipv4, V> {
     /// [`checksum_is_right`](At::checksum_is_right).
     #[inline]
     pub fn open(self) -> Option<(V::Ref<Ipv4>, Transport<V>)> {
-        let available = self.view.len();
-        let (header, rest) = self.take()?;
-        let (options, total) = header.lengths(available)?;
-        let payload = rest.keep(total - LEN).skip(options)?;
-        let ip = Ip::new(true, header.protocol, 0, payload.len());
-        let transport = match header.part(0) {
-            Some(part) => Transport::Fragment(Fragment::of(part, payload)?),
-            None => {
-                let ip = ip.skip_extensions(&payload).ok()?;
-                Transport::of(ip.protocol, payload.skip(ip.transport)?)
-            }
-        };
-        Some((header, transport))
+        let ip = Ip::v4(&self.view, 0, self.view.len()).ok()?;
+        Transport::behind(self, ip)
     }
 
     /// The options, 0 to 40 bytes; `None` where [`open`](At::open) gives `None`.
@@ -144,17 +131,5 @@ impl<V: Source> At<Ipv4, V> {
         let head = self.view.head();
         let header = self.peek().and_then(|header| head.get(..header.header_len()));
         header.is_some_and(|bytes| bytes.len() >= LEN && Sum::of(bytes).is_right())
-    }
-}
-
-impl Ipv4 {
-    /// Bytes of the options, and of the whole packet, where `available` bytes are there. What is
-    /// returned is at least 0 and [`LEN`].
-    #[inline]
-    pub(super) fn lengths(&self, available: usize) -> Option<(usize, usize)> {
-        let (header, total) = (self.header_len(), usize::from(self.total_len.get()));
-        let options = header.checked_sub(LEN)?;
-        (self.version_ihl >> 4 == 4 && header <= total && total <= available)
-            .then_some((options, total))
     }
 }

@@ -11,7 +11,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::layout::Ip;
-use super::{At, Fragment, Protocol, Source, Transport, U16, U32};
+use super::{At, Protocol, Source, Transport, U16, U32};
 
 /// An IPv6 header.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -50,15 +50,6 @@ impl Ipv6 {
     }
 }
 
-impl Ipv6 {
-    /// Bytes behind the header, where `available` are there.
-    #[inline]
-    pub(super) fn payload(&self, available: usize) -> Option<usize> {
-        let payload = usize::from(self.payload_len.get());
-        (self.version_class_flow.get() >> 28 == 6 && payload <= available).then_some(payload)
-    }
-}
-
 impl<V: Source> At<Ipv6, V> {
     /// The header, and what it carries, extension headers skipped and padding cut off; `None` if
     /// the version or a length is wrong, or there are more than 8 extension headers.
@@ -67,15 +58,7 @@ impl<V: Source> At<Ipv6, V> {
     /// destination is not its last.
     #[inline]
     pub fn open(self) -> Option<(V::Ref<Ipv6>, Transport<V>)> {
-        let (header, rest) = self.take()?;
-        let payload = header.payload(rest.len())?;
-        let rest = rest.keep(payload);
-        let ip = Ip::new(false, header.next_header, 0, payload).skip_extensions(&rest).ok()?;
-        let transport = match (ip.routing, ip.part) {
-            (Some(at), _) => Transport::Other(Protocol::ROUTING, rest.skip(at)?),
-            (None, Some(part)) => Transport::Fragment(Fragment::of(part, rest)?),
-            (None, None) => Transport::of(ip.protocol, rest.skip(ip.transport)?),
-        };
-        Some((header, transport))
+        let ip = Ip::v6(&self.view, 0, self.view.len()).ok()?;
+        Transport::behind(self, ip)
     }
 }

@@ -24,70 +24,13 @@ use core::mem::offset_of;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::checksum::Sum;
-use super::{ETHERNET_HEADER, EtherType, Ethernet, Header, Ipv4, Ipv6, Protocol, U16, U32};
-use crate::buffer::{Packet, View};
+use super::{ETHERNET_HEADER, EtherType, Ethernet, Ipv4, Ipv6, Pieces, Protocol, Tcp, U16, U32};
+use crate::buffer::{AnyPacket, View};
 
 /// Tags that are gone past. Linux goes past as many.
 const MAX_TAGS: usize = 8;
 /// Extension headers that are gone past. More of them are a trick.
 const MAX_EXTENSIONS: usize = 8;
-
-/// Bytes that headers are read from, in however many pieces.
-pub trait Pieces {
-    /// A copy of the header at an offset; `None` if the bytes end before it does.
-    fn read<H: Header>(&self, at: usize) -> Option<H>;
-}
-
-impl Pieces for [u8] {
-    #[inline]
-    fn read<H: Header>(&self, at: usize) -> Option<H> {
-        Some(H::read_from_prefix(self.get(at..)?).ok()?.0)
-    }
-}
-
-impl<V: View> Pieces for V {
-    #[inline]
-    fn read<H: Header>(&self, at: usize) -> Option<H> {
-        self.bytes().read(at)
-    }
-}
-
-impl<V: View> Pieces for [V] {
-    #[inline]
-    fn read<H: Header>(&self, at: usize) -> Option<H> {
-        match self.first().and_then(|first| first.bytes().read(at)) {
-            Some(header) => Some(header),
-            None => collect(self, at),
-        }
-    }
-}
-
-impl<V: View> Pieces for Packet<V> {
-    #[inline]
-    fn read<H: Header>(&self, at: usize) -> Option<H> {
-        self.fragments().read(at)
-    }
-}
-
-/// A header that does not lie in the first piece: in another, or in several.
-#[cold]
-fn collect<V: View, H: Header>(pieces: &[V], mut at: usize) -> Option<H> {
-    let mut header = H::new_zeroed();
-    let mut room = header.as_mut_bytes().iter_mut();
-    for piece in pieces {
-        let Some(bytes) = piece.bytes().get(at..) else {
-            at -= piece.bytes().len();
-            continue;
-        };
-        at = 0;
-        let now = bytes.len().min(room.len());
-        room.by_ref().zip(bytes.get(..now)?).for_each(|(to, from)| *to = *from);
-        if room.len() == 0 {
-            return Some(header);
-        }
-    }
-    None
-}
 
 /// Why nobody can tell where things are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,7 +180,7 @@ struct Extension {
 impl Layout {
     /// Reads the headers of a frame.
     #[inline]
-    pub fn of<V: View>(packet: &Packet<V>) -> Result<Layout, Unclear> {
+    pub fn of<V: View>(packet: &AnyPacket<V>) -> Result<Layout, Unclear> {
         Layout::at_start(packet.fragments(), packet.len())
     }
 
@@ -255,12 +198,10 @@ impl Layout {
             network += size_of::<Tag>();
             tags += 1;
         }
-        // As numbers: two bytes are one comparison.
-        const IPV4: u16 = EtherType::IPV4.0.get();
-        const IPV6: u16 = EtherType::IPV6.0.get();
-        let ip = match kind.0.get() {
-            IPV4 => Some(Ip::v4(bytes, network, len)?),
-            IPV6 => Some(Ip::v6(bytes, network, len)?),
+        // One comparison each: a pattern would be one a byte.
+        let ip = match kind {
+            kind if kind == EtherType::IPV4 => Some(Ip::v4(bytes, network, len)?),
+            kind if kind == EtherType::IPV6 => Some(Ip::v6(bytes, network, len)?),
             _ => None,
         };
         Ok(Layout { tags, kind, network, ip })
@@ -290,28 +231,39 @@ impl Layout {
 }
 
 impl Ip {
+    /// Reads the headers of an IPv4 packet at an offset in `len` bytes.
     #[inline]
-    fn v4<P: Pieces + ?Sized>(bytes: &P, at: usize, len: usize) -> Result<Ip, Unclear> {
+    pub(super) fn v4<P: Pieces + ?Sized>(bytes: &P, at: usize, len: usize) -> Result<Ip, Unclear> {
         let header: Ipv4 = bytes.read(at).ok_or(Unclear::Short)?;
         let available = len.checked_sub(at).ok_or(Unclear::Short)?;
         let (options, total) = header.lengths(available).ok_or(Unclear::BadLength)?;
         let start = at + size_of::<Ipv4>() + options;
         let mut ip = Ip::new(true, header.protocol, start, at + total);
-        ip.part = header.part(start);
+        ip.part = header.is_fragment().then(|| Part {
+            offset: header.fragment_offset(),
+            more: header.more_fragments(),
+            id: header.id.get().into(),
+            protocol: header.protocol,
+            start,
+        });
         ip.skip_extensions(bytes)
     }
 
+    /// The same for IPv6.
     #[inline]
-    fn v6<P: Pieces + ?Sized>(bytes: &P, at: usize, len: usize) -> Result<Ip, Unclear> {
+    pub(super) fn v6<P: Pieces + ?Sized>(bytes: &P, at: usize, len: usize) -> Result<Ip, Unclear> {
         let header: Ipv6 = bytes.read(at).ok_or(Unclear::Short)?;
         let start = at + size_of::<Ipv6>();
         let available = len.checked_sub(start).ok_or(Unclear::Short)?;
-        let payload = header.payload(available).ok_or(Unclear::BadLength)?;
+        let payload = usize::from(header.payload_len.get());
+        if header.version_class_flow.get() >> 28 != 6 || payload > available {
+            return Err(Unclear::BadLength);
+        }
         Ip::new(false, header.next_header, start, start + payload).skip_extensions(bytes)
     }
 
     #[inline]
-    pub(super) fn new(v4: bool, protocol: Protocol, transport: usize, end: usize) -> Ip {
+    fn new(v4: bool, protocol: Protocol, transport: usize, end: usize) -> Ip {
         let extensions = Extensions::default();
         Ip { v4, protocol, transport, end, part: None, extensions, routing: None }
     }
@@ -319,7 +271,7 @@ impl Ip {
     /// Goes past the extension headers that start at `transport`: all of them, or those of a
     /// fragment that is not the first, which has none.
     #[inline]
-    pub(super) fn skip_extensions<P: Pieces + ?Sized>(mut self, bytes: &P) -> Result<Ip, Unclear> {
+    fn skip_extensions<P: Pieces + ?Sized>(mut self, bytes: &P) -> Result<Ip, Unclear> {
         for _ in 0..=MAX_EXTENSIONS {
             if self.part.is_some_and(|part| part.offset > 0) {
                 return Ok(self);
@@ -384,6 +336,14 @@ impl Ip {
     /// Whether it carries nothing.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The TCP header of a packet that carries one, where its length makes sense.
+    #[inline]
+    pub(crate) fn tcp<P: Pieces + ?Sized>(&self, bytes: &P) -> Result<Tcp, Unclear> {
+        let tcp: Tcp = bytes.read(self.transport).ok_or(Unclear::Short)?;
+        let fits = (size_of::<Tcp>()..=self.len()).contains(&tcp.header_len());
+        if fits { Ok(tcp) } else { Err(Unclear::BadLength) }
     }
 
     /// The ports of TCP or UDP, source first; `None` if it carries something else or another

@@ -2,8 +2,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::layout::Part;
-use super::{At, Source, U16, U32};
+use super::layout::{Ip, Part};
+use super::{At, Header, Source, U16, U32};
 
 /// What an IP packet carries (Protocol Numbers, IANA).
 #[derive(
@@ -58,8 +58,26 @@ pub enum Transport<V> {
 }
 
 impl<V: Source> Transport<V> {
+    /// Takes an IP header off a view that starts there, and everything else in front of what the
+    /// packet carries.
     #[inline]
-    pub(super) fn of(protocol: Protocol, view: V) -> Transport<V> {
+    pub(super) fn behind<L: Header>(packet: At<L, V>, ip: Ip) -> Option<(V::Ref<L>, Transport<V>)> {
+        let (header, rest) = packet.take()?;
+        let rest = rest.keep(ip.end - size_of::<L>());
+        let start = ip.routing.or(ip.part.map(|part| part.start)).unwrap_or(ip.transport);
+        let view = rest.skip(start - size_of::<L>())?;
+        let transport = match (ip.routing, ip.part) {
+            (Some(_), _) => Transport::Other(Protocol::ROUTING, view),
+            (None, Some(Part { protocol, offset, more, id, .. })) => {
+                Transport::Fragment(Fragment { protocol, offset, more, id, view })
+            }
+            (None, None) => Transport::of(ip.protocol, view),
+        };
+        Some((header, transport))
+    }
+
+    #[inline]
+    fn of(protocol: Protocol, view: V) -> Transport<V> {
         match protocol {
             Protocol::TCP => Transport::Tcp(At::claim(view)),
             Protocol::UDP => Transport::Udp(At::claim(view)),
@@ -86,12 +104,6 @@ pub struct Fragment<V> {
 }
 
 impl<V: Source> Fragment<V> {
-    #[inline]
-    pub(super) fn of(part: Part, view: V) -> Option<Fragment<V>> {
-        let Part { offset, more, id, protocol, start } = part;
-        Some(Fragment { protocol, offset, more, id, view: view.skip(start)? })
-    }
-
     /// What the packet carries, if this is its first fragment. It is cut short: ports can be read
     /// with [`peek`](At::peek), lengths and checksums do not fit.
     pub fn first(self) -> Option<Transport<V>> {

@@ -11,15 +11,15 @@
 use core::mem::offset_of;
 
 use super::layout::{Layout, Refusal};
-use crate::buffer::{Checksum, Packet, View};
+use crate::buffer::{AnyPacket, Checksum, View};
 use crate::header::checksum::{Place, write_at};
-use crate::header::{self, Extensions, Tcp, ViewMut};
+use crate::header::{Extensions, Tcp, ViewMut};
 
 /// What the checksum field of a TCP packet holds when it is blank: the sum of the pseudo-header,
 /// uncomplemented, with the length of TCP header and data, GSO or not.
 ///
 /// The headers may be cut into fragments anywhere.
-pub fn pseudo_sum<V: View>(packet: &Packet<V>) -> Result<u16, Refusal> {
+pub fn pseudo_sum<V: View>(packet: &AnyPacket<V>) -> Result<u16, Refusal> {
     let at = Layout::of_packet(packet)?;
     at.blank(at.data())
 }
@@ -27,7 +27,7 @@ pub fn pseudo_sum<V: View>(packet: &Packet<V>) -> Result<u16, Refusal> {
 /// Makes the checksum of a TCP packet blank, whatever it was: for a packet that came with a GSO
 /// size and without a blank checksum, and whose data the caller believes in. Refused, it is as it
 /// was.
-pub fn make_blank<V: ViewMut>(packet: &mut Packet<V>) -> Result<(), Refusal> {
+pub fn make_blank<V: ViewMut>(packet: &mut AnyPacket<V>) -> Result<(), Refusal> {
     let (field, value) = blank_field(packet)?;
     write_at(packet, field, value);
     packet.meta.checksum = Checksum::Blank;
@@ -35,7 +35,7 @@ pub fn make_blank<V: ViewMut>(packet: &mut Packet<V>) -> Result<(), Refusal> {
 }
 
 /// What [`make_blank`] would write, and where, for a packet that is not to be written in place.
-pub fn blank_field<V: View>(packet: &Packet<V>) -> Result<(usize, u16), Refusal> {
+pub fn blank_field<V: View>(packet: &AnyPacket<V>) -> Result<(usize, u16), Refusal> {
     let at = Layout::of_packet(packet)?;
     if packet.meta.gso.is_some_and(|gso| gso.kind != at.kind) {
         return Err(Refusal::NotTcp);
@@ -61,9 +61,9 @@ pub fn leave_blank(frame: &mut [u8]) -> Checksum {
 #[inline]
 fn blank_zero(frame: &mut [u8]) -> Option<()> {
     let bytes = &*frame;
-    let layout = header::Layout::at_start(bytes, bytes.len()).ok()?;
+    let (layout, place) = Place::of(bytes, bytes.len()).ok()?;
     let ip = layout.ip.filter(|ip| layout.tags == 0 && ip.extensions == Extensions::default())?;
-    let place = Place::of(bytes, &layout).ok()?.filter(Place::can_be_blank)?;
+    let place = place.filter(Place::can_be_blank)?;
     if place.covered.len() != ip.len() {
         return None;
     }

@@ -39,7 +39,7 @@ use arrayvec::ArrayVec;
 
 use super::ends::Ends;
 use super::flow::{Run, Step};
-use crate::buffer::{Checksum, Meta, Packet, View};
+use crate::buffer::{AnyPacket, Checksum, Meta, View};
 use crate::buffer::{GsoKind, MAX_FRAGMENTS};
 use crate::features::Capabilities;
 use crate::header::{Narrow, ViewMut};
@@ -49,7 +49,7 @@ pub const FLOWS: usize = 8;
 
 /// What a [`Coalescer`] has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
+pub struct Counters {
     /// Packets taken.
     pub taken: u64,
     /// Packets handed on as they came.
@@ -64,15 +64,15 @@ pub struct Stats {
 ///
 /// Packets of up to [`FLOWS`] flows wait here, until [`flush`](Coalescer::flush) at the end of a
 /// burst. They are written in place, so fragments have one owner; those that are shared can be
-/// tried with [`Packet::try_into_tx`].
+/// tried with [`AnyPacket::try_into_mut`].
 ///
 /// ```
-/// # use packet_views::buffer::{HeapBlock, TxPacket};
+/// # use packet_views::buffer::{HeapBlock, PacketMut};
 /// # use packet_views::features::Capabilities;
 /// use packet_views::offload::Coalescer;
 ///
-/// # fn send(_: TxPacket<HeapBlock>) {}
-/// # fn burst(capabilities: &Capabilities, packets: Vec<TxPacket<HeapBlock>>) {
+/// # fn send(_: PacketMut<HeapBlock>) {}
+/// # fn burst(capabilities: &Capabilities, packets: Vec<PacketMut<HeapBlock>>) {
 /// let mut coalescer = Coalescer::new(capabilities);
 /// for packet in packets {
 ///     coalescer.push(packet, send);
@@ -88,14 +88,14 @@ pub struct Coalescer<V> {
     max_fragments: usize,
     v4: bool,
     v6: bool,
-    stats: Stats,
+    counters: Counters,
 }
 
 /// The segments of a flow, so far.
 struct Waiting<V> {
     run: Run,
     /// In one packet, headers as they came.
-    packet: Packet<V>,
+    packet: AnyPacket<V>,
 }
 
 /// Whether a packet joins those that wait.
@@ -117,7 +117,7 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
             max_fragments: 0,
             v4: false,
             v6: false,
-            stats: Stats::default(),
+            counters: Counters::default(),
         };
         coalescer.adapt(device);
         coalescer
@@ -138,8 +138,8 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
     }
 
     /// What it has done.
-    pub fn stats(&self) -> Stats {
-        self.stats
+    pub fn counters(&self) -> Counters {
+        self.counters
     }
 
     /// Whether a packet waits.
@@ -158,8 +158,8 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
 
     /// Takes a packet. `sink` gets those that are done: none, one, or several.
     #[inline]
-    pub fn push(&mut self, packet: Packet<V>, mut sink: impl FnMut(Packet<V>)) {
-        self.stats.taken += 1;
+    pub fn push(&mut self, packet: AnyPacket<V>, mut sink: impl FnMut(AnyPacket<V>)) {
+        self.counters.taken += 1;
         match self.judge(packet.fragments(), packet.meta) {
             Verdict::Joins(at, step) => self.join(at, step, packet.into_fragments(), sink),
             Verdict::Starts(run) => {
@@ -168,7 +168,7 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
             }
             Verdict::Passes => {
                 self.make_way(packet.fragments(), false, &mut sink);
-                self.stats.unchanged += 1;
+                self.counters.unchanged += 1;
                 sink(packet);
             }
         }
@@ -176,8 +176,8 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
 
     /// As [`push`](Coalescer::push), for a packet of one fragment.
     #[inline]
-    pub fn push_single(&mut self, buf: V, meta: Meta, mut sink: impl FnMut(Packet<V>)) {
-        self.stats.taken += 1;
+    pub fn push_single(&mut self, buf: V, meta: Meta, mut sink: impl FnMut(AnyPacket<V>)) {
+        self.counters.taken += 1;
         match self.judge(core::slice::from_ref(&buf), meta) {
             Verdict::Joins(at, step) => self.join(at, step, Some(buf), sink),
             Verdict::Starts(run) => {
@@ -186,7 +186,7 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
             }
             Verdict::Passes => {
                 self.make_way(core::slice::from_ref(&buf), false, &mut sink);
-                self.stats.unchanged += 1;
+                self.counters.unchanged += 1;
                 sink(with_meta(buf, meta));
             }
         }
@@ -194,7 +194,7 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
 
     /// Hands on all that waits, the oldest first: at the end of a burst.
     #[inline]
-    pub fn flush(&mut self, mut sink: impl FnMut(Packet<V>)) {
+    pub fn flush(&mut self, mut sink: impl FnMut(AnyPacket<V>)) {
         while !self.waiting.is_empty() {
             self.release(0, &mut sink);
         }
@@ -202,14 +202,14 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
 
     /// Hands on one packet.
     #[inline]
-    fn release(&mut self, at: usize, sink: &mut impl FnMut(Packet<V>)) {
+    fn release(&mut self, at: usize, sink: &mut impl FnMut(AnyPacket<V>)) {
         let Some(Waiting { run, mut packet }) = self.waiting.pop_at(at) else { return };
         self.fragments -= packet.fragments().len();
         if run.segments > 1 && run.finish(&mut packet).is_some() {
-            self.stats.coalesced += 1;
-            self.stats.segments += u64::from(run.segments);
+            self.counters.coalesced += 1;
+            self.counters.segments += u64::from(run.segments);
         } else {
-            self.stats.unchanged += 1;
+            self.counters.unchanged += 1;
         }
         sink(packet);
     }
@@ -217,7 +217,7 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
     /// Hands on what must leave before a packet of these fragments: what may be of its flow, and the
     /// oldest if it is to wait and there is no place.
     #[inline]
-    fn make_way(&mut self, packet: &[V], waits: bool, sink: &mut impl FnMut(Packet<V>)) {
+    fn make_way(&mut self, packet: &[V], waits: bool, sink: &mut impl FnMut(AnyPacket<V>)) {
         if self.waiting.is_empty() {
             return;
         }
@@ -237,7 +237,7 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
 
     /// Lets a packet wait. There is a place.
     #[inline]
-    fn start(&mut self, run: Run, packet: Packet<V>) {
+    fn start(&mut self, run: Run, packet: AnyPacket<V>) {
         self.fragments += packet.fragments().len();
         let _ = self.waiting.try_push(Waiting { run, packet });
     }
@@ -249,10 +249,10 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
         at: usize,
         step: Step,
         fragments: impl IntoIterator<Item = V>,
-        mut sink: impl FnMut(Packet<V>),
+        mut sink: impl FnMut(AnyPacket<V>),
     ) {
         let Some(Waiting { run, packet }) = self.waiting.get_mut(at) else { return };
-        let mut headers = run.headers();
+        let mut headers = run.at.payload;
         run.add(step);
         for mut fragment in fragments {
             let now = headers.min(fragment.bytes().len());
@@ -288,7 +288,7 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
             }
         }
         match Run::start(head, len, meta) {
-            Some(run) if self.takes(run.kind()) => Verdict::Starts(run),
+            Some(run) if self.takes(run.at.kind) => Verdict::Starts(run),
             _ => Verdict::Passes,
         }
     }
@@ -303,8 +303,8 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
 }
 
 #[inline]
-fn with_meta<V>(buf: V, meta: Meta) -> Packet<V> {
-    let mut packet = Packet::from(buf);
+fn with_meta<V>(buf: V, meta: Meta) -> AnyPacket<V> {
+    let mut packet = AnyPacket::from(buf);
     packet.meta = meta;
     packet
 }

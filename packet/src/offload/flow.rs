@@ -8,13 +8,13 @@
 
 use core::num::NonZeroU16;
 
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::layout::Layout;
-use crate::buffer::{Checksum, Meta, Packet};
+use crate::buffer::{AnyPacket, Checksum, Meta};
 use crate::buffer::{Gso, GsoKind, MAX_PACKET};
 use crate::header::checksum::Sum;
-use crate::header::{ETHERNET_HEADER, Extensions, Ipv4, Ipv6, Tcp, ViewMut};
+use crate::header::{ETHERNET_HEADER, Extensions, Ipv4, Ipv6, Pieces, Tcp, U16, U32, ViewMut};
 
 /// Flags that only a segment of its own can have.
 const ALONE: u8 = Tcp::SYN | Tcp::FIN | Tcp::RST | Tcp::URG;
@@ -22,7 +22,8 @@ const ALONE: u8 = Tcp::SYN | Tcp::FIN | Tcp::RST | Tcp::URG;
 /// Segments that belong together, so far.
 #[derive(Clone, Copy)]
 pub(super) struct Run {
-    at: Layout,
+    /// The first packet's.
+    pub(super) at: Layout,
     /// Source and destination, as they come.
     ports: [u8; 4],
     pub(super) segments: u16,
@@ -33,7 +34,7 @@ pub(super) struct Run {
     ids: Ids,
     /// The last one's identification.
     id: u16,
-    /// What is right in IPv4's checksum, see [`residue`].
+    /// What is right in IPv4's checksum, see [`of_what_differs`].
     residue: u32,
     /// All their flags.
     flags: u8,
@@ -64,30 +65,31 @@ impl Run {
     #[inline]
     pub(super) fn start(head: &[u8], len: usize, meta: Meta) -> Option<Run> {
         let at = Layout::of(head, len, meta.checksum).ok()?;
-        if at.payload > head.len() || at.extensions != Extensions::default() {
+        let is_plain = at.payload <= head.len()
+            && at.extensions == Extensions::default()
+            && at.end == len
+            && at.flags & (ALONE | Tcp::PSH | Tcp::ACK) == Tcp::ACK;
+        if !is_plain || at.data() == 0 {
             return None;
         }
-        if at.end != len || at.data() == 0 || at.flags & (ALONE | Tcp::PSH | Tcp::ACK) != Tcp::ACK {
-            return None;
-        }
-        let (mut id, mut right) = (0, 0);
+        let (mut id, mut residue) = (0, 0);
         if at.kind == GsoKind::TcpV4 {
             let header = head.get(at.ip..at.tcp)?;
             let (ip, options) = Ipv4::ref_from_prefix(header).ok()?;
             if !options.is_empty() || !Sum::of(header).is_right() {
                 return None;
             }
-            (id, right) = (ip.id.get(), residue(ip));
+            (id, residue) = (ip.id.get(), of_what_differs(ip));
         }
-        let (ports, _) = head.get(at.tcp..)?.split_first_chunk()?;
+        let ports = head.read(at.tcp)?;
         let data = at.data();
         let size = match meta.gso {
             Some(gso) if gso.kind == at.kind => gso.size.get().into(),
             Some(_) => return None,
             None => data,
         };
-        let (ports, flags, residue) = (*ports, at.flags, right);
-        Some(Run { at, ports, segments: 1, size, data, ids: Ids::Any, id, residue, flags })
+        let (segments, ids, flags) = (1, Ids::Any, at.flags);
+        Some(Run { at, ports, segments, size, data, ids, id, residue, flags })
     }
 
     /// Whether a packet that begins so may be of the same flow: a look at the ports, to save all
@@ -121,19 +123,18 @@ impl Run {
         if data == 0 || !fits || total > MAX_PACKET {
             return None;
         }
-        let (first, a_options) = first.get(..self.at.payload)?.split_at_checked(self.at.tcp)?;
-        let (next, b_options) = next.get(..self.at.payload)?.split_at_checked(self.at.tcp)?;
-        let flags = self.same_tcp(a_options, b_options)?;
-        let (ethernet, a) = first.split_first_chunk::<ETHERNET_HEADER>()?;
-        let (other, b) = next.split_first_chunk::<ETHERNET_HEADER>()?;
-        let (a_tag, a) = a.split_at_checked(self.at.ip - ETHERNET_HEADER)?;
-        let (b_tag, b) = b.split_at_checked(self.at.ip - ETHERNET_HEADER)?;
-        if ethernet != other || !a_tag.is_empty() && a_tag != b_tag {
+        let (first, next) = (first.get(..self.at.payload)?, next.get(..self.at.payload)?);
+        let flags = self.same_tcp(first, next)?;
+        // Most have no tag.
+        let (ip, ethernet) = (self.at.ip, first.first_chunk::<ETHERNET_HEADER>());
+        let same_link = ethernet == next.first_chunk()
+            && (ip == ETHERNET_HEADER || first.get(..ip) == next.get(..ip));
+        if !same_link {
             return None;
         }
         let (ids, id) = match self.at.kind {
-            GsoKind::TcpV4 => self.same_v4(a, b, len - self.at.ip)?,
-            GsoKind::TcpV6 => same_v6(a, b, len - self.at.tcp)?,
+            GsoKind::TcpV4 => self.same_v4(first, next, len - self.at.ip)?,
+            GsoKind::TcpV6 => self.same_v6(first, next, len - self.at.tcp)?,
         };
         let is_last = data < self.size || flags & Tcp::PSH != 0;
         Some(Step { data, ids, id, flags, is_last })
@@ -150,19 +151,8 @@ impl Run {
         self.flags |= step.flags;
     }
 
-    /// Bytes of each packet's headers.
-    #[inline]
-    pub(super) fn headers(&self) -> usize {
-        self.at.payload
-    }
-
-    #[inline]
-    pub(super) fn kind(&self) -> GsoKind {
-        self.at.kind
-    }
-
     /// Writes the headers of a packet that all the run's data has been added to.
-    pub(super) fn finish<V: ViewMut>(&self, packet: &mut Packet<V>) -> Option<()> {
+    pub(super) fn finish<V: ViewMut>(&self, packet: &mut AnyPacket<V>) -> Option<()> {
         let size = NonZeroU16::new(u16::try_from(self.size).ok()?)?;
         let head = packet.fragments_mut().first_mut()?.bytes_mut();
         let headers = head.get_mut(..self.at.payload)?;
@@ -176,21 +166,15 @@ impl Run {
     /// The next one's flags, if its TCP header with the options continues the run.
     #[inline]
     fn same_tcp(&self, first: &[u8], next: &[u8]) -> Option<u8> {
-        let (a, a_options) = Tcp::ref_from_prefix(first).ok()?;
-        let (b, b_options) = Tcp::ref_from_prefix(next).ok()?;
+        let (a, a_options) = Tcp::ref_from_prefix(first.get(self.at.tcp..)?).ok()?;
+        let (b, b_options) = Tcp::ref_from_prefix(next.get(self.at.tcp..)?).ok()?;
         // `data` is at most 65535.
-        let sequence = a.sequence.get().wrapping_add(self.data as u32);
-        let same = b.sequence.get() == sequence
-            && a.source == b.source
-            && a.destination == b.destination
-            && a.acknowledgment == b.acknowledgment
-            && a.data_offset == b.data_offset
-            // CWR may be in the first only. What is in `ALONE` is not in the first.
-            && (a.flags ^ b.flags) & !(Tcp::PSH | Tcp::CWR) == 0
-            && b.flags & Tcp::CWR == 0
-            && a.window == b.window
-            && a.urgent == b.urgent
-            && a_options == b_options;
+        let sequence = U32::new(a.sequence.get().wrapping_add(self.data as u32));
+        let expected = Tcp { sequence, flags: b.flags, checksum: b.checksum, ..*a };
+        // CWR may be in the first only. What is in `ALONE` is not in the first.
+        let has_flags =
+            (a.flags ^ b.flags) & !(Tcp::PSH | Tcp::CWR) == 0 && b.flags & Tcp::CWR == 0;
+        let same = has_flags && expected.as_bytes() == b.as_bytes() && a_options == b_options;
         same.then_some(b.flags)
     }
 
@@ -198,17 +182,10 @@ impl Run {
     /// and right.
     #[inline]
     fn same_v4(&self, first: &[u8], next: &[u8], len: usize) -> Option<(Ids, u16)> {
-        let (a, _) = Ipv4::ref_from_prefix(first).ok()?;
-        let (b, _) = Ipv4::ref_from_prefix(next).ok()?;
-        let same = a.version_ihl == b.version_ihl
-            && a.tos == b.tos
-            && usize::from(b.total_len.get()) == len
-            && a.flags_fragment == b.flags_fragment
-            && a.ttl == b.ttl
-            && a.protocol == b.protocol
-            && a.source == b.source
-            && a.destination == b.destination
-            && residue(b) == self.residue;
+        let (a, b): (Ipv4, Ipv4) = (first.read(self.at.ip)?, next.read(self.at.ip)?);
+        let total_len = U16::new(u16::try_from(len).ok()?);
+        let expected = Ipv4 { total_len, id: b.id, checksum: b.checksum, ..a };
+        let same = expected.as_bytes() == b.as_bytes() && of_what_differs(&b) == self.residue;
         let id = b.id.get();
         let ids = if id == self.id.wrapping_add(1) {
             Ids::Counting
@@ -219,26 +196,21 @@ impl Run {
         };
         (same && (self.ids == Ids::Any || self.ids == ids)).then_some((ids, id))
     }
-}
 
-#[inline]
-fn same_v6(first: &[u8], next: &[u8], len: usize) -> Option<(Ids, u16)> {
-    let (a, _) = Ipv6::ref_from_prefix(first).ok()?;
-    let (b, _) = Ipv6::ref_from_prefix(next).ok()?;
-    let same = a.version_class_flow == b.version_class_flow
-        && usize::from(b.payload_len.get()) == len
-        && a.next_header == b.next_header
-        && a.hop_limit == b.hop_limit
-        && a.source == b.source
-        && a.destination == b.destination;
-    same.then_some((Ids::Any, 0))
+    /// The same of an IPv6 header, which has none.
+    #[inline]
+    fn same_v6(&self, first: &[u8], next: &[u8], len: usize) -> Option<(Ids, u16)> {
+        let (a, b): (Ipv6, Ipv6) = (first.read(self.at.ip)?, next.read(self.at.ip)?);
+        let expected = Ipv6 { payload_len: U16::new(u16::try_from(len).ok()?), ..a };
+        (expected.as_bytes() == b.as_bytes()).then_some((Ids::Any, 0))
+    }
 }
 
 /// What the fields that differ between segments, and the checksum, add to the sum of an IPv4
 /// header. One's complement sums are numbers modulo 65535 (RFC 1071), so a header that is else the
 /// same as one whose checksum is right, is right if this is the same.
 #[inline]
-fn residue(ip: &Ipv4) -> u32 {
+fn of_what_differs(ip: &Ipv4) -> u32 {
     let sum = u32::from(ip.total_len.get()) + u32::from(ip.id.get()) + u32::from(ip.checksum.get());
     sum % 0xffff
 }

@@ -9,7 +9,7 @@
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::buffer::GsoKind;
-use crate::buffer::{Checksum, Packet, View};
+use crate::buffer::{AnyPacket, Checksum, View};
 use crate::header::checksum::{Sum, plus};
 use crate::header::{self, Extensions, Ipv4, Ipv6, Pieces, Protocol, Tcp, Unclear};
 
@@ -96,7 +96,6 @@ impl Layout {
         len: usize,
         checksum: Checksum,
     ) -> Result<Layout, Refusal> {
-        let short = Refusal::BadLength;
         let layout = header::Layout::at_start(bytes, len)?;
         let ip = layout.ip.ok_or(Refusal::NotTcp)?;
         if ip.part.is_some() {
@@ -105,15 +104,12 @@ impl Layout {
         if ip.protocol != Protocol::TCP {
             return Err(Refusal::NotTcp);
         }
-        let tcp: Tcp = bytes.read(ip.transport).ok_or(short)?;
-        if !(size_of::<Tcp>()..=ip.len()).contains(&tcp.header_len()) {
-            return Err(short);
-        }
+        let tcp = ip.tcp(bytes)?;
         let pseudo = match layout.pseudo(bytes, 0) {
             Some(sum) => Some(sum.value()),
             // What is in its place has the length in it.
             None if checksum == Checksum::Blank => {
-                let len = u16::try_from(ip.len()).map_err(|_| short)?;
+                let len = u16::try_from(ip.len()).map_err(|_| Refusal::BadLength)?;
                 Some(plus(tcp.checksum.get(), !len))
             }
             None => None,
@@ -131,7 +127,7 @@ impl Layout {
     }
 
     /// As [`of`](Layout::of), for a whole packet.
-    pub(super) fn of_packet<V: View>(packet: &Packet<V>) -> Result<Layout, Refusal> {
+    pub(super) fn of_packet<V: View>(packet: &AnyPacket<V>) -> Result<Layout, Refusal> {
         Layout::of(packet.fragments(), packet.len(), packet.meta.checksum)
     }
 
@@ -189,17 +185,4 @@ impl Layout {
         self.tcp(headers)?.checksum.set(blank);
         Some(blank)
     }
-}
-
-/// The first `count` bytes of a packet in one piece, however its fragments are cut.
-pub(super) fn front<V: View>(packet: &Packet<V>, count: usize) -> Option<[u8; MAX_HEADERS]> {
-    let mut front = [0; MAX_HEADERS];
-    let mut room = front.get_mut(..count)?;
-    for fragment in packet.fragments() {
-        let now = fragment.bytes().len().min(room.len());
-        let (to, rest) = room.split_at_mut_checked(now)?;
-        to.copy_from_slice(fragment.bytes().get(..now)?);
-        room = rest;
-    }
-    room.is_empty().then_some(front)
 }

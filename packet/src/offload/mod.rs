@@ -31,7 +31,7 @@ mod segment;
 mod tests;
 
 pub use blank::{blank_field, leave_blank, make_blank, pseudo_sum};
-pub use coalesce::{Coalescer, FLOWS, Stats};
+pub use coalesce::{Coalescer, Counters, FLOWS};
 pub use layout::Refusal;
 pub use piece::Piece;
 pub use segment::{Copied, MAX_SEGMENTS, Plan, Segments, Stopped, Sums};

@@ -1,12 +1,12 @@
 //! What a packet is cut into: fragments that can be shared, moved or, at the worst, copied.
 //!
 //! ```text
-//!  RxBuf   |#####|#######|#####|     any part is a view of its own           nothing is copied
-//!  TxBuf   |#####|#######|#####|     the last part takes the block along,    the others are copied
+//!  Buf   |#####|#######|#####|     any part is a view of its own           nothing is copied
+//!  BufMut   |#####|#######|#####|     the last part takes the block along,    the others are copied
 //!           copy   copy    move      and headers fit in front of it
 //! ```
 
-use crate::buffer::{Block, RxBuf, SharedBlock, TxBuf, View};
+use crate::buffer::{Block, Buf, BufMut, SharedBlock, View};
 use crate::header::Narrow;
 
 /// A fragment that [`Segments`](super::Segments) can cut.
@@ -18,7 +18,7 @@ pub trait Piece: View + Narrow + Sized {
     const SHARED: bool;
 
     /// A buffer that has been written, as such a fragment.
-    fn from_buf(buf: TxBuf<Self::Block>) -> Self;
+    fn from_buf(buf: BufMut<Self::Block>) -> Self;
 
     /// A view of the first `count` bytes, which are dropped here; `None`, and nothing happens, if
     /// they can only be had by copying.
@@ -29,17 +29,17 @@ pub trait Piece: View + Narrow + Sized {
     fn grow_front(&mut self, count: usize) -> Option<&mut [u8]>;
 }
 
-impl<S: SharedBlock> Piece for RxBuf<S> {
+impl<S: SharedBlock> Piece for Buf<S> {
     type Block = S::Block;
     const SHARED: bool = true;
 
     #[inline]
-    fn from_buf(buf: TxBuf<S::Block>) -> RxBuf<S> {
+    fn from_buf(buf: BufMut<S::Block>) -> Buf<S> {
         buf.freeze()
     }
 
     #[inline]
-    fn share_front(&mut self, count: usize) -> Option<RxBuf<S>> {
+    fn share_front(&mut self, count: usize) -> Option<Buf<S>> {
         self.split_to(count)
     }
 
@@ -49,17 +49,17 @@ impl<S: SharedBlock> Piece for RxBuf<S> {
     }
 }
 
-impl<B: Block> Piece for TxBuf<B> {
+impl<B: Block> Piece for BufMut<B> {
     type Block = B;
     const SHARED: bool = false;
 
     #[inline]
-    fn from_buf(buf: TxBuf<B>) -> TxBuf<B> {
+    fn from_buf(buf: BufMut<B>) -> BufMut<B> {
         buf
     }
 
     #[inline]
-    fn share_front(&mut self, _count: usize) -> Option<TxBuf<B>> {
+    fn share_front(&mut self, _count: usize) -> Option<BufMut<B>> {
         None
     }
 

@@ -13,12 +13,12 @@
 
 use arrayvec::ArrayVec;
 
-use super::layout::{Layout, MAX_HEADERS, Refusal, front};
+use super::layout::{Layout, MAX_HEADERS, Refusal};
 use super::piece::Piece;
 use crate::buffer::MAX_FRAGMENTS;
-use crate::buffer::{Checksum, Meta, Packet, TxBuf};
-use crate::header::checksum::Sum;
-use crate::header::{Extensions, Tcp};
+use crate::buffer::{AnyPacket, BufMut, Checksum, Meta};
+use crate::header::checksum::{Sum, plus};
+use crate::header::{Extensions, Narrow, Tcp, copy_out, parts};
 
 /// The most segments that a packet is cut into. A GSO size of a few bytes would turn one packet
 /// into tens of thousands; this many still allow 64 bytes a segment in the largest.
@@ -69,15 +69,15 @@ impl core::error::Error for Stopped {}
 /// the sums of the segments are made anew.
 ///
 /// ```
-/// # use packet_views::buffer::{HeapBlock, Packet, RxBuf, SharedHeapBlock, TxBuf};
+/// # use packet_views::buffer::{HeapBlock, AnyPacket, Buf, SharedHeapBlock, BufMut};
 /// use packet_views::offload::{Segments, Sums};
 ///
-/// # fn send(_: Packet<RxBuf<SharedHeapBlock>>) {}
-/// # fn forward(packet: Packet<RxBuf<SharedHeapBlock>>) {
+/// # fn send(_: AnyPacket<Buf<SharedHeapBlock>>) {}
+/// # fn forward(packet: AnyPacket<Buf<SharedHeapBlock>>) {
 /// # let mut dropped = 0;
 /// match Segments::new(packet, Sums::Blank) {
 ///     Ok(mut segments) => {
-///         while let Some(Ok(segment)) = segments.cut(|| Some(TxBuf::new(HeapBlock::new(256), 64))) {
+///         while let Some(Ok(segment)) = segments.cut(|| Some(BufMut::new(HeapBlock::new(256), 64))) {
 ///             send(segment);
 ///         }
 ///         dropped += segments.remaining();
@@ -91,10 +91,8 @@ pub struct Segments<V> {
     rest: ArrayVec<V, MAX_FRAGMENTS>,
     /// The next segment's headers, but for flags, and TCP's checksum if it is filled in.
     template: [u8; MAX_HEADERS],
-    /// How much data the template's lengths and sums are for.
-    sealed: Option<usize>,
-    /// Its blank checksum.
-    blank: u16,
+    /// How much data the template's lengths and sums are for, and its blank checksum.
+    sealed: Option<(usize, u16)>,
     at: Layout,
     size: usize,
     /// Bytes of data left.
@@ -118,7 +116,7 @@ pub struct Plan {
 
 impl<V: Piece> Segments<V> {
     /// Looks at a packet that carries a GSO size, without taking it.
-    pub fn plan(packet: &Packet<V>) -> Result<Plan, Refusal> {
+    pub fn plan(packet: &AnyPacket<V>) -> Result<Plan, Refusal> {
         let (at, size) = check(packet)?;
         let longest = at.payload + size.min(at.data());
         Ok(Plan { segments: count(at.data(), size), longest })
@@ -127,23 +125,29 @@ impl<V: Piece> Segments<V> {
     /// Looks at a packet that carries a GSO size. If it can't be cut, it comes back as it was.
     ///
     /// A packet whose data fits one segment becomes that segment.
-    pub fn new(mut packet: Packet<V>, sums: Sums) -> Result<Segments<V>, (Refusal, Packet<V>)> {
-        let checked = check(&packet).and_then(|(at, size)| {
-            Ok((front(&packet, at.payload).ok_or(Refusal::Headers)?, at, size))
-        });
-        let (template, at, size) = match checked {
+    pub fn new(
+        mut packet: AnyPacket<V>,
+        sums: Sums,
+    ) -> Result<Segments<V>, (Refusal, AnyPacket<V>)> {
+        let (at, size) = match check(&packet) {
             Ok(checked) => checked,
             Err(refusal) => return Err((refusal, packet)),
         };
-        narrow(packet.fragments_mut(), at.payload, at.data());
+        let mut template = [0; MAX_HEADERS];
+        let headers = template.get_mut(..at.payload);
+        if headers.and_then(|headers| copy_out(packet.fragments(), 0, headers)).is_none()
+            || packet.advance_by(at.payload).is_none()
+        {
+            return Err((Refusal::Headers, packet));
+        }
+        packet.truncate_to(at.data());
+        packet.drop_empty();
         let mut rest = packet.into_fragments();
-        rest.retain(|fragment| !fragment.bytes().is_empty());
         rest.reverse();
         Ok(Segments {
             rest,
             template,
             sealed: None,
-            blank: 0,
             at,
             size,
             left: at.data(),
@@ -178,13 +182,13 @@ impl<V: Piece> Segments<V> {
     #[inline]
     pub fn cut(
         &mut self,
-        mut alloc: impl FnMut() -> Option<TxBuf<V::Block>>,
-    ) -> Option<Result<Packet<V>, Stopped>> {
+        mut alloc: impl FnMut() -> Option<BufMut<V::Block>>,
+    ) -> Option<Result<AnyPacket<V>, Stopped>> {
         if self.remaining == 0 || self.stopped {
             return None;
         }
         let take = self.size.min(self.left);
-        let mut segment = Packet::new();
+        let mut segment = AnyPacket::new();
         let result = self
             .write_headers(take)
             .ok_or(Stopped::NoRoom)
@@ -210,27 +214,19 @@ impl<V: Piece> Segments<V> {
     fn write_headers(&mut self, take: usize) -> Option<()> {
         let at = self.at;
         let headers = self.template.get_mut(..at.payload)?;
-        if self.sealed != Some(take) {
-            self.blank = at.seal(headers, take)?;
-            self.sealed = Some(take);
-        }
+        let blank = match self.sealed {
+            Some((data, blank)) if data == take => blank,
+            _ => at.seal(headers, take)?,
+        };
+        self.sealed = Some((take, blank));
         let tcp = at.tcp(headers)?;
-        tcp.checksum.set(self.blank);
+        tcp.checksum.set(blank);
         tcp.flags =
             if self.remaining == 1 { self.flags } else { self.flags & !(Tcp::FIN | Tcp::PSH) };
         if self.sums == Sums::Fill {
             // The blank checksum in its place is part of the sum.
             let mut sum = Sum::of(headers.get(at.tcp..)?);
-            let mut left = take;
-            for piece in self.rest.iter().rev() {
-                let bytes = piece.bytes();
-                let now = bytes.get(..left).unwrap_or(bytes);
-                sum.add(now);
-                left -= now.len();
-                if left == 0 {
-                    break;
-                }
-            }
+            parts(self.rest.iter().rev(), 0, take).for_each(|bytes| sum.add(bytes));
             at.tcp(headers)?.checksum.set(sum.checksum());
         }
         Some(())
@@ -246,8 +242,7 @@ impl<V: Piece> Segments<V> {
             let id = ip.id.get();
             ip.id.set(id.wrapping_add(1));
             // RFC 1624: the sum grows as the number does, and 0xffff counts for nothing in it.
-            let (sum, carry) = (!ip.checksum.get()).overflowing_add(u16::from(id != u16::MAX));
-            ip.checksum.set(!(sum + u16::from(carry)));
+            ip.checksum.set(!plus(!ip.checksum.get(), u16::from(id != u16::MAX)));
         }
         if let Some(tcp) = self.at.tcp(&mut self.template) {
             // `take` is at most 65535.
@@ -259,9 +254,9 @@ impl<V: Piece> Segments<V> {
     #[inline]
     fn fill(
         &mut self,
-        segment: &mut Packet<V>,
+        segment: &mut AnyPacket<V>,
         take: usize,
-        alloc: &mut impl FnMut() -> Option<TxBuf<V::Block>>,
+        alloc: &mut impl FnMut() -> Option<BufMut<V::Block>>,
     ) -> Result<(), Stopped> {
         let room = Stopped::NoRoom;
         let headers = self.template.get(..self.at.payload).ok_or(room)?;
@@ -311,8 +306,9 @@ impl<V: Piece> Segments<V> {
     /// a fragment that can't be shared, or if the segment would have a fragment too many. Returns
     /// how much.
     #[inline]
-    fn copy_behind(&mut self, head: &mut TxBuf<V::Block>, take: usize) -> usize {
-        let is_full = self.rest.len() == MAX_FRAGMENTS && pieces(&self.rest, take) == MAX_FRAGMENTS;
+    fn copy_behind(&mut self, head: &mut BufMut<V::Block>, take: usize) -> usize {
+        let is_full = self.rest.len() == MAX_FRAGMENTS
+            && parts(self.rest.iter().rev(), 0, take).count() == MAX_FRAGMENTS;
         let Some(piece) = self.rest.last_mut() else { return 0 };
         let len = piece.bytes().len();
         if !is_full && (V::SHARED || len <= take) {
@@ -331,25 +327,12 @@ impl<V: Piece> Segments<V> {
 }
 
 /// Copies the first `count` bytes of a piece into a buffer, and drops them there.
-fn move_front<V: Piece>(piece: &mut V, buf: &mut TxBuf<V::Block>, count: usize) -> bool {
+fn move_front<V: Piece>(piece: &mut V, buf: &mut BufMut<V::Block>, count: usize) -> bool {
     let copied = piece.bytes().get(..count).and_then(|bytes| {
         buf.append(count)?.copy_from_slice(bytes);
         Some(())
     });
     copied.and_then(|()| piece.advance_by(count)).is_some()
-}
-
-/// Fragments, last first, that `take` bytes lie in.
-fn pieces<V: Piece>(rest: &[V], take: usize) -> usize {
-    let mut before = 0;
-    rest.iter()
-        .rev()
-        .take_while(|piece| {
-            let starts = before < take;
-            before += piece.bytes().len();
-            starts
-        })
-        .count()
 }
 
 /// Segments that `data` bytes make.
@@ -358,7 +341,7 @@ fn count(data: usize, size: usize) -> usize {
 }
 
 /// Whether a packet can be cut; where its headers are, and the data of a segment.
-fn check<V: Piece>(packet: &Packet<V>) -> Result<(Layout, usize), Refusal> {
+fn check<V: Piece>(packet: &AnyPacket<V>) -> Result<(Layout, usize), Refusal> {
     let gso = packet.meta.gso.ok_or(Refusal::NotGso)?;
     let at = Layout::of_packet(packet)?;
     if at.kind != gso.kind {
@@ -380,16 +363,4 @@ fn check<V: Piece>(packet: &Packet<V>) -> Result<(Layout, usize), Refusal> {
     }
     at.blank(0)?;
     Ok((at, size))
-}
-
-/// Narrows fragments to `len` bytes after the first `skip`.
-fn narrow<V: Piece>(fragments: &mut [V], mut skip: usize, mut len: usize) {
-    for fragment in fragments {
-        let now = skip.min(fragment.bytes().len());
-        // There are that many.
-        let _ = fragment.advance_by(now);
-        skip -= now;
-        fragment.truncate_to(len);
-        len -= fragment.bytes().len();
-    }
 }

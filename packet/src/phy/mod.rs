@@ -159,7 +159,7 @@ use self::transmit::{Shape, Transmit};
 use crate::device::NetDevice;
 #[cfg(doc)]
 use crate::offload::Coalescer;
-use crate::offload::Stats as CoalescerStats;
+use crate::offload::Counters as CoalescerCounters;
 
 pub use self::receive::RxToken;
 pub use self::transmit::TxToken;
@@ -171,7 +171,7 @@ pub const BURST: u32 = 64;
 /// first.
 const NO_ROOM: Duration = Duration::from_millis(100);
 
-/// A [`NetDevice`] as smoltcp's [`phy::Device`]. `N` may be a `&mut` to a device that the caller keeps.
+/// A [`NetDevice`] as smoltcp's `phy::Device`. `N` may be a `&mut` to a device that the caller keeps.
 ///
 /// After a round of `Interface::poll`, call [`flush`](Device::flush); or call
 /// [`poll`](Device::poll), which does both. One round handles up to [`BURST`] received packets, so
@@ -188,7 +188,7 @@ pub struct Device<N: NetDevice> {
 
 /// What a [`Device`] has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
+pub struct Counters {
     /// Packets of several slots gathered into one slice, and frames scattered over several.
     pub linearised_packets: u64,
     /// Their bytes.
@@ -199,7 +199,7 @@ pub struct Stats {
     /// Checksums of sent frames left blank for the device.
     pub checksums_left: u64,
     /// Frames that the stack sent together with others, as fewer packets.
-    pub coalesced: CoalescerStats,
+    pub coalesced: CoalescerCounters,
     /// Times that a received packet was held back because transmit was full.
     pub held_back: u64,
     /// Times that one was held back for want of memory to answer it: copied, so that it holds none
@@ -328,12 +328,12 @@ impl<N: NetDevice> Device<N> {
         self.tx.netif_mut()
     }
 
-    /// What this adaptor has done. What the device has done, [`NetDevice::stats`] says.
-    pub fn stats(&self) -> Stats {
-        let mut stats = Stats::default();
-        self.rx.count(&mut stats);
-        self.tx.count(&mut stats);
-        stats
+    /// What this adaptor has done. What the device has done, [`NetDevice::counters`] says.
+    pub fn counters(&self) -> Counters {
+        let mut counters = Counters::default();
+        self.rx.count(&mut counters);
+        self.tx.count(&mut counters);
+        counters
     }
 }
 

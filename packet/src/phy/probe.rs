@@ -12,7 +12,7 @@ use smoltcp::wire::{IpAddress, IpCidr, Ipv4Address, Ipv6Address};
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
 use crate::announce::{self, Advertisement};
-use crate::buffer::Packet;
+use crate::buffer::AnyPacket;
 use crate::header::checksum::{Verdict, verify};
 use crate::header::{Arp, At, EtherType, Ethernet, Icmp, Ipv6, Layout, MacAddr, Network};
 use crate::header::{Pieces, Transport};
@@ -116,6 +116,6 @@ fn solicited(frame: &[u8], layout: &Layout, ip: At<Ipv6, &[u8]>) -> Option<[u8; 
     // The group that those with the same last three bytes are in (RFC 4291, section 2.7.1).
     let mut group = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, 0, 0, 0];
     group.last_chunk_mut::<3>()?.copy_from_slice(target.last_chunk::<3>()?);
-    let is_right = verify(&Packet::from(frame)) == Verdict::Right;
+    let is_right = verify(&AnyPacket::from(frame)) == Verdict::Right;
     (header.destination == group && is_right).then_some(target)
 }

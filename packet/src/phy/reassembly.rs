@@ -25,7 +25,7 @@ use core::ops::Range;
 use smoltcp::time::{Duration, Instant};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::Stats;
+use super::Counters;
 use crate::buffer::MAX_PACKET;
 use crate::header::checksum::Sum;
 use crate::header::{At, ETHERNET_HEADER, Ipv4, Ipv6, Layout, Protocol, U16};
@@ -192,9 +192,9 @@ impl Reassembly {
         place.begin(piece.key, now).then_some(at)
     }
 
-    pub(super) fn count(&self, stats: &mut Stats) {
-        stats.reassembled += self.reassembled;
-        stats.fragments_dropped += self.dropped;
+    pub(super) fn count(&self, counters: &mut Counters) {
+        counters.reassembled += self.reassembled;
+        counters.fragments_dropped += self.dropped;
     }
 }
 

@@ -17,16 +17,16 @@ use smoltcp::time::Instant;
 use super::probe::{Own, Taken};
 use super::reassembly::Reassembly;
 use super::transmit::{Transmit, Want};
-use super::{BURST, Stats};
+use super::{BURST, Counters};
 use crate::buffer::MAX_FRAME;
-use crate::buffer::{Checksum, Packet};
-use crate::device::{Linear, NetDevice, RxOf};
+use crate::buffer::{AnyPacket, Checksum};
+use crate::device::{Linear, NetDevice, PacketOf};
 use crate::header::checksum::{Verdict, verify};
 use crate::header::{At, Network, Protocol};
 
 pub(super) struct Receive<N: NetDevice> {
     /// Held, if it has one slot.
-    packet: Option<RxOf<N>>,
+    packet: Option<PacketOf<N>>,
     /// Another one is held.
     copied: Option<Copied>,
     /// What is held has been handed up and may go.
@@ -141,7 +141,7 @@ impl<N: NetDevice> Receive<N> {
         } else {
             let bytes = &*self.linear.gather(packet);
             if is_plain(bytes) {
-                let is_good = is_known || verify(&Packet::from(bytes)) != Verdict::Wrong;
+                let is_good = is_known || verify(&AnyPacket::from(bytes)) != Verdict::Wrong;
                 self.drop_held(tx);
                 self.copied = Some(Copied::Linear(0));
                 return Fate::of(is_good);
@@ -194,14 +194,14 @@ impl<N: NetDevice> Receive<N> {
         self.owes_flush = false;
     }
 
-    pub(super) fn count(&self, stats: &mut Stats) {
-        stats.linearised_packets += self.linear.packets();
-        stats.linearised_bytes += self.linear.bytes();
-        stats.checksums_wrong += self.wrong;
-        stats.held_back += self.held_back;
-        stats.held_without_memory += self.held_without_memory;
-        stats.probes_answered += self.answered;
-        self.reassembly.count(stats);
+    pub(super) fn count(&self, counters: &mut Counters) {
+        counters.linearised_packets += self.linear.packets();
+        counters.linearised_bytes += self.linear.bytes();
+        counters.checksums_wrong += self.wrong;
+        counters.held_back += self.held_back;
+        counters.held_without_memory += self.held_without_memory;
+        counters.probes_answered += self.answered;
+        self.reassembly.count(counters);
     }
 }
 
@@ -228,7 +228,7 @@ impl<N: NetDevice> phy::RxToken for RxToken<'_, N> {
 /// The bytes of a frame that has come.
 #[inline]
 fn arrived<'a, N: NetDevice>(
-    packet: &'a Option<RxOf<N>>,
+    packet: &'a Option<PacketOf<N>>,
     copied: &Option<Copied>,
     linear: &'a Linear,
 ) -> &'a [u8] {

@@ -17,8 +17,8 @@ use core::num::{NonZeroU16, NonZeroUsize};
 use arrayvec::ArrayVec;
 use smoltcp::phy::{self, PacketMeta};
 
-use super::Stats;
-use crate::buffer::{Checksum, Meta, Packet, TxBuf, TxPacket};
+use super::Counters;
+use crate::buffer::{AnyPacket, BufMut, Checksum, Meta, PacketMut};
 use crate::buffer::{Gso, GsoKind, MAX_FRAGMENTS, MAX_PACKET};
 use crate::device::{Linear, NetDevice, Permit, SendError};
 use crate::features::Capabilities;
@@ -63,11 +63,11 @@ pub(super) struct Transmit<N: NetDevice> {
     netif: N,
     shape: Shape,
     /// Such a packet, while the device takes none: it is cut before anything else is sent.
-    uncut: Option<TxPacket<N::Block>>,
-    bufs: ArrayVec<TxBuf<N::Block>, MAX_FRAGMENTS>,
+    uncut: Option<PacketMut<N::Block>>,
+    bufs: ArrayVec<BufMut<N::Block>, MAX_FRAGMENTS>,
     linear: Linear,
     /// Frames that others of their flow may join.
-    coalescer: Coalescer<TxBuf<N::Block>>,
+    coalescer: Coalescer<BufMut<N::Block>>,
     /// What it has been told of the device.
     told: Capabilities,
     /// The device may have changed since.
@@ -203,13 +203,13 @@ impl<N: NetDevice> Transmit<N> {
         self.shape
     }
 
-    pub(super) fn count(&self, stats: &mut Stats) {
-        stats.linearised_packets += self.linear.packets();
-        stats.linearised_bytes += self.linear.bytes();
-        stats.checksums_left += self.left_blank;
-        stats.coalesced = self.coalescer.stats();
-        stats.too_long += self.too_long;
-        stats.lost += self.lost;
+    pub(super) fn count(&self, counters: &mut Counters) {
+        counters.linearised_packets += self.linear.packets();
+        counters.linearised_bytes += self.linear.bytes();
+        counters.checksums_left += self.left_blank;
+        counters.coalesced = self.coalescer.counters();
+        counters.too_long += self.too_long;
+        counters.lost += self.lost;
     }
 }
 
@@ -220,10 +220,10 @@ pub struct TxToken<'a, N: NetDevice + 'a> {
     gso: Option<NonZeroU16>,
     told: &'a Capabilities,
     max: usize,
-    bufs: &'a mut ArrayVec<TxBuf<N::Block>, MAX_FRAGMENTS>,
+    bufs: &'a mut ArrayVec<BufMut<N::Block>, MAX_FRAGMENTS>,
     linear: &'a mut Linear,
-    coalescer: &'a mut Coalescer<TxBuf<N::Block>>,
-    uncut: &'a mut Option<TxPacket<N::Block>>,
+    coalescer: &'a mut Coalescer<BufMut<N::Block>>,
+    uncut: &'a mut Option<PacketMut<N::Block>>,
     left_blank: &'a mut u64,
     too_long: &'a mut u64,
 }
@@ -255,7 +255,7 @@ impl<N: NetDevice> phy::TxToken for TxToken<'_, N> {
                     // What is to be cut is TCP, or it can't be.
                     *self.too_long += 1;
                 } else if meta.gso.is_some() && !takes_large(self.told) {
-                    let mut packet = Packet::from(buf);
+                    let mut packet = AnyPacket::from(buf);
                     packet.meta = meta;
                     *self.uncut = Some(packet);
                 } else if self.coalescer.is_on() {
@@ -264,7 +264,7 @@ impl<N: NetDevice> phy::TxToken for TxToken<'_, N> {
                 } else if meta == Meta::default() {
                     let _counted = self.permit.send_single(buf);
                 } else {
-                    let mut packet = Packet::from(buf);
+                    let mut packet = AnyPacket::from(buf);
                     packet.meta = meta;
                     send(&mut self.permit, packet);
                 }
@@ -286,7 +286,7 @@ impl<N: NetDevice> phy::TxToken for TxToken<'_, N> {
 
 /// What a device can't send, it counts.
 #[inline]
-fn send<P: Permit>(permit: &mut P, packet: TxPacket<P::Block>) {
+fn send<P: Permit>(permit: &mut P, packet: PacketMut<P::Block>) {
     let _counted = permit.send(packet);
 }
 

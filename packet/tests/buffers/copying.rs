@@ -3,10 +3,10 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 
-use packet_views::buffer::TxBuf;
-use packet_views::buffer::{Checksum, Packet, View};
+use packet_views::buffer::BufMut;
+use packet_views::buffer::{AnyPacket, Checksum, View};
 use packet_views::copying::{Copying, RawIo};
-use packet_views::device::{NetDevice, SendError, Stats, Unsendable, WriteError};
+use packet_views::device::{NetDevice, SendError, Totals, Unsendable, WriteError};
 use packet_views::header::checksum::{NotFilled, Sum, Verdict, verify};
 use packet_views::header::{
     self, At, EtherType, Ethernet, Ipv4, MacAddr, Network, Protocol, Transport, U16, Udp,
@@ -78,7 +78,7 @@ fn say<N: NetDevice>(netif: &mut N, data: &[u8], blank: bool) -> Vec<u8> {
     let mac = netif.mac().unwrap();
     let ethernet = Ethernet { destination: mac, source: mac, kind: EtherType::IPV4 };
     header::push(&mut buf, ethernet).unwrap();
-    let mut packet = Packet::from(buf);
+    let mut packet = AnyPacket::from(buf);
     packet.meta.checksum = if blank { Checksum::Blank } else { Checksum::Complete };
     netif.send(packet).unwrap();
     netif.flush();
@@ -138,7 +138,7 @@ fn r4_fill_gets_what_was_asked_for_and_returns_no_more() {
         assert_eq!(write(&mut netif, max, 0), Ok(()));
         assert_eq!(write(&mut netif, 0, 0), Ok(()));
         netif.flush();
-        assert_eq!((netif.receive(9, |_| ()), netif.stats().tx_packets), (0, 0));
+        assert_eq!((netif.receive(9, |_| ()), netif.totals().tx_packets), (0, 0));
 
         for filled in [14, 60, max] {
             assert_eq!(write(&mut netif, max, filled), Ok(()));
@@ -182,12 +182,12 @@ fn r4_frames_of_several_blocks() {
         });
         assert_eq!((sent, netif.room), (Ok(()), 3 - blocks));
     }
-    assert_eq!(netif.stats().tx_bytes, 9014 + 5000 + 60);
-    assert_eq!(netif.stats().linearised_bytes, 9014 + 5000 + 60);
+    assert_eq!(netif.totals().tx_bytes, 9014 + 5000 + 60);
+    assert_eq!(netif.totals().linearised_bytes, 9014 + 5000 + 60);
     assert_eq!(netif.write(9014, |_| 9015), Err(WriteError::Full));
     netif.room = 3;
     assert_eq!(netif.write(9014, |_| 9015), Err(WriteError::BadLength));
-    assert_eq!((netif.room, netif.stats().tx_packets), (3, 3));
+    assert_eq!((netif.room, netif.totals().tx_packets), (3, 3));
 }
 
 #[test]
@@ -196,16 +196,16 @@ fn r9_a_copying_device_copies_once_each_way_and_counts() {
     for _ in 0..10 {
         assert_eq!(say(&mut netif, b"hello", false), b"hello");
     }
-    let expected = Stats {
+    let expected = Totals {
         rx_packets: 10,
         rx_bytes: 470,
         tx_packets: 10,
         tx_bytes: 470,
         copies: 20,
         copied_bytes: 940,
-        ..Stats::default()
+        ..Totals::default()
     };
-    assert_eq!(netif.stats(), expected);
+    assert_eq!(netif.totals(), expected);
 }
 
 #[test]
@@ -219,13 +219,13 @@ fn r9_steady_traffic_on_the_heap_allocates_nothing() {
         netif.recycle(kept.take().unwrap());
         // And one that is sent back, in the block it came in.
         netif.receive(1, |packet| kept = Some(packet));
-        netif.send(kept.take().unwrap().try_into_tx().unwrap()).unwrap();
+        netif.send(kept.take().unwrap().try_into_mut().unwrap()).unwrap();
         netif.receive(1, |packet| kept = Some(packet));
         netif.recycle(kept.take().unwrap());
     };
     round(&mut netif);
     assert_eq!(allocations(|| (0..100).for_each(|_| round(&mut netif))), 0);
-    assert_eq!(netif.stats().tx_packets, 303);
+    assert_eq!(netif.totals().tx_packets, 303);
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn r9_a_full_wire_loses_nothing() {
         netif.write(60, frame(number)).unwrap();
     }
     assert_eq!(netif.write(60, frame(3)), Err(WriteError::Full));
-    let packet = Packet::from(netif.alloc(0).unwrap());
+    let packet = AnyPacket::from(netif.alloc(0).unwrap());
     let packet = netif.send(packet).expect_err("no room").into_packet().unwrap();
     assert!(packet.is_empty());
     let mut heard = Vec::new();
@@ -251,7 +251,7 @@ fn r9_a_full_wire_loses_nothing() {
     netif.flush();
     netif.receive(9, |packet| heard.push(packet.head()[0]));
     assert_eq!(heard, [0, 1, 2, 3]);
-    assert_eq!(netif.stats().tx_dropped, 0);
+    assert_eq!(netif.totals().tx_dropped, 0);
 }
 
 #[test]
@@ -263,7 +263,7 @@ fn r9_what_a_copying_device_cannot_do_it_counts() {
         buf
     };
     // Fragments are put together.
-    let mut packet = Packet::from(buf(&mut netif, 100));
+    let mut packet = AnyPacket::from(buf(&mut netif, 100));
     for len in [0, 1, 51] {
         packet.push(buf(&mut netif, len)).unwrap();
     }
@@ -271,31 +271,31 @@ fn r9_what_a_copying_device_cannot_do_it_counts() {
     let mut heard = Vec::new();
     netif.receive(9, |packet| heard = packet.head().to_vec());
     assert_eq!(heard, [vec![100; 100], vec![1; 1], vec![51; 51]].concat());
-    assert_eq!((netif.stats().linearised_packets, netif.stats().linearised_bytes), (1, 152));
+    assert_eq!((netif.totals().linearised_packets, netif.totals().linearised_bytes), (1, 152));
 
     // Blank checksums are filled in.
     assert_eq!(say(&mut netif, b"blank", true), b"blank");
-    assert_eq!(netif.stats().tx_dropped, 0);
+    assert_eq!(netif.totals().tx_dropped, 0);
 
     // No frame: nothing, less than a header, more than the MTU in one piece or in two, a blank
     // checksum of something that has none.
-    let too_long = TxBuf::with_range(packet_views::buffer::HeapBlock::new(1515), 0..1515).unwrap();
+    let too_long = BufMut::with_range(packet_views::buffer::HeapBlock::new(1515), 0..1515).unwrap();
     let refused = |netif: &mut Copying<Wire>, packet| match netif.send(packet) {
         Err(SendError::Refused(why)) => why,
         other => panic!("{other:?}"),
     };
-    assert_eq!(refused(&mut netif, Packet::new()), Unsendable::TooShort);
+    assert_eq!(refused(&mut netif, AnyPacket::new()), Unsendable::TooShort);
     let short = buf(&mut netif, 13);
     assert_eq!(refused(&mut netif, short.into()), Unsendable::TooShort);
     assert_eq!(refused(&mut netif, too_long.into()), Unsendable::TooLong);
-    let mut packet = Packet::from(buf(&mut netif, 1500));
+    let mut packet = AnyPacket::from(buf(&mut netif, 1500));
     packet.push(buf(&mut netif, 15)).unwrap();
     assert_eq!(refused(&mut netif, packet), Unsendable::TooLong);
-    let mut packet = Packet::from(buf(&mut netif, 60));
+    let mut packet = AnyPacket::from(buf(&mut netif, 60));
     packet.meta.checksum = Checksum::Blank;
     let unknown = Unsendable::Checksum(NotFilled::Unknown);
     assert_eq!(refused(&mut netif, packet), unknown);
-    assert_eq!(netif.stats().tx_dropped, 5);
+    assert_eq!(netif.totals().tx_dropped, 5);
     assert_eq!(netif.receive(9, |_| ()), 0);
 
     // Frames longer than the MTU come in, or a device that lies about it.
@@ -303,7 +303,7 @@ fn r9_what_a_copying_device_cannot_do_it_counts() {
     netif.io().frames.push_back(vec![2; 1514]);
     let mut heard = Vec::new();
     assert_eq!(netif.receive(9, |packet| heard.push((packet.len(), packet.head()[0]))), 1);
-    assert_eq!((heard, netif.stats().rx_dropped), (vec![(1514, 2)], 1));
+    assert_eq!((heard, netif.totals().rx_dropped), (vec![(1514, 2)], 1));
 }
 
 /// A tag does not count into the MTU, either way.
@@ -320,7 +320,7 @@ fn r9_a_tagged_frame_of_full_size_goes_and_comes() {
         frame[12..14].copy_from_slice(&kind);
         let mut block = packet_views::buffer::HeapBlock::new(len);
         packet_views::buffer::Block::range_mut(&mut block, 0..len).unwrap().copy_from_slice(&frame);
-        let buf = TxBuf::with_range(block, 0..len).unwrap();
+        let buf = BufMut::with_range(block, 0..len).unwrap();
         assert_eq!(netif.send(buf.into()).is_ok(), goes, "{kind:x?} {len}");
         let mut heard = Vec::new();
         netif.receive(9, |packet| heard.push(packet.head().to_vec()));

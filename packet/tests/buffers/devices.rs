@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use packet_views::buffer::{Block, HeapBlock, TxBuf, TxPacket};
-use packet_views::device::{Linear, NetDevice, Permit, RxOf, Stats, Unsendable, slots};
+use packet_views::buffer::{Block, BufMut, HeapBlock, PacketMut};
+use packet_views::device::{Linear, NetDevice, PacketOf, Permit, Totals, Unsendable, slots};
 use packet_views::features::Capabilities;
 use packet_views::header::MacAddr;
 use xen_grant::{Frame, FramePool, Gfn, GrantStatus, Memory, Page, Words};
@@ -62,7 +62,7 @@ pub struct Mirror<F> {
     pub room: usize,
     on_the_way: VecDeque<Vec<u8>>,
     linear: Linear,
-    stats: Stats,
+    counters: Totals,
     deliver: bool,
 }
 
@@ -74,7 +74,7 @@ impl<F> Mirror<F> {
             room: 100,
             on_the_way: VecDeque::new(),
             linear: Linear::default(),
-            stats: Stats::default(),
+            counters: Totals::default(),
             deliver: false,
         }
     }
@@ -99,14 +99,14 @@ impl<B: Block, F: FnMut() -> Option<B>> NetDevice for Mirror<F> {
         Capabilities { max_fragments: 18, ..Capabilities::plain(4096) }
     }
 
-    fn stats(&self) -> Stats {
-        Stats { linearised_bytes: self.linear.bytes(), ..self.stats }
+    fn totals(&self) -> Totals {
+        Totals { linearised_bytes: self.linear.bytes(), ..self.counters }
     }
 
-    fn alloc(&mut self, headroom: usize) -> Option<TxBuf<B>> {
+    fn alloc(&mut self, headroom: usize) -> Option<BufMut<B>> {
         let mut block = (self.blocks)()?;
         block.range_mut(0..4096)?.fill(0xa5);
-        Some(TxBuf::new(block, headroom))
+        Some(BufMut::new(block, headroom))
     }
 
     fn reserve(&mut self, slots: usize) -> Option<MirrorPermit<'_, F>> {
@@ -121,11 +121,11 @@ impl<B: Block, F: FnMut() -> Option<B>> NetDevice for Mirror<F> {
         self.deliver && !self.on_the_way.is_empty()
     }
 
-    fn receive(&mut self, budget: usize, mut sink: impl FnMut(RxOf<Self>)) -> usize {
+    fn receive(&mut self, budget: usize, mut sink: impl FnMut(PacketOf<Self>)) -> usize {
         let ready = if self.deliver { self.on_the_way.len() } else { 0 };
         for frame in self.on_the_way.drain(..ready.min(budget)) {
             let Some(block) = (self.blocks)() else { continue };
-            let mut buf = TxBuf::new(block, 2);
+            let mut buf = BufMut::new(block, 2);
             buf.append(frame.len()).unwrap().copy_from_slice(&frame);
             sink(buf.freeze().into());
         }
@@ -146,10 +146,10 @@ pub struct MirrorPermit<'a, F>(&'a mut Mirror<F>);
 impl<B: Block, F: FnMut() -> Option<B>> Permit for MirrorPermit<'_, F> {
     type Block = B;
 
-    fn send(&mut self, packet: TxPacket<B>) -> Result<(), Unsendable> {
+    fn send(&mut self, packet: PacketMut<B>) -> Result<(), Unsendable> {
         self.0.room -= slots(&packet);
-        self.0.stats.tx_packets += 1;
-        self.0.stats.tx_bytes += packet.len() as u64;
+        self.0.counters.tx_packets += 1;
+        self.0.counters.tx_bytes += packet.len() as u64;
         let mut frame = vec![0; packet.len()];
         packet.copy_to_slice(&mut frame).unwrap();
         self.0.on_the_way.push_back(frame);

@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::task::{Context, Poll, Waker};
 
-use packet_views::buffer::{HeapBlock, Packet, TxBuf, TxPacket};
+use packet_views::buffer::{AnyPacket, BufMut, HeapBlock, PacketMut};
 use packet_views::device::{
-    Changes, Linear, Link, NetDevice, Permit, RxOf, SendError, Stats, TxOf, Unsendable, WriteError,
+    Changes, Linear, Link, NetDevice, PacketMutOf, PacketOf, Permit, SendError, Totals, Unsendable,
+    WriteError,
 };
 use packet_views::features::Capabilities;
 use packet_views::header::MacAddr;
@@ -23,7 +24,7 @@ struct NoRoom;
 impl Permit for NoRoom {
     type Block = HeapBlock;
 
-    fn send(&mut self, _packet: TxPacket<HeapBlock>) -> Result<(), Unsendable> {
+    fn send(&mut self, _packet: PacketMut<HeapBlock>) -> Result<(), Unsendable> {
         Err(Unsendable::TooLong)
     }
 }
@@ -54,8 +55,8 @@ impl NetDevice for Counting {
         Capabilities::plain(77)
     }
 
-    fn stats(&self) -> Stats {
-        Stats { rx_packets: 88, ..Stats::default() }
+    fn totals(&self) -> Totals {
+        Totals { rx_packets: 88, ..Totals::default() }
     }
 
     fn take_changes(&mut self) -> Changes {
@@ -63,9 +64,9 @@ impl NetDevice for Counting {
         Changes { mtu: true, ..Changes::NONE }
     }
 
-    fn alloc(&mut self, headroom: usize) -> Option<TxBuf<HeapBlock>> {
+    fn alloc(&mut self, headroom: usize) -> Option<BufMut<HeapBlock>> {
         self.count("alloc");
-        Some(TxBuf::new(HeapBlock::new(100), headroom))
+        Some(BufMut::new(HeapBlock::new(100), headroom))
     }
 
     fn reserve(&mut self, _slots: usize) -> Option<NoRoom> {
@@ -82,7 +83,7 @@ impl NetDevice for Counting {
         true
     }
 
-    fn next_packet(&mut self) -> Option<RxOf<Self>> {
+    fn next_packet(&mut self) -> Option<PacketOf<Self>> {
         self.count("next_packet");
         None
     }
@@ -92,7 +93,7 @@ impl NetDevice for Counting {
         Poll::Pending
     }
 
-    fn receive(&mut self, budget: usize, _sink: impl FnMut(RxOf<Self>)) -> usize {
+    fn receive(&mut self, budget: usize, _sink: impl FnMut(PacketOf<Self>)) -> usize {
         self.count("receive");
         budget + 1
     }
@@ -106,7 +107,7 @@ impl NetDevice for Counting {
         &mut self.linear
     }
 
-    fn recycle(&mut self, _packet: RxOf<Self>) {
+    fn recycle(&mut self, _packet: PacketOf<Self>) {
         self.count("recycle");
     }
 
@@ -114,7 +115,7 @@ impl NetDevice for Counting {
         4321
     }
 
-    fn send(&mut self, _packet: TxOf<Self>) -> Result<(), SendError<TxOf<Self>>> {
+    fn send(&mut self, _packet: PacketMutOf<Self>) -> Result<(), SendError<PacketMutOf<Self>>> {
         self.count("send");
         Ok(())
     }
@@ -133,9 +134,9 @@ impl NetDevice for Counting {
 fn use_all<N: NetDevice<Block = HeapBlock>>(mut net: N) {
     assert_eq!(net.mac(), Some(MacAddr([2, 1, 1, 1, 1, 1])));
     assert_eq!((net.mtu(), net.max_frame()), (1234, 4321));
-    assert_eq!((net.capabilities().block_size, net.stats().rx_packets), (77, 88));
+    assert_eq!((net.capabilities().block_size, net.totals().rx_packets), (77, 88));
     assert!(net.take_changes().mtu);
-    let buf = || TxBuf::new(HeapBlock::new(100), 0);
+    let buf = || BufMut::new(HeapBlock::new(100), 0);
     assert_eq!(net.alloc(3).unwrap().headroom(), 3);
     assert!(net.reserve(5).is_some());
     assert_eq!((net.link(), net.room()), (Link::NoCarrier, 99));
@@ -144,8 +145,8 @@ fn use_all<N: NetDevice<Block = HeapBlock>>(mut net: N) {
     assert_eq!(net.receive(6, |_| panic!("nothing comes")), 7);
     net.flush();
     let _ = net.linear();
-    net.recycle(Packet::from(buf().freeze()));
-    assert!(net.send(Packet::from(buf())).is_ok());
+    net.recycle(AnyPacket::from(buf().freeze()));
+    assert!(net.send(AnyPacket::from(buf())).is_ok());
     assert_eq!(net.write(10, |_| panic!("it is not filled")), Err(WriteError::BadLength));
 }
 

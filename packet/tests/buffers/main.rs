@@ -14,7 +14,7 @@ mod stacks;
 
 use allocations::allocations;
 use devices::{frames, heap};
-use packet_views::buffer::{Block, Packet, RxBuf, SharedBlock, TxBuf, View};
+use packet_views::buffer::{AnyPacket, Block, Buf, BufMut, SharedBlock, View};
 
 /// Runs a test on both kinds of memory; a block has 4096 bytes in both.
 macro_rules! on_both {
@@ -25,8 +25,8 @@ macro_rules! on_both {
 }
 pub(crate) use on_both;
 
-fn filled<B: Block>(block: B, len: usize) -> TxBuf<B> {
-    let mut buf = TxBuf::new(block, 100);
+fn filled<B: Block>(block: B, len: usize) -> BufMut<B> {
+    let mut buf = BufMut::new(block, 100);
     buf.append(len).unwrap().iter_mut().enumerate().for_each(|(at, byte)| *byte = at as u8);
     buf
 }
@@ -49,9 +49,9 @@ fn r1_narrowing_costs_nothing() {
                 assert_eq!((head.len(), head.bytes().as_ptr()), (1, place));
                 assert_eq!((buf.len(), buf.bytes().as_ptr()), (len - 1, place.wrapping_add(1)));
                 drop((half, copy, head));
-                let buf = buf.try_into_tx().unwrap();
+                let buf = buf.try_into_mut().unwrap();
                 assert_eq!(buf.bytes().as_ptr(), place.wrapping_add(1));
-                let mut packet = Packet::from(buf);
+                let mut packet = AnyPacket::from(buf);
                 assert_eq!(packet.fragments_mut()[0].headroom(), 101);
                 packet.fragments_mut()[0].push_front(101).unwrap();
                 drop(packet.freeze());
@@ -68,10 +68,10 @@ fn r5_only_an_only_owner_writes() {
     fn test<B: Block>(mut blocks: impl FnMut() -> Option<B>) {
         let first = filled(blocks().unwrap(), 10).freeze();
         let second = first.slice(3..7).unwrap();
-        let first = first.try_into_tx().expect_err("two views");
+        let first = first.try_into_mut().expect_err("two views");
         assert_eq!((first.len(), second.bytes()), (10, &[3, 4, 5, 6][..]));
         drop(first);
-        let mut buf = second.try_into_tx().expect("the only view left");
+        let mut buf = second.try_into_mut().expect("the only view left");
         assert_eq!((buf.headroom(), buf.len(), buf.tailroom()), (103, 4, 3989));
         buf.bytes_mut().fill(9);
         // What lies in front is what the block had: it was not cleared, nor moved.
@@ -86,7 +86,7 @@ fn r5_only_an_only_owner_writes() {
 fn r5_a_packet_is_written_whole_or_not() {
     fn test<B: Block>(mut blocks: impl FnMut() -> Option<B>) {
         for shared in 0..18 {
-            let mut packet = Packet::new();
+            let mut packet = AnyPacket::new();
             for len in 1..=18 {
                 packet.push(filled(blocks().unwrap(), len).freeze()).unwrap();
             }
@@ -94,11 +94,11 @@ fn r5_a_packet_is_written_whole_or_not() {
             assert!(packet.push(extra).is_err(), "more than 18 fragments");
             let other = packet.fragments()[shared].clone();
             let lens = |lens: &[usize]| assert_eq!(lens, (1..=18).collect::<Vec<_>>());
-            let packet = packet.try_into_tx().expect_err("one fragment is shared");
-            lens(&packet.fragments().iter().map(RxBuf::len).collect::<Vec<_>>());
+            let packet = packet.try_into_mut().expect_err("one fragment is shared");
+            lens(&packet.fragments().iter().map(Buf::len).collect::<Vec<_>>());
             drop(other);
-            let packet = packet.try_into_tx().expect("no fragment is shared");
-            lens(&packet.fragments().iter().map(TxBuf::len).collect::<Vec<_>>());
+            let packet = packet.try_into_mut().expect("no fragment is shared");
+            lens(&packet.fragments().iter().map(BufMut::len).collect::<Vec<_>>());
         }
     }
     on_both!(test);
@@ -110,8 +110,8 @@ fn r7_no_view_carries_a_table_of_functions() {
     fn test<B: Block>(_: impl FnMut() -> Option<B>) {
         let word = size_of::<usize>();
         assert_eq!(size_of::<B>(), word);
-        assert_eq!(size_of::<TxBuf<B>>(), word + 8);
-        assert_eq!(size_of::<RxBuf<B::Shared>>(), word + 8);
+        assert_eq!(size_of::<BufMut<B>>(), word + 8);
+        assert_eq!(size_of::<Buf<B::Shared>>(), word + 8);
         assert_eq!(size_of::<<B::Shared as SharedBlock>::Block>(), word);
     }
     on_both!(test);

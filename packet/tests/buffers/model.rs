@@ -1,7 +1,7 @@
 //! Buffers beside a plain model of them, with counts from zero to the largest number.
 
-use packet_views::buffer::RxBuf;
-use packet_views::buffer::{Block, TxBuf, View};
+use packet_views::buffer::Buf;
+use packet_views::buffer::{Block, BufMut, View};
 use proptest::prelude::*;
 
 use crate::devices::{frames, heap};
@@ -40,7 +40,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// A buffer and what it should be: all bytes of its block, and where the view starts and ends.
 struct Pair<B: Block> {
-    buf: TxBuf<B>,
+    buf: BufMut<B>,
     block: Vec<u8>,
     start: usize,
     end: usize,
@@ -51,7 +51,7 @@ impl<B: Block> Pair<B> {
     fn new(mut block: B, headroom: usize) -> Pair<B> {
         block.range_mut(0..SIZE).unwrap().fill(0);
         let start = headroom.min(SIZE);
-        let buf = TxBuf::new(block, headroom);
+        let buf = BufMut::new(block, headroom);
         Pair { buf, block: vec![0; SIZE], start, end: start, written: 0 }
     }
 
@@ -112,7 +112,7 @@ fn narrow() -> impl Strategy<Value = Narrow> {
 fn narrow_beside<B: Block>(mut block: B, start: usize, end: usize, steps: &[Narrow]) {
     let bytes: Vec<u8> = (0..SIZE).map(|at| (at % 251) as u8).collect();
     block.range_mut(0..SIZE).unwrap().copy_from_slice(&bytes);
-    let made = RxBuf::new(block.share(), start..end);
+    let made = Buf::new(block.share(), start..end);
     assert_eq!(made.is_some(), start <= end && end <= SIZE);
     let Some(mut buf) = made else { return };
     let mut model = &bytes[start..end];
@@ -186,11 +186,11 @@ fn r6_ranges_near_the_largest_number_are_refused() {
         for range in ranges.filter(|range| range.start > range.end || range.end > SIZE) {
             let mut block = blocks().unwrap();
             assert!(block.range_mut(range.clone()).is_none(), "{range:?}");
-            assert!(TxBuf::with_range(block, range.clone()).is_none(), "{range:?}");
+            assert!(BufMut::with_range(block, range.clone()).is_none(), "{range:?}");
             let block = blocks().unwrap().share();
-            assert!(RxBuf::new(block, range.clone()).is_none(), "{range:?}");
+            assert!(Buf::new(block, range.clone()).is_none(), "{range:?}");
         }
-        let all = TxBuf::with_range(blocks().unwrap(), 0..SIZE).unwrap();
+        let all = BufMut::with_range(blocks().unwrap(), 0..SIZE).unwrap();
         assert_eq!(all.freeze().slice(SIZE..SIZE).unwrap().len(), 0);
     }
     on_both!(test);

@@ -4,8 +4,8 @@
 use std::num::NonZeroU16;
 
 use etherparse::{IpHeaders, Ipv4Header, PacketBuilder, ip_number};
-use packet_views::buffer::TxBuf;
-use packet_views::buffer::{Checksum, HeapBlock, Meta, Packet, TxPacket, View};
+use packet_views::buffer::BufMut;
+use packet_views::buffer::{AnyPacket, Checksum, HeapBlock, Meta, PacketMut, View};
 use packet_views::buffer::{Gso, GsoKind};
 use packet_views::copying::Copying;
 use packet_views::device::{NetDevice, Permit, SendError, Unsendable};
@@ -43,16 +43,16 @@ fn segment(v4: bool, at: usize, data: &[u8], is_last: bool) -> Vec<u8> {
 }
 
 /// A large packet in blocks of so many bytes, and its segments.
-fn large(v4: bool, data: usize, block: usize) -> (TxPacket<HeapBlock>, Vec<Vec<u8>>) {
+fn large(v4: bool, data: usize, block: usize) -> (PacketMut<HeapBlock>, Vec<Vec<u8>>) {
     let data: Vec<u8> = (0..data).map(|at| ((at * 7) >> 3) as u8).collect();
     let segments: Vec<Vec<u8>> = data
         .chunks(SIZE)
         .enumerate()
         .map(|(at, part)| segment(v4, at, part, (at + 1) * SIZE >= data.len()))
         .collect();
-    let mut packet = Packet::new();
+    let mut packet = AnyPacket::new();
     for part in segment(v4, 0, &data, true).chunks(block) {
-        let mut buf = TxBuf::new(HeapBlock::new(part.len()), 0);
+        let mut buf = BufMut::new(HeapBlock::new(part.len()), 0);
         buf.append(part.len()).unwrap().copy_from_slice(part);
         packet.push(buf).unwrap();
     }
@@ -62,7 +62,7 @@ fn large(v4: bool, data: usize, block: usize) -> (TxPacket<HeapBlock>, Vec<Vec<u
     (packet, segments)
 }
 
-fn joined<V: View>(packet: &Packet<V>) -> Vec<u8> {
+fn joined<V: View>(packet: &AnyPacket<V>) -> Vec<u8> {
     packet.fragments().iter().flat_map(|fragment| fragment.bytes().to_vec()).collect()
 }
 
@@ -94,8 +94,8 @@ fn r9_large_packets_are_cut_in_software() {
             assert!(sent.iter().all(|(_, meta)| meta.gso.is_none()));
             let sent: Vec<Vec<u8>> = sent.into_iter().map(|(frame, _)| frame).collect();
             assert!(sent == segments, "{v4} {data} in blocks of {block}");
-            let stats = netif.stats();
-            assert_eq!((stats.tx_packets, stats.tx_dropped), (segments.len() as u64, 0));
+            let counters = netif.totals();
+            assert_eq!((counters.tx_packets, counters.tx_dropped), (segments.len() as u64, 0));
         }
     }
     // Segments that are longer than the MTU can't be sent, nor what can't be cut.
@@ -108,7 +108,7 @@ fn r9_large_packets_are_cut_in_software() {
     packet.meta.gso = packet.meta.gso.map(|gso| Gso { kind: GsoKind::TcpV6, ..gso });
     let not_tcp = Unsendable::Gso(Refusal::NotTcp);
     assert!(matches!(netif.send(packet), Err(SendError::Refused(why)) if why == not_tcp));
-    assert_eq!((taken(&far).len(), netif.stats().tx_dropped), (0, 2));
+    assert_eq!((taken(&far).len(), netif.totals().tx_dropped), (0, 2));
 }
 
 /// What there is no room for waits, in order, and is not lost.
@@ -178,7 +178,7 @@ fn r9_large_packets_come_in() {
     assert_eq!(netif.receive(9, |packet| heard.push((joined(&packet), packet.meta))), 2);
     assert!(heard == [(bytes, meta), (vec![1; 1514], meta)]);
     // Large is only what is to be cut.
-    assert_eq!(netif.stats().rx_dropped, 2);
+    assert_eq!(netif.totals().rx_dropped, 2);
 }
 
 /// A permit is for several packets; what there is no room for below waits, what was not reserved
@@ -187,22 +187,22 @@ fn r9_large_packets_come_in() {
 fn r9_a_permit_sends_what_was_reserved() {
     let (mut netif, far) = device(Features::NONE, 2);
     let frame = |number: u8| {
-        let mut buf = TxBuf::new(HeapBlock::new(60), 0);
+        let mut buf = BufMut::new(HeapBlock::new(60), 0);
         buf.append(60).unwrap().fill(number);
         buf
     };
     let mut permit = netif.reserve(5).unwrap();
     permit.send_single(frame(0)).unwrap();
-    let mut two = Packet::from(frame(1));
+    let mut two = AnyPacket::from(frame(1));
     two.push(frame(2)).unwrap();
     permit.send(two).unwrap();
     permit.send_single(frame(3)).unwrap();
-    let mut two = Packet::from(frame(4));
+    let mut two = AnyPacket::from(frame(4));
     two.push(frame(5)).unwrap();
     assert_eq!(permit.send(two), Err(Unsendable::TooManyFragments), "one too many");
     permit.send_single(frame(6)).unwrap();
     assert_eq!(permit.send_single(frame(7)), Err(Unsendable::TooManyFragments), "nothing is left");
-    assert_eq!(netif.stats().tx_dropped, 2);
+    assert_eq!(netif.totals().tx_dropped, 2);
     assert!(netif.reserve(1).is_none());
     let mut sent = taken(&far);
     netif.flush();

@@ -77,8 +77,8 @@ fn r9_a_transfer_allocates_nothing() {
         });
         assert_eq!(count, 0);
         assert!(heard > usize::from(connections) * 4_000_000, "{heard}");
-        let coalesced = one.device.stats().coalesced;
+        let coalesced = one.device.counters().coalesced;
         assert_eq!(coalesced.coalesced > 100, features == Features::ALL, "{coalesced:?}");
-        assert_eq!(one.device.netif().stats().tx_dropped, 0);
+        assert_eq!(one.device.netif().totals().tx_dropped, 0);
     }
 }

@@ -3,7 +3,7 @@
 //!     instructions PATH BATCH PACKETS
 //!
 //! runs one path, `tx` (submit + reap), `single` (the same, each packet with a permit of its own)
-//! or `rx` (poll + refill), in batches, with every check on. `scripts/instructions` collects inside
+//! `rx` (poll + refill) or `lent` (the same, pages lent to the layer above only), in batches, with every check on. `scripts/instructions` collects inside
 //! the `fe_*` functions only.
 #![allow(missing_docs)]
 
@@ -66,7 +66,15 @@ fn fe_reap(net: &mut Net) -> usize {
 #[inline(never)]
 fn fe_poll(net: &mut Net, budget: usize) -> usize {
     // The layer above looks at the packet, and drops it.
-    net.poll_rx(budget, |packet| {
+    net.receive(budget, |packet| {
+        black_box(packet.head());
+    })
+}
+
+/// As `fe_poll`, where the layer above is lent the packet.
+#[inline(never)]
+fn fe_lent(net: &mut Net, budget: usize) -> usize {
+    net.poll_rx_lent(budget, |packet| {
         black_box(packet.head());
     })
 }
@@ -163,9 +171,10 @@ fn run(path: &str, batch: usize, packets: usize) -> Option<String> {
     }
     let mut done = 0;
     while done < packets {
-        if path == "rx" {
+        if path == "rx" || path == "lent" {
             backend.fill_rx(batch)?;
-            done += fe_poll(&mut net, batch);
+            let receive = if path == "rx" { fe_poll } else { fe_lent };
+            done += receive(&mut net, batch);
         } else {
             if path == "tx" {
                 fe_submit(&mut net, batch);
@@ -176,12 +185,14 @@ fn run(path: &str, batch: usize, packets: usize) -> Option<String> {
             done += fe_reap(&mut net);
         }
     }
-    let stats = net.stats();
-    (stats.faults == 0 && stats.clears == 0 && stats.rx_drops.total() + stats.tx_drops.total() == 0)
+    let counters = net.counters();
+    (counters.faults == 0
+        && counters.clears == 0
+        && counters.rx_drops.total() + counters.tx_drops.total() == 0)
         .then(|| {
             format!(
                 "{done} packets, {} grants, {} revokes, {} events",
-                stats.grants, stats.revokes, stats.events_sent
+                counters.grants, counters.revokes, counters.events_sent
             )
         })
 }

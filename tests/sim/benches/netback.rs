@@ -13,7 +13,7 @@ use std::hint::black_box;
 use std::process::ExitCode;
 
 use raw_client::{Back, Bench, Client, Features, pattern};
-use xen_netfront::buffer::RxPacket;
+use xen_netfront::buffer::Packet;
 use xen_netfront::netback::Config;
 
 /// Takes packets of 64 bytes off the ring.
@@ -26,7 +26,7 @@ fn be_poll(back: &mut Back, budget: usize) -> usize {
 }
 
 #[inline(never)]
-fn be_deliver(back: &mut Back, packets: &mut Vec<RxPacket>) {
+fn be_deliver(back: &mut Back, packets: &mut Vec<Packet>) {
     for packet in packets.drain(..) {
         black_box(back.deliver(packet).is_ok());
     }
@@ -61,9 +61,12 @@ fn run(path: &str, batch: usize, packets: usize) -> bool {
         }
         bench.netback.flush();
     }
-    let stats = bench.netback.stats();
-    println!("{done} packets, {} hypercalls, {} events", stats.copy_hypercalls, stats.events_sent);
-    stats.faults + stats.from_drops.total() + stats.to_drops.total() == 0
+    let counters = bench.netback.counters();
+    println!(
+        "{done} packets, {} hypercalls, {} events",
+        counters.copy_hypercalls, counters.events_sent
+    );
+    counters.faults + counters.from_drops.total() + counters.to_drops.total() == 0
 }
 
 fn main() -> ExitCode {

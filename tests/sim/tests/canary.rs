@@ -84,9 +84,9 @@ fn f7_r15_no_peer_sees_a_byte_that_is_not_meant_for_it() {
         }
         let firewall = network.firewall.borrow();
         for net in [&firewall.left, &firewall.right] {
-            let stats = net.stats();
-            assert!(stats.clears > 50 && stats.rx_packets > 50, "{stats:?}");
-            assert_eq!((stats.faults, stats.stalls), (0, 0));
+            let counters = net.counters();
+            assert!(counters.clears > 50 && counters.rx_packets > 50, "{counters:?}");
+            assert_eq!((counters.faults, counters.stalls), (0, 0));
         }
         drop(firewall);
         network.tear_down();
@@ -123,7 +123,7 @@ fn f7_an_untrusted_backend_sees_nothing_outside_of_the_announced_range() {
 #[test]
 fn f7_each_slot_of_an_untrusted_backends_packet_is_clean_around_its_own_bytes() {
     use packet_views::device::Link;
-    use xen_netfront::buffer::TxPacket;
+    use xen_netfront::buffer::PacketMut;
     let network = Network::new(5, false);
     let mut rng = Rng::with_seed(5);
     let up = |network: &Network| network.firewall.borrow().left.link() == Link::Up;
@@ -136,7 +136,7 @@ fn f7_each_slot_of_an_untrusted_backends_packet_is_clean_around_its_own_bytes() 
     for _ in 0..20 {
         let mut firewall = network.firewall.borrow_mut();
         firewall.left.complete_tx();
-        let mut packet = TxPacket::new();
+        let mut packet = PacketMut::new();
         for (room, len) in slots {
             let mut buf = firewall.left.buffer(room).unwrap();
             buf.append(len).unwrap().fill(0xee);

@@ -13,13 +13,13 @@ mod packets;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use packet_views::buffer::{Checksum, Meta, Packet, View};
+use packet_views::buffer::{AnyPacket, Checksum, Meta, View};
 use packet_views::device::Link;
 use packet_views::device::NetDevice;
 use packet_views::features::Features;
 use packets::{Flow, check, join};
 use xen_grant::{DomId, FramePool, GrantTable};
-use xen_netfront::buffer::{TxBuf, TxPacket};
+use xen_netfront::buffer::{BufMut, PacketMut};
 use xen_netfront::netback::{self, Netback};
 use xen_netfront::netfront::{self, Netfront};
 use xen_sim::{Domain, Host, Vif};
@@ -96,10 +96,10 @@ impl Pair {
         panic!("no connection:\n{}", pair.host.dump_store());
     }
 
-    fn packet(pool: &FramePool, bytes: &[u8], meta: Meta) -> TxPacket {
-        let mut packet = TxPacket::new();
+    fn packet(pool: &FramePool, bytes: &[u8], meta: Meta) -> PacketMut {
+        let mut packet = PacketMut::new();
         for part in bytes.chunks(4000) {
-            let mut buf = TxBuf::new(pool.take().expect("a frame"), 0);
+            let mut buf = BufMut::new(pool.take().expect("a frame"), 0);
             buf.append(part.len()).unwrap().copy_from_slice(part);
             packet.push(buf).unwrap();
         }
@@ -126,7 +126,7 @@ impl Pair {
         let mut got = Vec::new();
         while self.back.queued() > 0 || got.is_empty() {
             self.back.flush();
-            assert!(self.front.poll_rx(64, |packet| got.push(copy(&packet))) > 0);
+            assert!(self.front.receive(64, |packet| got.push(copy(&packet))) > 0);
         }
         got
     }
@@ -142,7 +142,7 @@ impl Pair {
     }
 }
 
-fn copy<V: View>(packet: &Packet<V>) -> (Vec<u8>, Meta) {
+fn copy<V: View>(packet: &AnyPacket<V>) -> (Vec<u8>, Meta) {
     let mut bytes = vec![0; packet.len()];
     packet.copy_to_slice(&mut bytes).unwrap();
     (bytes, packet.meta)
@@ -232,18 +232,21 @@ fn play(front: End, back: End) {
     let flows = if queues > 1 { 3 } else { 1 };
     // Netback takes no client's word for a checksum.
     let done = send_all(|bytes, meta| pair.up(bytes, meta), up, Checksum::Unknown, flows);
-    let stats = pair.front.stats();
-    let plain = Done { cut: stats.tx_cut, filled: stats.tx_filled, ..done };
+    let counters = pair.front.counters();
+    let plain = Done { cut: counters.tx_cut, filled: counters.tx_filled, ..done };
     assert_eq!(plain, done);
-    assert_eq!((stats.tx_drops.total(), pair.back.stats().from_drops.total()), (0, 0));
-    assert_eq!(stats.tx_packets, pair.back.stats().from_packets);
+    assert_eq!((counters.tx_drops.total(), pair.back.counters().from_drops.total()), (0, 0));
+    assert_eq!(counters.tx_packets, pair.back.counters().from_packets);
 
     let done = send_all(|bytes, meta| pair.down(bytes, meta), down, Checksum::Complete, flows);
-    let stats = pair.back.stats();
-    assert_eq!(Done { cut: stats.cut, segments: stats.segments, filled: stats.sums_filled }, done);
-    assert_eq!((stats.to_drops.total(), pair.front.stats().rx_drops.total()), (0, 0));
-    assert_eq!(stats.copied_bytes, 0, "data is shared, not copied");
-    assert_eq!((stats.faults, pair.front.stats().faults), (0, 0));
+    let counters = pair.back.counters();
+    assert_eq!(
+        Done { cut: counters.cut, segments: counters.segments, filled: counters.sums_filled },
+        done
+    );
+    assert_eq!((counters.to_drops.total(), pair.front.counters().rx_drops.total()), (0, 0));
+    assert_eq!(counters.copied_bytes, 0, "data is shared, not copied");
+    assert_eq!((counters.faults, pair.front.counters().faults), (0, 0));
     pair.tear_down();
 }
 

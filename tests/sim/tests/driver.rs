@@ -12,7 +12,7 @@ use packet_views::device::NetDevice;
 use packet_views::features::Features;
 use packets::Flow;
 use xen_grant::{DomId, FramePool, GrantTable};
-use xen_netfront::buffer::TxPacket;
+use xen_netfront::buffer::PacketMut;
 use xen_netfront::netfront::{Config, Netfront};
 use xen_netfront::xenbus::feature_nodes;
 use xen_sim::hostile::{After, HostileBackend, Script, Side};
@@ -42,9 +42,9 @@ fn packet(nth: u32) -> (Vec<u8>, Meta) {
 
 impl Echo {
     /// `None` without frames.
-    fn build(&mut self, nth: u32) -> Option<TxPacket> {
+    fn build(&mut self, nth: u32) -> Option<PacketMut> {
         let (bytes, meta) = packet(nth);
-        let mut packet = TxPacket::new();
+        let mut packet = PacketMut::new();
         for part in bytes.chunks(4096) {
             let mut buffer = self.net.buffer(0)?;
             buffer.append(part.len()).unwrap().copy_from_slice(part);
@@ -60,7 +60,7 @@ impl Task for Echo {
         self.net.service();
         self.net.complete_tx();
         let received = &mut self.received;
-        self.net.poll_rx(64, |packet| {
+        self.net.receive(64, |packet| {
             let mut bytes = vec![0; packet.len()];
             packet.copy_to_slice(&mut bytes).unwrap();
             received.push(bytes);
@@ -121,7 +121,7 @@ fn the_frontend_and_a_raw_peer_agree() {
         assert_eq!(outcome, Outcome::Done, "seed {seed}: {got} of 300 came back");
         let sent: Vec<Vec<u8>> = (0..300).map(|nth| packet(nth).0).collect();
         assert!(echo.received == sent, "seed {seed}");
-        assert_eq!(Netfront::stats(&echo.net).tx_gso, 60, "as they are: seed {seed}");
+        assert_eq!(Netfront::counters(&echo.net).tx_gso, 60, "as they are: seed {seed}");
         drop(peer); // lets go of the rings
         drop(echo);
         assert_eq!(pool.free(), pool.size(), "seed {seed}");

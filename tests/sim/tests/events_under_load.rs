@@ -256,8 +256,8 @@ fn r13_grants_are_revoked_or_there_or_in_quarantine_whatever_the_backend_keeps()
         let net = front.net.as_ref().unwrap();
         assert!(most >= 3, "only {most} pages were in quarantine");
         assert_eq!(net.quarantined(), 0, "pages stay in quarantine");
-        assert_eq!((net.stats().faults, net.stats().connects), (1, 2));
-        assert!(net.stats().quarantined >= most as u64);
+        assert_eq!((net.counters().faults, net.counters().connects), (1, 2));
+        assert!(net.counters().quarantined >= most as u64);
     }
     drop(peer);
     back.open_ports().into_iter().for_each(|port| back.close(port));

@@ -25,7 +25,7 @@ fn r10_packets_are_forwarded_in_the_pages_they_came_in() {
     assert!(in_place > 100, "{in_place} fragments were forwarded");
     assert_eq!(elsewhere, 0, "fragments were copied");
     for net in [&firewall.left, &firewall.right] {
-        assert_eq!(net.stats().copied_bytes, 0);
+        assert_eq!(net.counters().copied_bytes, 0);
     }
     drop(firewall);
     network.tear_down();

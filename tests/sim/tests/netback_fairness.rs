@@ -99,8 +99,8 @@ fn run(rival: Rival) -> Shares {
     let benches = RefCell::new(benches);
     let shares = || -> Shares {
         let benches = benches.borrow();
-        let stats = benches.iter().map(|bench| *bench.netback.stats());
-        stats.map(|stats| (stats.from_packets, stats.to_packets)).collect()
+        let counters = benches.iter().map(|bench| *bench.netback.counters());
+        counters.map(|counters| (counters.from_packets, counters.to_packets)).collect()
     };
     let before = shares();
 

@@ -213,7 +213,7 @@ fn send(pair: &Pair, traffic: &Traffic) {
 /// may have been, or all that there was room for.
 fn assert_lost(pair: &Pair, up: u64, down: u64) -> Result<(), TestCaseError> {
     let (front, back) = (pair.front.borrow(), pair.back.borrow());
-    let cut = (front.has_cut(), back.served().unwrap().stats().cut > 0);
+    let cut = (front.has_cut(), back.served().unwrap().counters().cut > 0);
     let lost = (pair.up.borrow().lost(), pair.down.borrow().lost());
     match cut.0 {
         true => prop_assert!(lost.0 <= up + front.partial, "{} up, {up} dropped", lost.0),
@@ -255,7 +255,7 @@ proptest! {
     fn undisturbed_sessions_lose_nothing(session in session(0, 0)) {
         let pair = play(&session);
         // Only for want of frames.
-        let drops = pair.back.borrow().served().unwrap().stats().from_drops;
+        let drops = pair.back.borrow().served().unwrap().counters().from_drops;
         prop_assert_eq!(drops.total(), drops.no_frame);
         assert_lost(&pair, drops.no_frame, 0)?;
         prop_assert_eq!(pair.dropped_down(), pair.back.borrow().partial);
@@ -266,11 +266,11 @@ proptest! {
     #[test]
     fn what_faults_cost_is_counted(session in session(3, 0)) {
         let pair = play(&session);
-        let stats = *pair.back.borrow().served().unwrap().stats();
-        let to = stats.to_drops;
+        let counters = *pair.back.borrow().served().unwrap().counters();
+        let to = counters.to_drops;
         let down = to.copy_failed + to.disconnected + to.stalled;
-        assert_lost(&pair, stats.from_drops.total(), down)?;
-        prop_assert_eq!((stats.faults, stats.connects), (0, 1));
+        assert_lost(&pair, counters.from_drops.total(), down)?;
+        prop_assert_eq!((counters.faults, counters.connects), (0, 1));
         conclude(pair);
     }
 

@@ -23,7 +23,7 @@ use packet_views::device::NetDevice;
 use packet_views::features::Features;
 use packets::{Arrived, Flow, check};
 use xen_grant::{DomId, FramePool, GrantTable};
-use xen_netfront::buffer::{RxPacket, TxPacket};
+use xen_netfront::buffer::{Packet, PacketMut};
 use xen_netfront::netback::{self, Netback};
 use xen_netfront::netfront::{self, Netfront};
 use xen_sim::{Domain, Host, Vif};
@@ -94,7 +94,7 @@ impl Switch {
 
     /// Everybody's turn: the switch forwards, the clients take what has come.
     fn turn(&mut self) {
-        let mut packets: Vec<(usize, RxPacket)> = Vec::new();
+        let mut packets: Vec<(usize, Packet)> = Vec::new();
         for (port, vif) in self.vifs.iter_mut().enumerate() {
             vif.service();
             vif.poll(64, |packet| packets.push((port, packet.freeze())));
@@ -118,7 +118,7 @@ impl Switch {
             client.net.service();
             client.net.complete_tx();
             let received = &mut client.received;
-            client.net.poll_rx(256, |packet| {
+            client.net.receive(256, |packet| {
                 let mut bytes = vec![0; packet.len()];
                 packet.copy_to_slice(&mut bytes).unwrap();
                 received.push((bytes, packet.meta));
@@ -140,7 +140,7 @@ impl Switch {
 
     fn send(&mut self, flow: Flow, bytes: &[u8], meta: Meta) {
         let client = self.client(flow.from);
-        let mut packet = TxPacket::new();
+        let mut packet = PacketMut::new();
         for part in bytes.chunks(4000) {
             let mut buf = client.net.buffer(30).expect("a frame");
             buf.append(part.len()).unwrap().copy_from_slice(part);
@@ -239,7 +239,7 @@ fn in_software(switch: &Switch) -> Vec<[u64; 4]> {
     let pairs = switch.clients.iter().zip(&switch.vifs);
     pairs
         .map(|(client, vif)| {
-            let (front, back) = (client.net.stats(), vif.stats());
+            let (front, back) = (client.net.counters(), vif.counters());
             [front.tx_cut, front.tx_filled, back.cut, back.sums_filled]
         })
         .collect()
@@ -251,8 +251,8 @@ fn what_is_known_of_a_packet_crosses_unsegmented_and_unsummed() {
         let mut switch = Switch::new([Features::ALL; 4], queues);
         switch.introduce();
         let totals = |switch: &Switch| {
-            let fronts = switch.clients.iter().map(|client| *client.net.stats());
-            let backs = switch.vifs.iter().map(|vif| *vif.stats());
+            let fronts = switch.clients.iter().map(|client| *client.net.counters());
+            let backs = switch.vifs.iter().map(|vif| *vif.counters());
             (fronts.collect::<Vec<_>>(), backs.collect::<Vec<_>>())
         };
         let (fronts, backs) = totals(&switch);
@@ -272,7 +272,7 @@ fn what_is_known_of_a_packet_crosses_unsegmented_and_unsummed() {
                 assert_eq!(arrived.iter().map(|(_, meta)| *meta).collect::<Vec<_>>(), metas);
             }
         }
-        let sum = |of: fn(&netfront::Stats) -> u64| -> u64 {
+        let sum = |of: fn(&netfront::Counters) -> u64| -> u64 {
             let all = fronts_after.iter().zip(&fronts);
             all.map(|(after, before)| of(after) - of(before)).sum()
         };
@@ -286,7 +286,7 @@ fn what_is_known_of_a_packet_crosses_unsegmented_and_unsummed() {
         assert_eq!((sum(|s| s.rx_packets), sum(|s| s.rx_gso)), (packets, large));
         assert_eq!(sum(|s| s.tx_cut + s.tx_filled + s.tx_gathered + s.rx_made_blank), 0);
         assert_eq!(sum(|s| s.copied_bytes), 0);
-        let sum = |of: fn(&netback::Stats) -> u64| -> u64 {
+        let sum = |of: fn(&netback::Counters) -> u64| -> u64 {
             backs_after.iter().zip(&backs).map(|(after, before)| of(after) - of(before)).sum()
         };
         assert_eq!(sum(|s| s.cut + s.segments + s.sums_filled + s.gso_not_blank), 0);
@@ -357,7 +357,7 @@ fn a_client_that_takes_less_costs_others_nothing() {
                 }
             }
         }
-        let drops = switch.vifs.iter().map(|vif| vif.stats().to_drops.total()).sum::<u64>();
+        let drops = switch.vifs.iter().map(|vif| vif.counters().to_drops.total()).sum::<u64>();
         assert_eq!(drops, 0);
         switch.tear_down();
     }
@@ -390,7 +390,7 @@ fn what_is_flooded_is_filled_in_and_cut_for_those_alone_who_need_it() {
             }
         }
     }
-    let copied: Vec<u64> = switch.vifs.iter().map(|vif| vif.stats().copied_bytes).collect();
+    let copied: Vec<u64> = switch.vifs.iter().map(|vif| vif.counters().copied_bytes).collect();
     assert_eq!((copied[0], copied[2]), (0, 0), "of first fragments that others read too");
     assert!(copied[1] > 0);
     assert_eq!(in_software(&switch).iter().map(|of| of[2]).collect::<Vec<_>>(), [0, 2, 0, 2]);

@@ -16,7 +16,7 @@ use packets::Flow;
 use proptest::prelude::*;
 use raw_client::{Client, Page, pattern};
 use xen_grant::PAGE_SIZE;
-use xen_netfront::buffer::{RxPacket, TxPacket};
+use xen_netfront::buffer::{Packet, PacketMut};
 use xen_netfront::platform::Platform;
 use xen_netfront::wire::control::{Ctrl, CtrlRequest, CtrlRing, GrefList, HashAlgorithm, HashType};
 use xen_netfront::wire::{Extra, Hash, Multicast, RxResponse, rx_flags, tx_flags};
@@ -128,7 +128,7 @@ fn play_to_netback(extras: &[Extra], gso_offered: bool, expected: Fate) {
     let place = client.lay(0, &Flow::tcp(false, 1).blank(0, &[5; 3900]));
     let sent = client.chain(&place, blank, extras);
     client.show();
-    let got: Vec<TxPacket> = bench.poll_packets();
+    let got: Vec<PacketMut> = bench.poll_packets();
     let faults = match expected {
         Fate::Arrives(gso) => {
             let got: Vec<_> = got.iter().map(|p| (raw_client::bytes(p), p.meta.gso)).collect();
@@ -147,7 +147,7 @@ fn play_to_netback(extras: &[Extra], gso_offered: bool, expected: Fate) {
         let mut statuses = vec![1; 1 + extras.len()];
         statuses[0] = -(refused as i16);
         assert_eq!(client.statuses(), statuses, "{extras:?}");
-        assert_eq!(bench.netback.stats().from_drops.total(), refused);
+        assert_eq!(bench.netback.counters().from_drops.total(), refused);
     } else {
         bench.netback.service();
         assert_eq!(bench.back.mappings(), 0);
@@ -160,7 +160,7 @@ fn play_to_netback(extras: &[Extra], gso_offered: bool, expected: Fate) {
     }
     drop(got);
     assert_eq!(bench.pool.free(), bench.pool.size());
-    assert_eq!((bench.netback.stats().faults, bench.back.mappings()), (faults, 2));
+    assert_eq!((bench.netback.counters().faults, bench.back.mappings()), (faults, 2));
     let sent = client.send(&[(1, 0, 900)]);
     assert_eq!(bench.poll(), [sent], "{extras:?}");
     assert_detaches(bench);
@@ -196,7 +196,7 @@ fn frontend(features: Features) -> raw_backend::Bench {
 /// Delivers a packet with these extras, of one slot or of two: it is dropped, and the next one
 /// arrives.
 fn play_to_netfront(bench: &mut raw_backend::Bench, extras: &[Extra], slots: usize) {
-    let before = bench.front.stats().rx_drops;
+    let before = bench.front.counters().rx_drops;
     for nth in 0..slots {
         let request = bench.rx_request();
         bench.fill(&request, 0, &pattern(nth as u64, 1000));
@@ -212,8 +212,8 @@ fn play_to_netfront(bench: &mut raw_backend::Bench, extras: &[Extra], slots: usi
         }
     }
     bench.publish_rx();
-    bench.front.poll_rx(10, |packet: RxPacket| panic!("{:?} with {extras:?}", packet.meta));
-    let drops = bench.front.stats().rx_drops;
+    bench.front.receive(10, |packet: Packet| panic!("{:?} with {extras:?}", packet.meta));
+    let drops = bench.front.counters().rx_drops;
     assert_eq!(drops.bad_extra - before.bad_extra, 1, "{extras:?}: {drops:?}");
     assert_eq!(drops.total() - before.total(), 1, "{extras:?}: {drops:?}");
     bench.assert_receives();
@@ -222,8 +222,8 @@ fn play_to_netfront(bench: &mut raw_backend::Bench, extras: &[Extra], slots: usi
 
 /// The device has gone on, every slot of the ring is in use, and nothing is lost.
 fn assert_unharmed(mut bench: raw_backend::Bench) {
-    let stats = bench.front.stats();
-    assert_eq!((stats.faults, stats.connects, bench.front.link()), (0, 1, Link::Up));
+    let counters = bench.front.counters();
+    assert_eq!((counters.faults, counters.connects, bench.front.link()), (0, 1, Link::Up));
     for _ in 0..600 {
         bench.assert_receives();
     }
@@ -335,7 +335,7 @@ fn a_control_ring_that_nobody_asked_for_is_left_alone() {
         assert_eq!(bench.back.mappings(), 2, "two rings and no more");
         let ports: Vec<_> = bench.netback.ports().collect();
         assert_eq!((ports.len(), bench.back.open_ports()), (1, ports));
-        assert_eq!(bench.netback.stats().maps, 2 * (round as u64 + 1));
+        assert_eq!(bench.netback.counters().maps, 2 * (round as u64 + 1));
 
         client.set_state(6);
         bench.netback.service();
@@ -344,7 +344,7 @@ fn a_control_ring_that_nobody_asked_for_is_left_alone() {
         client.set_state(1);
         client.reset_rings();
     }
-    assert_eq!(bench.netback.stats().faults, 0);
+    assert_eq!(bench.netback.counters().faults, 0);
     assert_detaches(bench);
 }
 
@@ -372,6 +372,6 @@ fn a_frontend_asks_for_none_of_it_and_removes_earlier_wishes() {
         bench.pass(Duration::from_secs(1));
         bench.connect();
     }
-    assert_eq!(bench.front.stats().connects, 3);
+    assert_eq!(bench.front.counters().connects, 3);
     bench.assert_no_leak();
 }

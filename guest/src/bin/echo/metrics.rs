@@ -22,26 +22,26 @@ const GAUGES: [Number; 5] = [
 ];
 
 const COUNTERS: [Number; 36] = [
-    ("rx_packets", "Packets received", |vif| vif.stats.rx_packets),
-    ("rx_bytes", "Bytes received", |vif| vif.stats.rx_bytes),
-    ("rx_slots", "Receive slots used", |vif| vif.stats.rx_slots),
-    ("rx_gso", "GSO packets received", |vif| vif.stats.rx_gso),
-    ("rx_starved", "Slots left empty for want of a page", |vif| vif.stats.no_frame),
-    ("tx_packets", "Packets sent", |vif| vif.stats.tx_packets),
-    ("tx_bytes", "Bytes sent", |vif| vif.stats.tx_bytes),
-    ("tx_slots", "Transmit slots used", |vif| vif.stats.tx_slots),
-    ("tx_gso", "GSO packets sent", |vif| vif.stats.tx_gso),
-    ("tx_blank", "Packets sent with a blank checksum", |vif| vif.stats.tx_blank),
-    ("tx_filled", "Blank checksums filled in by the driver", |vif| vif.stats.tx_filled),
-    ("tx_cut", "Large packets cut by the driver", |vif| vif.stats.tx_cut),
-    ("tx_gathered", "Packets put into fewer slots by the driver", |vif| vif.stats.tx_gathered),
-    ("tx_completed_slots", "Slots answered", |vif| vif.stats.tx_completed),
-    ("grants", "Pages granted", |vif| vif.stats.grants),
-    ("revokes", "Grants ended", |vif| vif.stats.revokes),
-    ("failed_revokes", "Grants the backend was still using", |vif| vif.stats.quarantined),
-    ("clears", "Pages cleared before a grant", |vif| vif.stats.clears),
-    ("cleared_bytes", "Bytes cleared", |vif| vif.stats.cleared_bytes),
-    ("copied_bytes", "Payload copied by the driver", |vif| vif.stats.copied_bytes),
+    ("rx_packets", "Packets received", |vif| vif.counters.rx_packets),
+    ("rx_bytes", "Bytes received", |vif| vif.counters.rx_bytes),
+    ("rx_slots", "Receive slots used", |vif| vif.counters.rx_slots),
+    ("rx_gso", "GSO packets received", |vif| vif.counters.rx_gso),
+    ("rx_starved", "Slots left empty for want of a page", |vif| vif.counters.no_frame),
+    ("tx_packets", "Packets sent", |vif| vif.counters.tx_packets),
+    ("tx_bytes", "Bytes sent", |vif| vif.counters.tx_bytes),
+    ("tx_slots", "Transmit slots used", |vif| vif.counters.tx_slots),
+    ("tx_gso", "GSO packets sent", |vif| vif.counters.tx_gso),
+    ("tx_blank", "Packets sent with a blank checksum", |vif| vif.counters.tx_blank),
+    ("tx_filled", "Blank checksums filled in by the driver", |vif| vif.counters.tx_filled),
+    ("tx_cut", "Large packets cut by the driver", |vif| vif.counters.tx_cut),
+    ("tx_gathered", "Packets put into fewer slots by the driver", |vif| vif.counters.tx_gathered),
+    ("tx_completed_slots", "Slots answered", |vif| vif.counters.tx_completed),
+    ("grants", "Pages granted", |vif| vif.counters.grants),
+    ("revokes", "Grants ended", |vif| vif.counters.revokes),
+    ("failed_revokes", "Grants the backend was still using", |vif| vif.counters.quarantined),
+    ("clears", "Pages cleared before a grant", |vif| vif.counters.clears),
+    ("cleared_bytes", "Bytes cleared", |vif| vif.counters.cleared_bytes),
+    ("copied_bytes", "Payload copied by the driver", |vif| vif.counters.copied_bytes),
     ("linearised_packets", "Packets gathered or scattered", |vif| vif.adaptor.linearised_packets),
     ("linearised_bytes", "Bytes gathered or scattered", |vif| vif.adaptor.linearised_bytes),
     ("rx_checksums_wrong", "Packets with a wrong checksum", |vif| vif.adaptor.checksums_wrong),
@@ -50,18 +50,20 @@ const COUNTERS: [Number; 36] = [
     ("held_without_memory", "Times a packet waited for memory to answer", |vif| {
         vif.adaptor.held_without_memory
     }),
-    ("events_sent", "Events sent to the backend", |vif| vif.stats.events_sent),
+    ("events_sent", "Events sent to the backend", |vif| vif.counters.events_sent),
     ("events_received", "Events the backend woke us by", |vif| vif.events),
-    ("connects", "Times the vif was connected", |vif| vif.stats.connects),
-    ("faults", "Protocol violations by the backend", |vif| vif.stats.faults),
-    ("stalls", "Times the backend answered nothing for too long", |vif| vif.stats.stalls),
-    ("crippled", "Times the backend held too many pages", |vif| vif.stats.crippled),
-    ("rx_errors", "Slots the backend reported as failed", |vif| vif.stats.rx_drops.backend_error),
-    ("tx_errors", "Slots the backend answered with an error", |vif| {
-        vif.stats.tx_drops.backend_error
+    ("connects", "Times the vif was connected", |vif| vif.counters.connects),
+    ("faults", "Protocol violations by the backend", |vif| vif.counters.faults),
+    ("stalls", "Times the backend answered nothing for too long", |vif| vif.counters.stalls),
+    ("crippled", "Times the backend held too many pages", |vif| vif.counters.crippled),
+    ("rx_errors", "Slots the backend reported as failed", |vif| {
+        vif.counters.rx_drops.backend_error
     }),
-    ("rx_dropped", "Packets received and dropped", |vif| vif.stats.rx_drops.total()),
-    ("tx_dropped", "Packets, or slots, not sent", |vif| vif.stats.tx_drops.total()),
+    ("tx_errors", "Slots the backend answered with an error", |vif| {
+        vif.counters.tx_drops.backend_error
+    }),
+    ("rx_dropped", "Packets received and dropped", |vif| vif.counters.rx_drops.total()),
+    ("tx_dropped", "Packets, or slots, not sent", |vif| vif.counters.tx_drops.total()),
 ];
 
 /// All of it.

@@ -68,10 +68,22 @@ fn section(out: &mut String, vif: &Vif) -> fmt::Result {
         write!(out, "<code>{address}</code> ")?;
     }
     out.push_str("\n<table><tr><th><th>packets<th>bytes<th>slots<th>dropped");
-    let stats = &vif.stats;
+    let counters = &vif.counters;
     for (name, packets, bytes, slots, dropped) in [
-        ("received", stats.rx_packets, stats.rx_bytes, stats.rx_slots, stats.rx_drops.total()),
-        ("sent", stats.tx_packets, stats.tx_bytes, stats.tx_slots, stats.tx_drops.total()),
+        (
+            "received",
+            counters.rx_packets,
+            counters.rx_bytes,
+            counters.rx_slots,
+            counters.rx_drops.total(),
+        ),
+        (
+            "sent",
+            counters.tx_packets,
+            counters.tx_bytes,
+            counters.tx_slots,
+            counters.tx_drops.total(),
+        ),
     ] {
         write!(
             out,
@@ -100,13 +112,13 @@ fn section(out: &mut String, vif: &Vif) -> fmt::Result {
          <tr><td>events sent<td>{}\
          <tr><td>connected<td>{} times, {} faults, {} silences</table>",
         vif.agreed.queues,
-        Grouped(stats.grants),
-        Grouped(stats.revokes),
+        Grouped(counters.grants),
+        Grouped(counters.revokes),
         vif.quarantined,
-        Grouped(stats.events_sent),
-        stats.connects,
-        stats.faults,
-        stats.stalls,
+        Grouped(counters.events_sent),
+        counters.connects,
+        counters.faults,
+        counters.stalls,
     )?;
     out.push_str("<table><tr><th>service<th>connections<th>served");
     for service in &vif.services {

@@ -51,13 +51,13 @@ pub struct Vif {
     /// What both ends agreed on, for each direction.
     pub agreed: Agreed,
     /// The driver's counters.
-    pub stats: netfront::Stats,
+    pub counters: netfront::Counters,
     /// Events that the backend has woken us by.
     pub events: u64,
     /// Pages that the backend has not let go of.
     pub quarantined: usize,
     /// The counters of what lies between the driver and the stack.
-    pub adaptor: phy::Stats,
+    pub adaptor: phy::Counters,
     /// What is served.
     pub services: Vec<Service>,
 }
@@ -120,7 +120,7 @@ pub fn example() -> Status {
                     queues: 2,
                     split: true,
                 },
-                stats: netfront::Stats {
+                counters: netfront::Counters {
                     rx_packets: 11,
                     grants: 300,
                     revokes: 44,
@@ -128,7 +128,7 @@ pub fn example() -> Status {
                 },
                 events: 7,
                 quarantined: 0,
-                adaptor: phy::Stats::default(),
+                adaptor: phy::Counters::default(),
                 services: alloc::vec![service],
             })
             .into(),

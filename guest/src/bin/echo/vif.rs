@@ -174,10 +174,10 @@ impl Vif {
                 queues: net.queue_count(),
                 split: net.ports().count() > net.queue_count(),
             },
-            stats: *net.stats(),
+            counters: *net.counters(),
             events: self.events,
             quarantined: net.quarantined(),
-            adaptor: self.device.stats(),
+            adaptor: self.device.counters(),
             services: self.services.status(),
         }
     }

@@ -11,7 +11,7 @@ use etherparse::{
 use proptest::prelude::*;
 
 use super::super::*;
-use crate::buffer::Packet;
+use crate::buffer::AnyPacket;
 
 /// What etherparse finds: tags, type, where that starts; of IP its version, what it carries, where
 /// that starts and ends, and whether it is a fragment.
@@ -51,10 +51,10 @@ fn facts(layout: &Layout) -> Facts {
 }
 
 /// A frame in 18 fragments at most, empty ones among them.
-pub(super) fn pieces<'a>(frame: &'a [u8], places: &[usize]) -> Packet<&'a [u8]> {
+pub(super) fn pieces<'a>(frame: &'a [u8], places: &[usize]) -> AnyPacket<&'a [u8]> {
     let mut places: Vec<usize> = places.iter().map(|&place| place.min(frame.len())).collect();
     places.sort_unstable();
-    let mut packet = Packet::new();
+    let mut packet = AnyPacket::new();
     let mut start = 0;
     for end in places.into_iter().chain([frame.len()]) {
         packet.push(&frame[start..end]).unwrap();
@@ -233,7 +233,7 @@ fn fragments_are_parts() {
         (0x0003, Some((24, false)), false),
     ] {
         frame[20..22].copy_from_slice(&u16::to_be_bytes(bits));
-        let ip = Layout::of(&Packet::from(&frame[..])).unwrap().ip.unwrap();
+        let ip = Layout::of(&AnyPacket::from(&frame[..])).unwrap().ip.unwrap();
         assert_eq!(ip.part.map(|part| (part.offset, part.more)), part);
         assert_eq!(ip.ports(&frame[..]).is_some(), ports);
         if let Some(part) = ip.part {
@@ -247,7 +247,7 @@ fn what_is_not_ip_has_no_more_to_say() {
     let mut frame = [2; 60];
     for kind in [0x0806u16, 0x88cc, 40, 0x8847] {
         frame[12..14].copy_from_slice(&kind.to_be_bytes());
-        let layout = Layout::of(&Packet::from(&frame[..])).unwrap();
+        let layout = Layout::of(&AnyPacket::from(&frame[..])).unwrap();
         assert_eq!((layout.tags, layout.kind.0.get(), layout.network), (0, kind, 14));
         assert_eq!(layout.ip, None);
     }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::super::*;
 use super::{Kind, Sample, sample};
-use crate::buffer::{HeapBlock, Packet, RxBuf, TxBuf, View};
+use crate::buffer::{AnyPacket, Buf, BufMut, HeapBlock, View};
 
 /// What the layers of a frame say, down to the data.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl<V: View> Gather for V {
 }
 
 /// A packet as one more kind of view.
-struct Whole(Packet<RxBuf<crate::buffer::SharedHeapBlock>>);
+struct Whole(AnyPacket<Buf<crate::buffer::SharedHeapBlock>>);
 
 impl Gather for Whole {
     fn gather(&self) -> Vec<u8> {
@@ -139,8 +139,8 @@ fn echo([a, b, c, d]: [u8; 4]) -> (u32, u32) {
     (u16::from_be_bytes([a, b]).into(), u16::from_be_bytes([c, d]).into())
 }
 
-fn received(bytes: &[u8]) -> RxBuf<crate::buffer::SharedHeapBlock> {
-    let mut buf = TxBuf::new(HeapBlock::new(bytes.len() + 40), 17);
+fn received(bytes: &[u8]) -> Buf<crate::buffer::SharedHeapBlock> {
+    let mut buf = BufMut::new(HeapBlock::new(bytes.len() + 40), 17);
     buf.append(bytes.len()).unwrap().copy_from_slice(bytes);
     buf.freeze()
 }
@@ -156,11 +156,11 @@ proptest! {
         prop_assert_eq!(&facts(&frame[..]), &expected);
         prop_assert_eq!(&facts(&mut frame.clone()[..]), &expected);
         prop_assert_eq!(&facts(received(&frame)), &expected);
-        prop_assert_eq!(&facts(received(&frame).try_into_tx().unwrap()), &expected);
+        prop_assert_eq!(&facts(received(&frame).try_into_mut().unwrap()), &expected);
 
         // Headers that are cut are copied together.
         let (head, tail) = frame.split_at(cut.min(frame.len()));
-        let mut packet = Packet::from(received(head));
+        let mut packet = AnyPacket::from(received(head));
         packet.push(received(&[])).unwrap();
         packet.push(received(tail)).unwrap();
         prop_assert_eq!(&facts(Whole(packet)), &expected);
@@ -221,7 +221,7 @@ proptest! {
             prop_assert!((&mut bytes.clone()[..]).skip(count).is_none());
             prop_assert_eq!((&bytes[..]).keep(count).len(), len);
             prop_assert_eq!((&mut bytes.clone()[..]).keep(count).len(), len);
-            let mut packet = Packet::from(received(&bytes));
+            let mut packet = AnyPacket::from(received(&bytes));
             packet.push(received(&bytes)).unwrap();
             prop_assert!(packet.read::<u8>(count).is_none());
             prop_assert!(packet.clone().skip(count).is_none());
@@ -319,7 +319,7 @@ fn arp_is_about_ipv4_on_ethernet_or_nothing() {
 fn r3_headers_are_pushed_into_the_headroom() {
     let mut block = HeapBlock::new(64);
     crate::buffer::Block::range_mut(&mut block, 0..64).unwrap().fill(0xa5);
-    let mut buf = TxBuf::new(block, ETHERNET_HEADER + 20 + 8);
+    let mut buf = BufMut::new(block, ETHERNET_HEADER + 20 + 8);
     buf.append(5).unwrap().copy_from_slice(b"hello");
     push(&mut buf, Udp::new(1000, 53, 5).unwrap()).unwrap();
     push(&mut buf, Ipv4::new(Protocol::UDP, [10, 0, 0, 1], [10, 0, 0, 2], 13).unwrap()).unwrap();

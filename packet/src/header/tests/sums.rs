@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::super::checksum::{Sum, Verdict, fill_blank, update, update_blank, update_udp, verify};
 use super::super::*;
 use super::{ADDRESSES, ADDRESSES_V6, Kind, Sample, sample, sample_of};
-use crate::buffer::{Checksum, HeapBlock, Packet, View};
+use crate::buffer::{AnyPacket, Checksum, HeapBlock, View};
 
 /// RFC 1071 word by word, as the RFC defines it.
 fn plainly(bytes: &[u8]) -> u16 {
@@ -23,14 +23,14 @@ fn plainly(bytes: &[u8]) -> u16 {
 }
 
 /// A frame in fragments that end at the given places, with empty ones in between.
-fn cut(frame: &[u8], places: &[usize], checksum: Checksum) -> Packet<TxBuf<HeapBlock>> {
-    let mut packet = Packet::new();
+fn cut(frame: &[u8], places: &[usize], checksum: Checksum) -> AnyPacket<BufMut<HeapBlock>> {
+    let mut packet = AnyPacket::new();
     packet.meta.checksum = checksum;
     let mut places: Vec<usize> = places.iter().map(|&place| place.min(frame.len())).collect();
     places.sort_unstable();
     let mut start = 0;
     for end in places.into_iter().chain([frame.len()]) {
-        let mut buf = TxBuf::new(HeapBlock::new(end - start + 3), 2);
+        let mut buf = BufMut::new(HeapBlock::new(end - start + 3), 2);
         buf.append(end - start).unwrap().copy_from_slice(&frame[start..end]);
         packet.push(buf).unwrap();
         start = end;
@@ -38,7 +38,7 @@ fn cut(frame: &[u8], places: &[usize], checksum: Checksum) -> Packet<TxBuf<HeapB
     packet
 }
 
-fn joined(packet: &Packet<TxBuf<HeapBlock>>) -> Vec<u8> {
+fn joined(packet: &AnyPacket<BufMut<HeapBlock>>) -> Vec<u8> {
     packet.fragments().iter().flat_map(|fragment| fragment.bytes().to_vec()).collect()
 }
 
@@ -157,7 +157,7 @@ fn what_follows_a_datagram_is_not_summed() {
 #[test]
 fn what_has_no_checksum_is_not_wrong() {
     let mut frame = Sample::new(true, Kind::Udp, 0, vec![], vec![5; 11]).frame;
-    let verdict = |frame: &[u8]| verify(&Packet::from(frame));
+    let verdict = |frame: &[u8]| verify(&AnyPacket::from(frame));
     assert_eq!(verdict(&frame), Verdict::Right);
     frame[40..42].fill(0);
     assert_eq!(verdict(&frame), Verdict::None);
@@ -286,8 +286,8 @@ proptest! {
         if let Some(version) = bytes.get_mut(14) {
             *version = if v4 { 0x40 | *version & 15 } else { 0x60 };
         }
-        verify(&Packet::from(&bytes[..]));
-        let mut packet = Packet::from(&mut bytes[..]);
+        verify(&AnyPacket::from(&bytes[..]));
+        let mut packet = AnyPacket::from(&mut bytes[..]);
         packet.meta.checksum = Checksum::Blank;
         fill_blank(&mut packet);
     }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::super::leave_blank;
 use super::{Flow, Segment, flow, noise, whole};
-use crate::buffer::{Checksum, Packet};
+use crate::buffer::{AnyPacket, Checksum};
 use crate::header::checksum::{Verdict, fill_blank, verify};
 
 use alloc::vec;
@@ -25,7 +25,7 @@ fn datagram(flow: &Flow, data: &[u8]) -> Vec<u8> {
 
 /// What the device makes of it, if it is blank.
 fn filled(frame: &mut [u8]) -> Option<()> {
-    let mut packet = Packet::from(frame);
+    let mut packet = AnyPacket::from(frame);
     packet.meta.checksum = Checksum::Blank;
     fill_blank(&mut packet)
 }
@@ -84,7 +84,7 @@ proptest! {
             prop_assert_eq!(frame, before);
         } else {
             prop_assert_eq!(filled(&mut frame), Some(()));
-            prop_assert_eq!(verify(&Packet::from(&frame[..])), Verdict::Right);
+            prop_assert_eq!(verify(&AnyPacket::from(&frame[..])), Verdict::Right);
         }
     }
 }

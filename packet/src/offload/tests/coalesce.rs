@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use proptest::prelude::*;
 
-use super::super::{Coalescer, Segments, Stats, Sums};
+use super::super::{Coalescer, Counters, Segments, Sums};
 use super::{COMPLETE, Flow, Segment, Tx, block, flow, gso, joined, split, whole};
 use crate::buffer::{Checksum, Meta, View};
 use crate::buffer::{MAX_FRAGMENTS, MAX_PACKET};
@@ -20,7 +20,7 @@ pub(super) fn device() -> Capabilities {
 pub(super) fn coalesce(
     device: &Capabilities,
     packets: impl IntoIterator<Item = Tx>,
-) -> (Vec<Tx>, Stats) {
+) -> (Vec<Tx>, Counters) {
     let mut coalescer = Coalescer::new(device);
     let mut out = vec![];
     for packet in packets {
@@ -33,10 +33,10 @@ pub(super) fn coalesce(
     coalescer.flush(|packet| out.push(packet));
     assert!(!coalescer.is_pending());
     coalescer.flush(|_| panic!("nothing waits"));
-    let stats = coalescer.stats();
-    assert_eq!(stats.taken, stats.unchanged + stats.segments);
-    assert_eq!(out.len() as u64, stats.unchanged + stats.coalesced);
-    (out, stats)
+    let counters = coalescer.counters();
+    assert_eq!(counters.taken, counters.unchanged + counters.segments);
+    assert_eq!(out.len() as u64, counters.unchanged + counters.coalesced);
+    (out, counters)
 }
 
 /// The frames that a peer makes of a packet, and the data copied.
@@ -76,9 +76,9 @@ proptest! {
         let whole = Segment { fin: false, ..whole };
         let segments = flow.cut(&whole, size);
         let expected = frames(&flow, &segments);
-        let (out, stats) = coalesce(&device(), packets(&expected, &[]));
+        let (out, counters) = coalesce(&device(), packets(&expected, &[]));
         if segments.len() > 1 {
-            prop_assert_eq!((out.len(), stats.coalesced), (1, 1));
+            prop_assert_eq!((out.len(), counters.coalesced), (1, 1));
             prop_assert_eq!(out[0].meta, gso(flow.kind(), size));
             prop_assert_eq!(out[0].fragments().len(), segments.len());
         } else {
@@ -112,9 +112,9 @@ proptest! {
             let meta = if is_small { COMPLETE } else { gso(flow.kind(), size) };
             split(&flow.build(part), &[], 64, meta)
         });
-        let (out, stats) = coalesce(&device(), parts);
+        let (out, counters) = coalesce(&device(), parts);
         prop_assert_eq!(out.len(), 1);
-        prop_assert_eq!(stats.segments as usize, if last > 0 { last + 1 } else { 0 });
+        prop_assert_eq!(counters.segments as usize, if last > 0 { last + 1 } else { 0 });
         let packet = out.into_iter().next().unwrap();
         if last > 0 {
             prop_assert_eq!(packet.meta, gso(flow.kind(), size));
@@ -206,15 +206,15 @@ fn a_short_or_pushed_segment_is_the_last() {
 
     let mut segments = flow.cut(&stream(1000, 4, 0), 1000);
     segments[1].psh = true;
-    let (out, stats) = coalesce(&device(), packets(&frames(&flow, &segments), &[]));
-    assert_eq!((out.len(), stats.segments), (2, 4));
+    let (out, counters) = coalesce(&device(), packets(&frames(&flow, &segments), &[]));
+    assert_eq!((out.len(), counters.segments), (2, 4));
     let pushed = |packet: &Tx| packet.fragments()[0].bytes()[47] & 8 != 0;
     assert!(pushed(&out[0]) && !pushed(&out[1]));
 
     segments[0].psh = true;
     segments[1].psh = false;
-    let (_, stats) = coalesce(&device(), packets(&frames(&flow, &segments), &[]));
-    assert_eq!((stats.unchanged, stats.segments), (1, 3));
+    let (_, counters) = coalesce(&device(), packets(&frames(&flow, &segments), &[]));
+    assert_eq!((counters.unchanged, counters.segments), (1, 3));
 }
 
 #[test]
@@ -289,9 +289,9 @@ fn shared_packets_join_once_nobody_else_reads_them() {
     let flow = Flow::new(true);
     let sent = frames(&flow, &flow.cut(&stream(1000, 3, 0), 1000));
     let received = packets(&sent, &[]).into_iter().map(|packet: Tx| packet.freeze());
-    let unshared = received.map(|packet| packet.try_into_tx().unwrap());
-    let (out, stats) = coalesce(&device(), unshared);
-    assert_eq!(stats.segments, 3);
+    let unshared = received.map(|packet| packet.try_into_mut().unwrap());
+    let (out, counters) = coalesce(&device(), unshared);
+    assert_eq!(counters.segments, 3);
     let out: Vec<Vec<u8>> = out.into_iter().flat_map(|packet| on_the_wire(packet).0).collect();
     assert_eq!(out, sent);
 }

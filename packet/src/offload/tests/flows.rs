@@ -126,8 +126,8 @@ fn in_turn(flows: &[Vec<Vec<u8>>]) -> Vec<Vec<u8>> {
 fn flows_in_turn_are_put_together_each() {
     for count in 1..=FLOWS as u16 {
         let flows = flows(count, 10);
-        let (out, stats) = coalesce(&device(), packets(&in_turn(&flows), &[]));
-        assert_eq!((stats.coalesced, stats.segments), (count.into(), 10 * u64::from(count)));
+        let (out, counters) = coalesce(&device(), packets(&in_turn(&flows), &[]));
+        assert_eq!((counters.coalesced, counters.segments), (count.into(), 10 * u64::from(count)));
         for (packet, flow) in out.into_iter().zip(flows) {
             assert_eq!(on_the_wire(packet).0, flow, "the oldest first");
         }
@@ -150,7 +150,7 @@ fn with_one_flow_too_many_the_oldest_goes() {
         coalescer.push(packet, |packet| out.push(packet));
     }
     coalescer.flush(|packet| out.push(packet));
-    assert_eq!((out.len(), coalescer.stats().coalesced), (9, 2));
+    assert_eq!((out.len(), coalescer.counters().coalesced), (9, 2));
     assert_eq!(on_the_wire(out.remove(1)).0, flows[1]);
     assert_eq!(on_the_wire(out.remove(7)).0, flows[8]);
 }

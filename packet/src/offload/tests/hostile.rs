@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::super::{Coalescer, MAX_SEGMENTS, Piece, Segments, Sums, make_blank, pseudo_sum};
 use super::{Rx, Tx, block, flow, joined, split, whole};
-use crate::buffer::{Checksum, HeapBlock, Meta, Packet};
+use crate::buffer::{AnyPacket, Checksum, HeapBlock, Meta};
 use crate::buffer::{Gso, GsoKind, MAX_FRAGMENTS};
 use crate::features::{Capabilities, Features};
 
@@ -47,7 +47,7 @@ fn any_packet() -> impl Strategy<Value = (Vec<u8>, Vec<usize>, Meta)> {
     (frame(), prop::collection::vec(0usize..3200, 0..MAX_FRAGMENTS), meta())
 }
 
-fn cut<V: Piece<Block = HeapBlock>>(packet: Packet<V>, frame: &[u8], room: usize, sums: Sums) {
+fn cut<V: Piece<Block = HeapBlock>>(packet: AnyPacket<V>, frame: &[u8], room: usize, sums: Sums) {
     let meta = packet.meta;
     match Segments::new(packet, sums) {
         Err((_, packet)) => {
@@ -117,7 +117,7 @@ proptest! {
         }
         let device =
             Capabilities { max_fragments, features: Features::ALL, ..Capabilities::plain(0) };
-        let bytes: usize = packets.iter().map(Packet::len).sum();
+        let bytes: usize = packets.iter().map(AnyPacket::len).sum();
         let mut coalescer = Coalescer::new(&device);
         let (mut out, mut count) = (0, 0);
         let mut sink = |packet: Tx| {
@@ -129,11 +129,11 @@ proptest! {
             coalescer.push(packet, &mut sink);
         }
         coalescer.flush(&mut sink);
-        let stats = coalescer.stats();
-        prop_assert_eq!(taken, stats.unchanged + stats.segments);
-        prop_assert_eq!(count, stats.unchanged + stats.coalesced);
+        let counters = coalescer.counters();
+        prop_assert_eq!(taken, counters.unchanged + counters.segments);
+        prop_assert_eq!(count, counters.unchanged + counters.coalesced);
         // Only headers go away.
-        let joined = stats.segments - stats.coalesced;
+        let joined = counters.segments - counters.coalesced;
         prop_assert!(out <= bytes && bytes <= out + joined as usize * 138);
     }
 }

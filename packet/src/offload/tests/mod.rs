@@ -17,11 +17,11 @@ use etherparse::{
 };
 use proptest::prelude::*;
 
-use crate::buffer::{Checksum, HeapBlock, Meta, Packet, RxPacket, SharedHeapBlock, TxBuf, View};
+use crate::buffer::{AnyPacket, BufMut, Checksum, HeapBlock, Meta, Packet, SharedHeapBlock, View};
 use crate::buffer::{Gso, GsoKind};
 
-type Tx = Packet<TxBuf<HeapBlock>>;
-type Rx = RxPacket<SharedHeapBlock>;
+type Tx = AnyPacket<BufMut<HeapBlock>>;
+type Rx = Packet<SharedHeapBlock>;
 
 /// What stays the same in all segments of a flow.
 #[derive(Clone, Debug)]
@@ -190,11 +190,11 @@ fn plainly(bytes: &[u8]) -> u16 {
 fn split(frame: &[u8], places: &[usize], headroom: usize, meta: Meta) -> Tx {
     let mut places: Vec<usize> = places.iter().map(|&place| place.min(frame.len())).collect();
     places.sort_unstable();
-    let mut packet = Packet::new();
+    let mut packet = AnyPacket::new();
     packet.meta = meta;
     let mut start = 0;
     for end in places.into_iter().chain([frame.len()]) {
-        let mut buf = TxBuf::new(HeapBlock::new(headroom + end - start + 1), headroom);
+        let mut buf = BufMut::new(HeapBlock::new(headroom + end - start + 1), headroom);
         buf.append(end - start).unwrap().copy_from_slice(&frame[start..end]);
         packet.push(buf).unwrap();
         start = end;
@@ -202,7 +202,7 @@ fn split(frame: &[u8], places: &[usize], headroom: usize, meta: Meta) -> Tx {
     packet
 }
 
-fn joined<V: View>(packet: &Packet<V>) -> Vec<u8> {
+fn joined<V: View>(packet: &AnyPacket<V>) -> Vec<u8> {
     packet.fragments().iter().flat_map(|fragment| fragment.bytes().to_vec()).collect()
 }
 
@@ -214,10 +214,10 @@ fn gso(kind: GsoKind, size: usize) -> Meta {
 const COMPLETE: Meta = Meta { checksum: Checksum::Complete, gso: None };
 
 /// A block, its bytes left from an earlier use.
-fn block(size: usize, headroom: usize) -> Option<TxBuf<HeapBlock>> {
-    let mut buf = TxBuf::new(HeapBlock::new(size), 0);
+fn block(size: usize, headroom: usize) -> Option<BufMut<HeapBlock>> {
+    let mut buf = BufMut::new(HeapBlock::new(size), 0);
     buf.append(size)?.fill(0xa5);
-    Some(TxBuf::new(buf.into_parts().0, headroom))
+    Some(BufMut::new(buf.into_parts().0, headroom))
 }
 
 prop_compose! {

@@ -46,8 +46,8 @@ fn every_rule_keeps_packets_apart() {
             let (mut other, mut second) = (flow.clone(), segments[1].clone());
             change(&mut other, &mut second);
             let frames = [flow.build(&segments[0]), other.build(&second)];
-            let (out, stats) = coalesce(&device(), packets(&frames, &[]));
-            assert_eq!(stats.unchanged, 2, "{name}");
+            let (out, counters) = coalesce(&device(), packets(&frames, &[]));
+            assert_eq!(counters.unchanged, 2, "{name}");
             for (packet, frame) in out.iter().zip(&frames) {
                 assert_eq!(&joined(packet), frame);
                 assert_eq!(packet.meta, COMPLETE);
@@ -71,8 +71,8 @@ fn every_byte_of_the_headers_counts() {
                 frame[at] ^= 1 << bit;
                 let is_free = checksum.contains(&at) || at == pushed && bit == 3;
                 let expected = if is_free { 0 } else { 2 };
-                let (_, stats) = coalesce(&device(), packets(&frames, &[]));
-                assert_eq!(stats.unchanged, expected, "byte {at}, bit {bit}");
+                let (_, counters) = coalesce(&device(), packets(&frames, &[]));
+                assert_eq!(counters.unchanged, expected, "byte {at}, bit {bit}");
                 if v4 && (flow.ip()..flow.tcp()).contains(&at) {
                     // The same with a good header checksum.
                     let ip = &mut frames[1][flow.ip()..flow.tcp()];
@@ -80,8 +80,8 @@ fn every_byte_of_the_headers_counts() {
                     let sum = !super::plainly(ip);
                     ip[10..12].copy_from_slice(&sum.to_be_bytes());
                     let expected = if (10..12).contains(&(at - flow.ip())) { 0 } else { 2 };
-                    let (_, stats) = coalesce(&device(), packets(&frames, &[]));
-                    assert_eq!(stats.unchanged, expected, "byte {at}, bit {bit}, summed");
+                    let (_, counters) = coalesce(&device(), packets(&frames, &[]));
+                    assert_eq!(counters.unchanged, expected, "byte {at}, bit {bit}, summed");
                 }
             }
         }
@@ -95,8 +95,8 @@ fn what_is_no_plain_segment_passes() {
     let good = frames(&flow, &segments);
     let passes = |name: &str, frames: &[Vec<u8>], meta: Meta| {
         let packets = frames.iter().map(|frame| split(frame, &[100], 0, meta));
-        let (out, stats) = coalesce(&device(), packets);
-        assert_eq!(stats.unchanged, 3, "{name}");
+        let (out, counters) = coalesce(&device(), packets);
+        assert_eq!(counters.unchanged, 3, "{name}");
         assert!(out.iter().zip(frames).all(|(packet, frame)| joined(packet) == *frame));
     };
     let all = |change: fn(&mut Vec<u8>)| {
@@ -120,8 +120,8 @@ fn what_is_no_plain_segment_passes() {
     let with_options = Flow { options: vec![1; 4], ..Flow::new(true) };
     passes("options", &frames(&with_options, &segments), COMPLETE);
     for places in [&[10][..], &[0], &[40]] {
-        let (_, stats) = coalesce(&device(), packets(&good, places));
-        assert_eq!(stats.unchanged, 3, "headers in pieces");
+        let (_, counters) = coalesce(&device(), packets(&good, places));
+        assert_eq!(counters.unchanged, 3, "headers in pieces");
     }
 }
 

@@ -10,15 +10,15 @@ use super::super::{
     Copied, MAX_SEGMENTS, Piece, Refusal, Segments, Stopped, Sums, make_blank, pseudo_sum,
 };
 use super::{COMPLETE, Flow, Rx, Segment, Tx, block, flow, gso, joined, split, whole};
-use crate::buffer::{Checksum, HeapBlock, Meta, Packet};
+use crate::buffer::{AnyPacket, Checksum, HeapBlock, Meta};
 use crate::buffer::{GsoKind, MAX_FRAGMENTS};
 
 /// All segments, with blocks of this size.
 pub(super) fn cut_all<V: Piece<Block = HeapBlock>>(
-    packet: Packet<V>,
+    packet: AnyPacket<V>,
     sums: Sums,
     size: usize,
-) -> (Vec<Packet<V>>, Copied) {
+) -> (Vec<AnyPacket<V>>, Copied) {
     let mut segments = Segments::new(packet, sums).map_err(|(why, _)| why).unwrap();
     let mut all = vec![];
     for left in (0..segments.remaining()).rev() {
@@ -30,7 +30,7 @@ pub(super) fn cut_all<V: Piece<Block = HeapBlock>>(
 }
 
 /// The packets are these, byte for byte.
-fn assert_cut<V: Piece>(cut: &[Packet<V>], flow: &Flow, segments: &[Segment], sums: Sums) {
+fn assert_cut<V: Piece>(cut: &[AnyPacket<V>], flow: &Flow, segments: &[Segment], sums: Sums) {
     assert_eq!(cut.len(), segments.len());
     for (packet, segment) in cut.iter().zip(segments) {
         let (frame, expected) = (joined(packet), flow.build(segment));

@@ -5,18 +5,18 @@ use smoltcp::time::Instant;
 use zerocopy::FromBytes;
 
 use super::{Copied, Fate, Receive, arrived};
-use crate::buffer::Packet;
+use crate::buffer::AnyPacket;
 use crate::device::NetDevice;
 use crate::header::U16;
 use crate::header::checksum::{Verdict, verify};
-use crate::header::{At, ETHERNET_HEADER, Ethernet, Extensions, Ipv6, Layout, Pieces, Protocol};
+use crate::header::{
+    At, ETHERNET_HEADER, Ethernet, Extensions, Ipv6, Layout, Pieces, Protocol, VLAN_TAG,
+};
 use crate::phy::probe::{Own, Taken};
 use crate::phy::transmit::Transmit;
 
 /// Bytes of both stations' addresses.
 const STATIONS: usize = ETHERNET_HEADER - size_of::<U16>();
-/// Bytes of a tag.
-const TAG: usize = 4;
 /// Bytes of a fragment header.
 const FRAGMENT: usize = 8;
 /// The VLAN's number in a tag: 0 if the frame is in none, and has the tag for its priority
@@ -41,14 +41,14 @@ impl<N: NetDevice> Receive<N> {
         }
         let is_fragment = layout.tags == 0 && layout.ip.is_some_and(|ip| ip.part.is_some());
         if !is_fragment {
-            let is_good = is_known || verify(&Packet::from(bytes)) != Verdict::Wrong;
+            let is_good = is_known || verify(&AnyPacket::from(bytes)) != Verdict::Wrong;
             return Fate::of(is_good);
         }
         if !is_for(own, bytes) || !self.reassembly.add(bytes, &layout, now) {
             return Fate::Done;
         }
         // Of the whole nobody knows anything, whatever is known of its parts.
-        let is_good = verify(&Packet::from(self.reassembly.whole())) != Verdict::Wrong;
+        let is_good = verify(&AnyPacket::from(self.reassembly.whole())) != Verdict::Wrong;
         self.drop_held(tx);
         self.copied = Some(Copied::Whole);
         Fate::of(is_good)
@@ -76,7 +76,7 @@ impl<N: NetDevice> Receive<N> {
     fn narrow(&mut self, tx: &mut Transmit<N>, count: usize, write: impl FnOnce(&mut [u8])) {
         let mut before = 0;
         if let Some(packet) = self.packet.take() {
-            match packet.try_into_tx() {
+            match packet.try_into_mut() {
                 Ok(mut packet) => {
                     if let [only] = packet.fragments_mut() {
                         write(only.bytes_mut());
@@ -132,7 +132,7 @@ fn is_for(own: &Own, frame: &[u8]) -> bool {
 /// How many bytes of tags a frame has, if it has any and is in no VLAN.
 fn priority_tags(frame: &[u8]) -> Option<usize> {
     let layout = Layout::at_start(frame, frame.len()).ok().filter(|layout| layout.tags > 0)?;
-    let mut tags = (ETHERNET_HEADER..layout.network).step_by(TAG);
+    let mut tags = (ETHERNET_HEADER..layout.network).step_by(VLAN_TAG);
     let is_in_none = tags.all(|at| frame.read(at).is_some_and(|tag: U16| tag.get() & VLAN == 0));
     is_in_none.then_some(layout.network - ETHERNET_HEADER)
 }

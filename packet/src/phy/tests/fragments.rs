@@ -97,9 +97,9 @@ fn what_is_put_together_is_verified() {
                     parts.iter_mut().for_each(|packet| packet.meta.checksum = state);
                     hearer.stack.device.netif_mut().incoming.extend(parts);
                     assert_eq!(hearer.hears([[]; 0]), expected, "{v4} {len} {state:?}");
-                    let stats = hearer.stack.device.stats();
-                    assert_eq!(stats.checksums_wrong, u64::from(expected.is_empty()));
-                    assert_eq!((stats.reassembled, stats.fragments_dropped), (1, 0));
+                    let counters = hearer.stack.device.counters();
+                    assert_eq!(counters.checksums_wrong, u64::from(expected.is_empty()));
+                    assert_eq!((counters.reassembled, counters.fragments_dropped), (1, 0));
                 }
             }
         }
@@ -287,7 +287,7 @@ fn what_makes_no_sense_ends_its_own_datagram_only() {
     for (bad, dropped) in [(bad_header, 1), (odd, 1), (empty, 1), (beyond, 1), (elsewhere, 0)] {
         let mut hearer = Hearer::new();
         assert_eq!(hearer.hears([&good[0], &bad, &good[1], &good[2]]), [&data[..]]);
-        assert_eq!(hearer.stack.device.stats().fragments_dropped, dropped);
+        assert_eq!(hearer.stack.device.counters().fragments_dropped, dropped);
     }
     // What comes twice counts once.
     assert_eq!(
@@ -303,7 +303,7 @@ fn what_makes_no_sense_ends_its_own_datagram_only() {
             let mut hearer = Hearer::new();
             let heard = hearer.hears(order);
             assert!(heard.is_empty());
-            assert!(hearer.stack.device.stats().fragments_dropped >= 2);
+            assert!(hearer.stack.device.counters().fragments_dropped >= 2);
             assert_eq!(hearer.hears(fragments(&whole, 6, 1480)), [&data[..]]);
         }
     }
@@ -320,9 +320,9 @@ fn what_lies_behind_the_end_fills_no_hole() {
     for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
         let mut hearer = Hearer::new();
         assert!(hearer.hears(order.map(|at| &parts[at])).is_empty());
-        let stats = hearer.stack.device.stats();
-        assert_eq!((stats.reassembled, stats.checksums_wrong), (0, 0));
-        assert!(stats.fragments_dropped >= 2);
+        let counters = hearer.stack.device.counters();
+        assert_eq!((counters.reassembled, counters.checksums_wrong), (0, 0));
+        assert!(counters.fragments_dropped >= 2);
     }
 }
 
@@ -336,7 +336,7 @@ fn what_is_too_old_is_forgotten() {
     assert!(hearer.hears(&old[..2]).is_empty());
     hearer.stack.now += smoltcp::time::Duration::from_secs(16);
     assert_eq!(hearer.hears(fragments(&whole, 5, 1480)), [new]);
-    assert_eq!(hearer.stack.device.stats().fragments_dropped, 2);
+    assert_eq!(hearer.stack.device.counters().fragments_dropped, 2);
 }
 
 /// What differs in one of these is of another datagram.
@@ -350,7 +350,7 @@ fn a_datagram_is_known_by_addresses_identification_and_protocol() {
         sum_header(&mut other);
         let mut hearer = Hearer::new();
         assert!(hearer.hears([&parts[0], &other]).is_empty());
-        assert_eq!(hearer.stack.device.stats().reassembled, 0);
+        assert_eq!(hearer.stack.device.counters().reassembled, 0);
     }
 }
 

@@ -75,7 +75,7 @@ fn frames(mixture: &[Sent]) -> Vec<Vec<u8>> {
 }
 
 /// What reaches the wire of a device with this peer, which cuts large packets in software.
-fn wire(peer: Features, frames: &[Vec<u8>], flush_every: usize) -> (Vec<Vec<u8>>, Stats) {
+fn wire(peer: Features, frames: &[Vec<u8>], flush_every: usize) -> (Vec<Vec<u8>>, Counters) {
     let netif = Mock { peer, room: 100_000, blocks: 100_000, ..mock() };
     let mut device = Device::new(netif);
     for (at, frame) in frames.iter().enumerate() {
@@ -86,7 +86,7 @@ fn wire(peer: Features, frames: &[Vec<u8>], flush_every: usize) -> (Vec<Vec<u8>>
         }
     }
     device.flush();
-    let stats = device.stats();
+    let counters = device.counters();
     let mut out = vec![];
     for mut packet in device.netif_mut().sent.drain(..) {
         if packet.meta.gso.is_none() {
@@ -95,11 +95,11 @@ fn wire(peer: Features, frames: &[Vec<u8>], flush_every: usize) -> (Vec<Vec<u8>>
             continue;
         }
         let mut segments = Segments::new(packet, Sums::Fill).map_err(|(why, _)| why).unwrap();
-        while let Some(segment) = segments.cut(|| Some(TxBuf::new(HeapBlock::new(2048), 0))) {
+        while let Some(segment) = segments.cut(|| Some(BufMut::new(HeapBlock::new(2048), 0))) {
             out.push(joined(&segment.unwrap()));
         }
     }
-    (out, stats)
+    (out, counters)
 }
 
 /// Each flow's frames, in order; what is none's under 0.
@@ -139,8 +139,8 @@ proptest! {
 fn four_flows_in_turn_leave_as_four_packets() {
     let turn = |flow| Sent::Tcp { flow, segments: 1, size: 1000, push: false };
     let mixture: Vec<Sent> = (0..10).flat_map(|_| (0..4).map(turn)).collect();
-    let (wire, stats) = wire(Features::ALL, &frames(&mixture), 1000);
+    let (wire, counters) = wire(Features::ALL, &frames(&mixture), 1000);
     // The first frame leaves with the first flush.
-    let coalesced = stats.coalesced;
+    let coalesced = counters.coalesced;
     assert_eq!((wire.len(), coalesced.coalesced, coalesced.segments), (40, 4, 39));
 }

@@ -18,9 +18,9 @@ use smoltcp::phy::{Device as _, RxToken as _, TxToken as _};
 use smoltcp::wire::{EthernetAddress, IpAddress, IpCidr};
 
 use super::*;
-use crate::buffer::{Block, Checksum, HeapBlock, Packet, RxPacket, SharedHeapBlock, View};
-use crate::buffer::{TxBuf, TxPacket};
-use crate::device::{Changes, Linear, Permit, RxOf, SendError, Unsendable, slots};
+use crate::buffer::{AnyPacket, Block, Checksum, HeapBlock, Packet, SharedHeapBlock, View};
+use crate::buffer::{BufMut, PacketMut};
+use crate::device::{Changes, Linear, PacketOf, Permit, SendError, Unsendable, slots};
 use crate::features::{Capabilities, Features};
 use crate::header::MacAddr;
 use crate::header::checksum::fill_blank;
@@ -36,8 +36,8 @@ struct Mock {
     peer: Features,
     room: usize,
     blocks: usize,
-    incoming: VecDeque<RxPacket<SharedHeapBlock>>,
-    sent: Vec<TxPacket<HeapBlock>>,
+    incoming: VecDeque<Packet<SharedHeapBlock>>,
+    sent: Vec<PacketMut<HeapBlock>>,
     flushes: usize,
     recycled: usize,
     changes: Changes,
@@ -49,7 +49,7 @@ struct MockPermit<'a>(&'a mut Mock, usize);
 impl Permit for MockPermit<'_> {
     type Block = HeapBlock;
 
-    fn send(&mut self, mut packet: TxPacket<HeapBlock>) -> Result<(), Unsendable> {
+    fn send(&mut self, mut packet: PacketMut<HeapBlock>) -> Result<(), Unsendable> {
         self.1 = self.1.checked_sub(slots(&packet)).expect("no more slots than reserved");
         self.0.room -= slots(&packet);
         if let Some(gso) = packet.meta.gso {
@@ -84,19 +84,19 @@ impl NetDevice for Mock {
         }
     }
 
-    fn stats(&self) -> crate::device::Stats {
-        crate::device::Stats::default()
+    fn totals(&self) -> crate::device::Totals {
+        crate::device::Totals::default()
     }
 
     fn take_changes(&mut self) -> Changes {
         core::mem::take(&mut self.changes)
     }
 
-    fn alloc(&mut self, headroom: usize) -> Option<TxBuf<HeapBlock>> {
+    fn alloc(&mut self, headroom: usize) -> Option<BufMut<HeapBlock>> {
         self.blocks = self.blocks.checked_sub(1)?;
         let mut block = HeapBlock::new(self.block_size);
         block.range_mut(0..self.block_size)?.fill(0xa5);
-        Some(TxBuf::new(block, headroom))
+        Some(BufMut::new(block, headroom))
     }
 
     fn reserve(&mut self, slots: usize) -> Option<MockPermit<'_>> {
@@ -111,7 +111,7 @@ impl NetDevice for Mock {
         !self.incoming.is_empty()
     }
 
-    fn receive(&mut self, budget: usize, mut sink: impl FnMut(RxOf<Self>)) -> usize {
+    fn receive(&mut self, budget: usize, mut sink: impl FnMut(PacketOf<Self>)) -> usize {
         let now = budget.min(self.incoming.len());
         self.incoming.drain(..now).for_each(&mut sink);
         now
@@ -125,11 +125,14 @@ impl NetDevice for Mock {
         &mut self.linear
     }
 
-    fn recycle(&mut self, _packet: RxOf<Self>) {
+    fn recycle(&mut self, _packet: PacketOf<Self>) {
         self.recycled += 1;
     }
 
-    fn send(&mut self, packet: TxPacket<HeapBlock>) -> Result<(), SendError<TxPacket<HeapBlock>>> {
+    fn send(
+        &mut self,
+        packet: PacketMut<HeapBlock>,
+    ) -> Result<(), SendError<PacketMut<HeapBlock>>> {
         let Some(gso) = packet.meta.gso.filter(|gso| !self.peer.takes_gso(gso.kind)) else {
             let mut permit = self.reserve(slots(&packet)).unwrap();
             permit.send(packet).unwrap();
@@ -139,7 +142,7 @@ impl NetDevice for Mock {
             return Err(SendError::Full(packet));
         }
         let mut segments = Segments::new(packet, Sums::Fill).map_err(|(why, _)| why).unwrap();
-        while let Some(segment) = segments.cut(|| Some(TxBuf::new(HeapBlock::new(2048), 0))) {
+        while let Some(segment) = segments.cut(|| Some(BufMut::new(HeapBlock::new(2048), 0))) {
             self.room -= 1;
             self.sent.push(segment.unwrap());
         }
@@ -166,17 +169,17 @@ fn mock() -> Mock {
 }
 
 /// A packet of these fragments.
-fn packet(fragments: &[&[u8]]) -> RxPacket<SharedHeapBlock> {
-    let mut packet = Packet::new();
+fn packet(fragments: &[&[u8]]) -> Packet<SharedHeapBlock> {
+    let mut packet = AnyPacket::new();
     for bytes in fragments {
-        let mut buf = TxBuf::new(HeapBlock::new(bytes.len() + 7), 3);
+        let mut buf = BufMut::new(HeapBlock::new(bytes.len() + 7), 3);
         buf.append(bytes.len()).unwrap().copy_from_slice(bytes);
         packet.push(buf.freeze()).unwrap();
     }
     packet
 }
 
-fn joined<V: View>(packet: &Packet<V>) -> Vec<u8> {
+fn joined<V: View>(packet: &AnyPacket<V>) -> Vec<u8> {
     packet.fragments().iter().flat_map(|fragment| fragment.bytes().to_vec()).collect()
 }
 

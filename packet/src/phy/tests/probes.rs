@@ -62,7 +62,7 @@ fn an_arp_probe_is_answered_to_who_has_asked() {
         target_protocol_addr: Ipv4Address::UNSPECIFIED,
     };
     assert_eq!(arp, expected);
-    assert_eq!(stack.device.stats().probes_answered, 1);
+    assert_eq!(stack.device.counters().probes_answered, 1);
 }
 
 /// RFC 4861, section 7.2.4.
@@ -139,7 +139,7 @@ fn nothing_else_is_answered() {
     for frame in frames {
         let mut stack = Stack::new(1, mock());
         assert!(sent(&mut stack, core::slice::from_ref(&frame)).is_empty(), "{frame:x?}");
-        assert_eq!(stack.device.stats().probes_answered, 0);
+        assert_eq!(stack.device.counters().probes_answered, 0);
     }
 }
 

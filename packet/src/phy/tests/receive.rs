@@ -12,7 +12,7 @@ fn r10_one_slot_is_read_where_it_is() {
     let place = packet.head().as_ptr();
     device.netif_mut().incoming.push_back(packet);
     assert_eq!(receive(&mut device), Some((vec![1; 60], place)));
-    assert_eq!(device.stats(), Stats::default());
+    assert_eq!(device.counters(), Counters::default());
     assert!(receive(&mut device).is_none());
     assert_eq!(device.netif().recycled, 1);
 }
@@ -30,8 +30,8 @@ fn several_slots_are_gathered_once_in_memory_that_is_there() {
     }
     // The largest packet there is fits; 18 whole pages, which no honest peer sends, make it grow.
     assert_eq!(places[0], places[1]);
-    assert_eq!(device.stats().linearised_packets, 3);
-    assert_eq!(device.stats().linearised_bytes, 18 * (1 + 4000 + 3640));
+    assert_eq!(device.counters().linearised_packets, 3);
+    assert_eq!(device.counters().linearised_bytes, 18 * (1 + 4000 + 3640));
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn when_transmit_is_full_receive_loses_nothing() {
         assert!(receive(&mut device).is_none());
         assert!(device.is_held());
     }
-    assert_eq!(device.stats().held_back, 5);
+    assert_eq!(device.counters().held_back, 5);
     assert_eq!(device.netif().incoming.len(), 2);
     device.netif_mut().room = 9;
     for number in 0..3 {
@@ -67,10 +67,10 @@ fn without_memory_to_answer_receive_loses_nothing_and_holds_no_block() {
         assert!(receive(&mut device).is_none());
         assert!(device.is_held());
     }
-    let stats = device.stats();
-    assert_eq!((stats.held_back, stats.held_without_memory), (0, 5));
+    let counters = device.counters();
+    assert_eq!((counters.held_back, counters.held_without_memory), (0, 5));
     // Copied once, however often it is held.
-    assert_eq!((stats.linearised_packets, stats.linearised_bytes), (1, 60));
+    assert_eq!((counters.linearised_packets, counters.linearised_bytes), (1, 60));
     device.netif_mut().blocks = 9;
     for number in 0..3 {
         assert_eq!(receive(&mut device).unwrap().0, [number; 60]);
@@ -129,9 +129,9 @@ fn unknown_checksums_are_verified_and_no_others() {
                     let seen = receive(&mut device).map(|(bytes, _)| bytes);
                     let expected = is_right || state != Checksum::Unknown;
                     assert_eq!(seen, expected.then(|| bytes.clone()), "{v4} {kind:?} {state:?}");
-                    let stats = device.stats();
-                    assert_eq!(stats.checksums_wrong, u64::from(!expected));
-                    assert_eq!(stats.linearised_packets, u64::from(!cut.is_empty()));
+                    let counters = device.counters();
+                    assert_eq!(counters.checksums_wrong, u64::from(!expected));
+                    assert_eq!(counters.linearised_packets, u64::from(!cut.is_empty()));
                     assert_eq!(&joined(&other), bytes, "nobody writes to it");
                     assert!(receive(&mut device).is_none());
                     assert_eq!(device.netif().recycled, 1);
@@ -180,9 +180,9 @@ fn wrong_packets_are_skipped_and_bounded() {
     incoming.extend((0..100).map(|_| packet(&[&wrong[..9], &wrong[9..]])));
     assert_eq!(receive(&mut device).map(|(bytes, _)| bytes), Some(right));
     assert!(receive(&mut device).is_none());
-    assert_eq!(device.stats().checksums_wrong, u64::from(BURST) - 1);
+    assert_eq!(device.counters().checksums_wrong, u64::from(BURST) - 1);
     assert!(receive(&mut device).is_none());
-    assert_eq!((device.stats().checksums_wrong, device.netif().recycled), (105, 106));
+    assert_eq!((device.counters().checksums_wrong, device.netif().recycled), (105, 106));
 }
 
 /// A gathered packet waits for room like any other.
@@ -198,5 +198,5 @@ fn packets_of_several_slots_are_held_back_too() {
     assert!(device.receive(Instant::ZERO).is_some());
     assert_eq!(receive(&mut device).map(|(bytes, _)| bytes), Some(bytes));
     assert!(!device.is_held() && receive(&mut device).is_none());
-    assert_eq!(device.stats().linearised_packets, 1);
+    assert_eq!(device.counters().linearised_packets, 1);
 }

@@ -43,7 +43,7 @@ fn pair(peer: Features, mtu: usize) -> (Stack, Stack) {
             carry(&mut two, &mut one);
         }
         one.sockets.remove(socket);
-        assert!(one.device.stats().checksums_left > u64::from(!v4));
+        assert!(one.device.counters().checksums_left > u64::from(!v4));
         // It asks for neighbours once a second.
         one.now += smoltcp::time::Duration::from_secs(2);
     }
@@ -64,9 +64,9 @@ fn what_sockets_send_is_right_whatever_the_peer_takes() {
             // A ping, whose answer is ours.
             let ping = frame(v4, Kind::Icmp, b"ping");
             one.device.netif_mut().incoming.push_back(packet(&[&ping]));
-            let left = one.device.stats().checksums_left;
+            let left = one.device.counters().checksums_left;
             one.poll();
-            assert_eq!(one.device.stats().checksums_left, left + 2);
+            assert_eq!(one.device.counters().checksums_left, left + 2);
             let takes = if v4 { peer.checksum_v4 } else { peer.checksum_v6 };
             let mut kinds = vec![];
             for packet in one.device.netif_mut().sent.drain(..) {
@@ -133,7 +133,7 @@ fn sockets_receive_blank_packets_and_no_wrong_ones() {
         assert!(right.iter().all(|data| data == b"right"), "{heard:?}");
         // Over IPv6 it is nobody's.
         assert_eq!(header.len(), if v4 { 0 } else { 3 });
-        assert_eq!(one.device.stats().checksums_wrong, 6);
+        assert_eq!(one.device.counters().checksums_wrong, 6);
         assert!(one.device.netif().sent.is_empty(), "no answer to a wrong ping");
     }
 }
@@ -221,7 +221,7 @@ fn bulk(
     flows: usize,
     bytes: usize,
     mut meddle: impl FnMut(usize, &mut Stack),
-) -> (Stats, usize) {
+) -> (Counters, usize) {
     let (mut one, mut two) = pair;
     let connect = |flow: usize| {
         let (from, to) =
@@ -261,7 +261,7 @@ fn bulk(
             }
         }
         if connections.iter().all(|connection| connection.3 == bytes) {
-            return (one.device.stats(), longest);
+            return (one.device.counters(), longest);
         }
         one.now += smoltcp::time::Duration::from_millis(1);
         one.iface.poll(one.now, &mut one.device, &mut one.sockets);
@@ -277,10 +277,10 @@ fn bulk(
 #[test]
 fn segments_of_several_sockets_leave_as_large_packets_and_are_taken() {
     for (v4, flows) in [(true, 1), (false, 1), (true, 4), (false, 4), (true, 12)] {
-        let (stats, longest) = bulk(pair(Features::ALL, 1500), v4, flows, 400_000, |_, _| ());
-        let coalesced = stats.coalesced;
+        let (counters, longest) = bulk(pair(Features::ALL, 1500), v4, flows, 400_000, |_, _| ());
+        let coalesced = counters.coalesced;
         assert!(longest > 10_000, "{longest}");
-        assert_eq!((stats.lost, stats.too_long), (0, 0));
+        assert_eq!((counters.lost, counters.too_long), (0, 0));
         // Twelve flows in turn are more than can wait.
         if flows <= 8 {
             assert!(coalesced.segments > coalesced.coalesced * 10, "{flows}: {coalesced:?}");
@@ -298,8 +298,8 @@ fn no_large_packet_for_a_peer_that_takes_none() {
         let v4_only = Features { gso_v6: false, ..Features::ALL };
         for (peer, v4) in [(peer, true), (peer, false), (v4_only, false)] {
             if !(if v4 { peer.gso_v4 } else { peer.gso_v6 }) {
-                let (stats, longest) = bulk(pair(peer, 1500), v4, 2, 200_000, |_, _| ());
-                assert_eq!((longest, stats.coalesced.coalesced), (1514, 0));
+                let (counters, longest) = bulk(pair(peer, 1500), v4, 2, 200_000, |_, _| ());
+                assert_eq!((longest, counters.coalesced.coalesced), (1514, 0));
             }
         }
     }
@@ -310,11 +310,11 @@ fn no_large_packet_for_a_peer_that_takes_none() {
 fn peers_come_and_go_and_nothing_is_lost_or_changed() {
     for v4 in [true, false] {
         let peers = peers();
-        let (stats, longest) = bulk(pair(peers[4], 1500), v4, 3, 2_000_000, |turn, one| {
+        let (counters, longest) = bulk(pair(peers[4], 1500), v4, 3, 2_000_000, |turn, one| {
             one.device.netif_mut().peer = peers[(turn / 2).wrapping_mul(7) % peers.len()];
         });
-        assert!(longest > 10_000 && stats.coalesced.coalesced > 10, "{stats:?}");
-        assert_eq!((stats.lost, stats.checksums_wrong), (0, 0));
+        assert!(longest > 10_000 && counters.coalesced.coalesced > 10, "{counters:?}");
+        assert_eq!((counters.lost, counters.checksums_wrong), (0, 0));
     }
 }
 

@@ -23,7 +23,7 @@ fn tags_for_priority_go_and_nothing_is_copied() {
                 let mut device = Device::new(mock());
                 device.netif_mut().incoming.push_back(packet);
                 assert_eq!(receive(&mut device), Some((bytes, place)));
-                assert_eq!(device.stats(), Stats::default());
+                assert_eq!(device.counters(), Counters::default());
                 assert!(receive(&mut device).is_none());
                 assert_eq!(device.netif().recycled, 1);
             }
@@ -44,7 +44,7 @@ fn tags_go_however_the_frame_is_cut() {
         device.netif_mut().incoming.push_back(packet);
         assert_eq!(receive(&mut device).unwrap().0, bytes);
         assert_eq!(joined(&other), long);
-        assert_eq!(device.stats().linearised_packets, 1);
+        assert_eq!(device.counters().linearised_packets, 1);
         assert!(receive(&mut device).is_none());
         assert_eq!(device.netif().recycled, 1);
     }
@@ -72,7 +72,7 @@ fn behind_tags_is_verified() {
     let mut device = Device::new(mock());
     device.netif_mut().incoming.push_back(packet(&[&tagged(&wrong, &[PRIORITY])]));
     assert!(receive(&mut device).is_none());
-    assert_eq!(device.stats().checksums_wrong, 1);
+    assert_eq!(device.counters().checksums_wrong, 1);
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn a_fragment_header_of_what_is_whole_goes() {
                 let mut device = Device::new(mock());
                 device.netif_mut().incoming.push_back(packet);
                 assert_eq!(receive(&mut device).map(|(bytes, _)| bytes), Some(bytes.clone()));
-                assert_eq!(device.stats().linearised_packets, u64::from(at > 0));
+                assert_eq!(device.counters().linearised_packets, u64::from(at > 0));
                 assert!(other.is_none_or(|other| joined(&other) == frame));
                 assert!(receive(&mut device).is_none());
                 assert_eq!(device.netif().recycled, 1);

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use xen_netfront::buffer::{RxBuf, RxPacket, TxPacket};
+use xen_netfront::buffer::{Buf, Packet, PacketMut};
 use xen_netfront::netfront::Netfront;
 use xen_sim::{Ctx, Domain, Next};
 
@@ -21,8 +21,8 @@ impl Firewall {
         }
         self.client.service();
         let mut inbox = Vec::new();
-        self.left.poll_rx(BUDGET, |packet| inbox.push(packet));
-        self.right.poll_rx(BUDGET, |packet| inbox.push(packet));
+        self.left.receive(BUDGET, |packet| inbox.push(packet));
+        self.right.receive(BUDGET, |packet| inbox.push(packet));
         self.client.poll(BUDGET, |packet| inbox.push(packet.freeze()));
         for packet in inbox {
             let control = Control::parse(packet.head());
@@ -41,7 +41,7 @@ impl Firewall {
         }
     }
 
-    fn send(&mut self, to: Party, packet: RxPacket) {
+    fn send(&mut self, to: Party, packet: Packet) {
         let net = match to {
             Party::Left => &mut self.left,
             Party::Right => &mut self.right,
@@ -55,7 +55,7 @@ impl Firewall {
             true => packet.fragments().iter().map(page).collect(),
             false => Vec::new(),
         };
-        if let Ok(packet) = packet.try_into_tx()
+        if let Ok(packet) = packet.try_into_mut()
             && transmit(net, packet)
         {
             let granted = self.domain.grants();
@@ -79,24 +79,24 @@ impl Firewall {
         buf.pull_front(self.rng.usize(..=4096 - len)).unwrap();
         buf.truncate(len);
         fill(buf.bytes_mut(), Party::Firewall, Some(to));
-        transmit(net, TxPacket::from(buf));
+        transmit(net, PacketMut::from(buf));
     }
 }
 
 /// False if there is no room, or it can't be sent.
-fn transmit(net: &mut Netfront<Domain, Domain>, packet: TxPacket) -> bool {
+fn transmit(net: &mut Netfront<Domain, Domain>, packet: PacketMut) -> bool {
     let permit = net.reserve(packet.fragments().len());
     permit.is_some_and(|mut permit| permit.send(packet).is_ok())
 }
 
 /// The number of the page in which a fragment lies.
-fn page(fragment: &RxBuf) -> u32 {
+fn page(fragment: &Buf) -> u32 {
     fragment.clone().into_parts().0.gfn().0 as u32
 }
 
 /// The packet without its first `skip` bytes, and with `keep` of the rest.
-fn cut(packet: RxPacket, mut skip: usize, mut keep: usize) -> RxPacket {
-    let mut rest = RxPacket::new();
+fn cut(packet: Packet, mut skip: usize, mut keep: usize) -> Packet {
+    let mut rest = Packet::new();
     for mut fragment in packet.into_fragments() {
         let front = skip.min(fragment.len());
         fragment.advance(front).unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use packet_views::buffer::Meta;
 use packet_views::features::Features;
-use xen_netfront::buffer::{RxPacket, TxPacket};
+use xen_netfront::buffer::{Packet, PacketMut};
 use xen_netfront::netback;
 use xen_netfront::netfront;
 use xen_netfront::platform::Port;
@@ -46,8 +46,8 @@ impl Events {
 /// Everything that is counted, at one moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Snapshot {
-    pub front: netfront::Stats,
-    pub back: netback::Stats,
+    pub front: netfront::Counters,
+    pub back: netback::Counters,
     pub front_calls: Counts,
     pub back_calls: Counts,
     pub front_events: Events,
@@ -73,7 +73,7 @@ pub struct Load<'a> {
     /// What arrives at the backend goes back.
     pub echoes: bool,
     ports: Vec<Port>,
-    echo: Vec<RxPacket>,
+    echo: Vec<Packet>,
     events: (Events, Events),
     allocations: (usize, usize),
     /// Whether an end has said that it does not wait.
@@ -130,13 +130,13 @@ impl<'a> Load<'a> {
             None => fragments,
         };
         let (mut sent, mut again) = (0, false);
-        let before = *net.stats();
+        let before = *net.counters();
         self.allocations.0 += allocations(|| {
             net.service();
             net.complete_tx();
-            net.poll_rx(OFFERED, drop);
+            net.receive(OFFERED, drop);
             while sent < offered && net.reserve(slots).is_some() {
-                let mut packet = TxPacket::new();
+                let mut packet = PacketMut::new();
                 if let Some((bytes, meta)) = large {
                     packet.meta = *meta;
                     for part in bytes.chunks(4096) {
@@ -164,7 +164,7 @@ impl<'a> Load<'a> {
             }
             again = net.rearm();
         });
-        let after = net.stats();
+        let after = net.counters();
         let consumed = after.tx_completed + after.rx_slots - before.tx_completed - before.rx_slots;
         self.events.0.turn(upcall, consumed, again);
         self.again.0 = again;
@@ -177,7 +177,7 @@ impl<'a> Load<'a> {
         let served = self.back.vifs.values_mut().next().unwrap();
         let (echo, echoes) = (&mut self.echo, self.echoes);
         let mut again = false;
-        let before = *served.stats();
+        let before = *served.counters();
         self.allocations.1 += allocations(|| {
             served.service();
             served.poll(OFFERED, |packet| {
@@ -190,7 +190,7 @@ impl<'a> Load<'a> {
             }
             again = served.rearm();
         });
-        let after = served.stats();
+        let after = served.counters();
         let consumed = after.from_slots + after.to_slots - before.from_slots - before.to_slots;
         self.events.1.turn(upcall, consumed, again);
         self.again.1 = again;
@@ -215,16 +215,16 @@ impl<'a> Load<'a> {
             self.back_turn();
         }
         let (net, served) = (self.front.net.as_ref().unwrap(), self.back.served().unwrap());
-        assert_eq!(net.stats().tx_slots, net.stats().tx_completed);
+        assert_eq!(net.counters().tx_slots, net.counters().tx_completed);
         assert_eq!(served.queued(), 0);
-        assert_eq!(served.stats().to_packets, net.stats().rx_packets);
+        assert_eq!(served.counters().to_packets, net.counters().rx_packets);
     }
 
     pub fn snapshot(&self) -> Snapshot {
         let net = self.front.net.as_ref().unwrap();
         Snapshot {
-            front: *net.stats(),
-            back: *self.back.served().unwrap().stats(),
+            front: *net.counters(),
+            back: *self.back.served().unwrap().counters(),
             front_calls: self.domains.0.counts(),
             back_calls: self.domains.1.counts(),
             front_events: self.events.0,

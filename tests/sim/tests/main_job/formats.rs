@@ -280,7 +280,7 @@ fn each_interface_has_its_own_link_type() {
             write(&scratch.0, file.concat()).unwrap();
             stdout(&run(&format!("--replay {}", scratch.0.display())))
         };
-        assert!(text.contains("1 packets that are RAW, not Ethernet"), "{text}");
+        assert!(text.contains("1 packet that is RAW, not Ethernet"), "{text}");
         let missing = [one.section(0, &[]), one.enhanced(0, &packets[0], &[])].concat();
         assert!(refusal(&missing).contains("interface 0 is not described"));
         // A packet's number is the one that Wireshark shows.

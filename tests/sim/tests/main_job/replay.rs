@@ -171,10 +171,11 @@ fn what_cannot_be_replayed_is_refused_with_its_reason() {
     endless[first + 8..first + 12].fill(0xff);
     write(&file.0, endless).unwrap();
     refused("", "within packet 2");
-    let mut cut = whole;
-    cut[first + 12..first + 16].copy_from_slice(&2500u32.to_be_bytes());
+    write_pcap(&file, header(), &good[1..2]);
+    let mut cut = read(&file.0).unwrap();
+    cut[24 + 12..24 + 16].copy_from_slice(&2500u32.to_be_bytes());
     write(&file.0, cut).unwrap();
-    refused("", "only 2000 of the 2500 bytes of packet 2 were captured");
+    refused("", "only 2000 of the 2500 bytes of packet 1 were captured");
 
     write_pcap(&file, PcapHeader { datalink: DataLink::RAW, ..header() }, &good);
     refused("", "holds RAW packets, not Ethernet");
@@ -192,4 +193,41 @@ fn what_cannot_be_replayed_is_refused_with_its_reason() {
     write(&file.0, &whole[..whole.len() - 3]).unwrap();
     let report = json(&format!("--replay {}", file.0.display()));
     assert_eq!(number(&report, "replayed_ends_within"), 3.0);
+}
+
+/// A capture with a snap length: what is whole is replayed, the others are counted and named.
+#[test]
+fn packets_that_were_captured_whole_are_replayed() {
+    let file = Scratch::new("snapped.pcap");
+    let write_snapped = |packets: &[Vec<u8>], is_cut: fn(usize) -> bool| {
+        let file = File::create(&file.0).unwrap();
+        let mut writer = PcapWriter::with_header(file, PcapHeader::default()).unwrap();
+        for (at, packet) in packets.iter().enumerate() {
+            let had = packet.len() as u32 + if is_cut(at) { 1 } else { 0 };
+            writer.write_packet(&PcapPacket::new(Duration::ZERO, had, packet)).unwrap();
+        }
+    };
+    write_snapped(&packets(&[60, 2000, 100, 1514]), |at| at % 2 == 1);
+    let options = format!("--replay {}", file.0.display());
+    let report = json(&options);
+    assert_eq!(number(&report, "replayed_packets"), 2.0);
+    assert_eq!(number(&report, "uploaded_bytes"), 160.0);
+    assert_eq!(number(&report, "replayed_longest"), 100.0);
+    assert_eq!(number(&report, "replayed_cut"), 2.0);
+    assert_eq!(report["replayed_cut_first"], serde_json::json!([2, 4]));
+    let text = stdout(&run(&options));
+    assert!(text.contains("left out        2 packets not captured whole: numbers 2, 4 (tcpdump"));
+    // Nothing is warm in a replay: the figures are of all its packets.
+    assert!(text.contains("per packet      of 4 packets from the first on"), "{text}");
+
+    write_snapped(&packets(&[60]), |_| false);
+    assert_eq!(number(&json(&options), "replayed_cut"), 0.0);
+    assert!(!stdout(&run(&options)).contains("left out"));
+    // Of many, the first are named; one of which not even a header was kept is none the less cut.
+    write_snapped(&packets(&[&[60][..], &[3; 30]].concat()), |at| at > 0);
+    let text = stdout(&run(&options));
+    assert!(text.contains("replayed        1 packet of up to 60 bytes"), "{text}");
+    assert!(
+        text.contains("30 packets not captured whole: numbers 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ...")
+    );
 }

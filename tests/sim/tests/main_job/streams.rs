@@ -142,6 +142,11 @@ fn packets_of_one_page_are_not_linearised_and_larger_ones_are() {
 
     let one_page = json("--bytes 2M --mtu 9000 --no-sg");
     assert!(number(&one_page, "mtu") < 4096.0, "{one_page}");
+    assert_eq!(number(&one_page, "mtu_asked"), 9000.0);
+    assert!(jumbo.get("mtu_asked").is_none(), "{jumbo}");
+    let text = stdout(&run("--bytes 64k --mtu 9000 --no-sg"));
+    let said = "mtu 4078 (not 9000: without scatter-gather, one page)";
+    assert!(text.contains(said), "{text}");
     assert_eq!(number(&one_page, "front_slots_per_packet"), 1.0);
     assert_eq!(number(&one_page, "linearised_bytes"), 0.0, "{one_page}");
 }

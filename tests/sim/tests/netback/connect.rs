@@ -59,9 +59,9 @@ fn a_client_reconnects_with_nothing_left_of_before() {
     }
     let sent = client.send(&[(3, 7, 900)]);
     assert_eq!(bench.poll(), [sent]);
-    let stats = bench.netback.stats();
-    assert_eq!((stats.connects, stats.faults, stats.maps), (21, 0, 42));
-    assert_eq!(stats.to_drops.disconnected, 20);
+    let counters = bench.netback.counters();
+    assert_eq!((counters.connects, counters.faults, counters.maps), (21, 0, 42));
+    assert_eq!(counters.to_drops.disconnected, 20);
 }
 
 /// The toolstack's MTU, if it is one: the frontend takes the same for it.

@@ -36,8 +36,8 @@ fn b6_a_failed_operation_drops_its_packet_only() {
                 .flat_map(|(pages, _)| vec![if pages.contains(&bad) { -1 } else { 0 }; pages.len()])
                 .collect();
             assert_eq!(client.statuses(), expected);
-            let stats = bench.netback.stats();
-            assert_eq!((stats.from_drops.copy_failed, stats.copy_failures), (1, 1));
+            let counters = bench.netback.counters();
+            assert_eq!((counters.from_drops.copy_failed, counters.copy_failures), (1, 1));
             assert!(bench.netback.is_connected());
             assert_eq!(bench.pool.free(), 128);
         }
@@ -79,8 +79,8 @@ fn b6_a_failed_operation_to_the_client_drops_its_packet_only() {
             first += count;
         }
         assert_eq!(got.next(), None);
-        let stats = bench.netback.stats();
-        assert_eq!((stats.to_packets, stats.to_drops.copy_failed), (4, 1));
+        let counters = bench.netback.counters();
+        assert_eq!((counters.to_packets, counters.to_drops.copy_failed), (4, 1));
         assert_eq!(bench.pool.free(), 128);
     }
 }

@@ -47,8 +47,8 @@ fn b8_any_split_is_legal() {
         assert!(work.copies <= 34 && work.copy_calls == 1);
         assert_eq!((work.copy_bytes, work.maps), (total as u64, 0));
     }
-    let stats = bench.netback.stats();
-    assert_eq!((stats.from_drops.total(), stats.faults, stats.copied_bytes), (0, 0, 0));
+    let counters = bench.netback.counters();
+    assert_eq!((counters.from_drops.total(), counters.faults, counters.copied_bytes), (0, 0, 0));
     assert_eq!(bench.pool.free(), 400);
     assert_eq!(bench.host.violations(), []);
 }
@@ -74,7 +74,7 @@ fn b9_zero_length_fragments_take_no_operation() {
     let sent = client.send(&[full[0], (9, 0, 0), full[1]]);
     assert_eq!(bench.poll(), [sent]);
     assert_eq!(client.statuses(), [0, 0, 0]);
-    assert_eq!(bench.netback.stats().copy_failures, 0);
+    assert_eq!(bench.netback.counters().copy_failures, 0);
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn an_empty_pool_drops_packets_and_never_the_ring() {
     client.show();
     bench.netback.poll(64, |packet| held.push(packet));
     assert_eq!(client.statuses(), [-2, -2, 0]);
-    assert_eq!(bench.netback.stats().from_drops.no_frame, 3);
+    assert_eq!(bench.netback.counters().from_drops.no_frame, 3);
     drop(held);
     assert_eq!(bench.pool.free(), 4);
 }

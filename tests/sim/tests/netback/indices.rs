@@ -51,8 +51,8 @@ fn b1_a_producer_index_beyond_the_ring_shuts_the_vif() {
                 assert_eq!(bench.netback.is_connected(), sound, "{start:#x} {done} {ahead:#x}");
                 if sound {
                     assert_eq!(got, if transmit { 256 } else { 0 });
-                    let answered =
-                        bench.netback.stats().to_packets - if transmit { 0 } else { done as u64 };
+                    let answered = bench.netback.counters().to_packets
+                        - if transmit { 0 } else { done as u64 };
                     assert_eq!(answered, u64::from(!transmit));
                 } else {
                     expect_shut(bench, client);
@@ -100,6 +100,6 @@ fn rings_that_start_with_an_impossible_index_are_not_connected() {
         bench.netback.service();
         assert!(!bench.netback.is_connected());
         assert_eq!(bench.back.mappings(), 0);
-        assert_eq!(bench.netback.stats().faults, 1);
+        assert_eq!(bench.netback.counters().faults, 1);
     }
 }

@@ -66,8 +66,8 @@ fn b11_maps_and_memory_of_a_client_are_capped() {
         assert!(bench.netback.queued() <= 50);
         assert!(bench.pool.free() >= 128 - 80, "its queue holds no more than it may");
     }
-    let stats = bench.netback.stats();
-    assert!(stats.to_drops.queue_full > 0 && stats.to_packets > 0);
+    let counters = bench.netback.counters();
+    assert!(counters.to_drops.queue_full > 0 && counters.to_packets > 0);
     assert_eq!(bench.back.pages_in_use(), 128);
 }
 

@@ -70,10 +70,10 @@ fn expect_shut(mut bench: Bench, mut client: Client) {
     assert!(bench.netback.rearm(), "somebody has to see to it");
     assert_eq!(bench.back.counts() - before, Counts::default());
     assert_eq!(bench.back.mappings(), 2);
-    let faults = bench.netback.stats().faults;
+    let faults = bench.netback.counters().faults;
 
     bench.netback.service();
-    assert_eq!(bench.netback.stats().faults, faults + 1);
+    assert_eq!(bench.netback.counters().faults, faults + 1);
     assert_eq!((bench.back.counts() - before).unmaps, 2);
     assert_eq!(bench.back.mappings(), 0);
     assert!(!bench.netback.rearm());

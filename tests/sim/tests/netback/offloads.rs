@@ -106,11 +106,11 @@ fn whatever_a_client_takes_it_gets_the_same_data() {
             let other = rng.bool().then(|| packet.clone());
             let room = client.rx.free() as usize;
             client.post(room);
-            let before = *bench.netback.stats();
+            let before = *bench.netback.counters();
             bench.netback.deliver(packet).unwrap();
             bench.netback.flush();
             let got = client.receive();
-            let after = *bench.netback.stats();
+            let after = *bench.netback.counters();
 
             let mut arrived = Vec::new();
             for (number, part) in got.iter().enumerate() {
@@ -148,10 +148,10 @@ fn whatever_a_client_takes_it_gets_the_same_data() {
                 assert!(raw_client::bytes(&other) == frame, "somebody else's packet has changed");
             }
         }
-        let stats = bench.netback.stats();
-        assert_eq!(stats.to_drops.total(), 0);
-        cut += stats.cut;
-        filled += stats.sums_filled;
+        let counters = bench.netback.counters();
+        assert_eq!(counters.to_drops.total(), 0);
+        cut += counters.cut;
+        filled += counters.sums_filled;
         assert_eq!(bench.pool.free(), 600);
         assert_eq!(bench.host.violations(), []);
     }
@@ -169,7 +169,7 @@ fn b10_a_client_may_use_what_was_offered_and_nothing_else() {
             let said = store.get(&format!("{}/{key}", bench.vif.back_dir()));
             assert_eq!(said.as_deref(), Some(value), "{key}");
         }
-        let mut drops = bench.netback.stats().from_drops;
+        let mut drops = bench.netback.counters().from_drops;
         for v6 in [false, true] {
             for (len, size) in [(100, None), (5000, None), (3000, Some(1000)), (20_000, Some(1448))]
             {
@@ -189,7 +189,7 @@ fn b10_a_client_may_use_what_was_offered_and_nothing_else() {
                     assert_eq!(got[0].meta, Meta { checksum: Checksum::Blank, gso });
                     assert_eq!(bytes(&got[0]), frame);
                 }
-                assert_eq!(bench.netback.stats().from_drops, drops, "{offered:?}");
+                assert_eq!(bench.netback.counters().from_drops, drops, "{offered:?}");
                 let status = if got.is_empty() { -1 } else { 0 };
                 let mut expected = vec![status; fragments.len()];
                 if gso.is_some() {
@@ -199,7 +199,7 @@ fn b10_a_client_may_use_what_was_offered_and_nothing_else() {
             }
         }
         assert!(bench.netback.is_connected());
-        assert_eq!((bench.pool.free(), bench.netback.stats().faults), (600, 0));
+        assert_eq!((bench.pool.free(), bench.netback.counters().faults), (600, 0));
     }
 }
 
@@ -219,9 +219,9 @@ fn gso_that_is_not_blank_is_made_so() {
             let expected = frames::blank(frames::frame(v6, true, 9, &pattern(3, 9000)));
             assert!(bytes(&packet) == expected);
         }
-        assert_eq!(bench.netback.stats().gso_not_blank, 2 * (n as u64 + 1));
+        assert_eq!(bench.netback.counters().gso_not_blank, 2 * (n as u64 + 1));
     }
-    assert_eq!(bench.netback.stats().from_packets, 4);
+    assert_eq!(bench.netback.counters().from_packets, 4);
 }
 
 #[test]
@@ -254,9 +254,9 @@ fn b10_gso_with_headers_of_another_kind_is_dropped() {
             assert_eq!(bench.poll(), [after], "case {n}");
             assert_eq!(client.statuses(), [-1, 1, 0]);
         }
-        assert_eq!(bench.netback.stats().from_drops.gso_headers, 2 * (n as u64 + 1));
+        assert_eq!(bench.netback.counters().from_drops.gso_headers, 2 * (n as u64 + 1));
     }
-    assert_eq!((bench.pool.free(), bench.netback.stats().gso_not_blank), (600, 0));
+    assert_eq!((bench.pool.free(), bench.netback.counters().gso_not_blank), (600, 0));
 }
 
 /// Chains with extras, of all lengths, from shortly before the index wrap, in both directions and
@@ -309,7 +309,7 @@ fn b8_gso_chains_cross_the_index_wrap() {
             assert_eq!((got.gso, got.flags & 3), (Some(gso_of(false, 1400)), 3));
         }
         assert_eq!(bench.pool.free(), 600);
-        assert_eq!(bench.netback.stats().from_drops.total(), 0);
+        assert_eq!(bench.netback.counters().from_drops.total(), 0);
         assert_eq!(bench.host.violations(), []);
     }
 }

@@ -64,7 +64,7 @@ fn more_queues_than_offered_are_refused() {
         Client::publish_all(&mut queues, &Features::default());
         bench.netback.service();
         assert!(!bench.netback.is_connected());
-        assert_eq!((bench.back.mappings(), bench.netback.stats().maps), (0, 0));
+        assert_eq!((bench.back.mappings(), bench.netback.counters().maps), (0, 0));
         assert_eq!(bench.toolstack.states(&bench.vif).1, Some(5));
     }
     // More than there ever are is not offered.
@@ -161,7 +161,7 @@ fn b7_queues_share_what_a_client_may_have_waiting() {
         }
         assert_eq!((bench.netback.queued(), refused), (100, 1900));
         assert_eq!(bench.pool.free(), 300);
-        assert_eq!(bench.netback.stats().to_drops.queue_full, 1900);
+        assert_eq!(bench.netback.counters().to_drops.queue_full, 1900);
 
         let (mut bench, _queues) = with_queues(config, count, 400, false);
         for port in 0..2000 {
@@ -274,7 +274,7 @@ fn b2_one_broken_queue_shuts_the_vif() {
         assert!(bench.netback.rearm());
         assert_eq!(bench.back.mappings(), 6);
         bench.netback.service();
-        assert_eq!((bench.back.mappings(), bench.netback.stats().faults), (0, 1));
+        assert_eq!((bench.back.mappings(), bench.netback.counters().faults), (0, 1));
         assert_eq!(bench.pool.free(), 64);
 
         // And comes back with all of them.
@@ -314,7 +314,7 @@ fn b7_a_queue_that_is_stalled_stalls_no_other() {
     assert_eq!(outcomes.iter().filter(|&&o| o == Err(Refused::Stalled)).count(), 8 - got);
     bench.netback.flush();
     assert_eq!(queues[1].receive().len(), got);
-    assert_eq!(bench.netback.stats().stalls, 1);
+    assert_eq!(bench.netback.counters().stalls, 1);
 }
 
 #[test]
@@ -381,6 +381,6 @@ fn b10_bad_packets_in_one_queue_cost_no_other() {
         assert_eq!(queues[1].statuses(), [-1]);
         assert_eq!(queues[2].statuses(), [0; 3]);
     }
-    let drops = bench.netback.stats().from_drops;
+    let drops = bench.netback.counters().from_drops;
     assert_eq!((drops.too_many_slots, drops.runt, drops.total()), (20, 20, 40));
 }

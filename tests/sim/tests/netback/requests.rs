@@ -75,11 +75,11 @@ fn b10_a_bad_packet_is_answered_and_costs_only_itself() {
         // Each with its own id, in order.
         let ids: Vec<u16> = answers[20..23].iter().map(|answer| answer.id).collect();
         assert_eq!(ids, [101, 102, 103]);
-        let drops = bench.netback.stats().from_drops;
+        let drops = bench.netback.counters().from_drops;
         let n = round + 1;
         assert_eq!((drops.too_many_slots, drops.sizes, drops.runt), (n, n, 2 * n));
         assert_eq!((drops.multicast, drops.gso, drops.total()), (2 * n, n, 7 * n));
     }
     assert!(bench.netback.is_connected());
-    assert_eq!((bench.pool.free(), bench.netback.stats().faults), (128, 0));
+    assert_eq!((bench.pool.free(), bench.netback.counters().faults), (128, 0));
 }

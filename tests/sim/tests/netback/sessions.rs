@@ -69,11 +69,11 @@ fn session(seed: u64) {
             client.connect(&mut bench.netback, &Features::default());
         }
     }
-    let stats = *bench.netback.stats();
-    assert_eq!(stats.to_packets, got);
-    assert_eq!(stats.to_drops.queue_full, refused);
-    assert_eq!(accepted, got + stats.to_drops.disconnected + bench.netback.queued() as u64);
-    assert_eq!(stats.from_drops.total(), 0);
+    let counters = *bench.netback.counters();
+    assert_eq!(counters.to_packets, got);
+    assert_eq!(counters.to_drops.queue_full, refused);
+    assert_eq!(accepted, got + counters.to_drops.disconnected + bench.netback.queued() as u64);
+    assert_eq!(counters.from_drops.total(), 0);
     drop(bench.netback);
     assert_eq!(bench.pool.free(), 160);
     assert_eq!(bench.back.mappings(), 0);

@@ -55,7 +55,7 @@ fn a_blank_checksum_is_filled_in_wherever_the_packet_is_cut() {
             assert_eq!(got[0].flags & rx_flags::CSUM_BLANK, 0);
         }
     }
-    assert_eq!(both.0.netback.stats().to_drops.total(), 0);
+    assert_eq!(both.0.netback.counters().to_drops.total(), 0);
     assert_eq!(both.0.pool.free(), 600);
 }
 
@@ -90,7 +90,7 @@ fn behind_tags_checksums_are_filled_in_and_large_packets_cut() {
             assert!(arrived == data);
         }
     }
-    assert_eq!(both.0.netback.stats().to_drops.total(), 0);
+    assert_eq!(both.0.netback.counters().to_drops.total(), 0);
     assert_eq!(both.0.pool.free(), 600);
 }
 

@@ -18,13 +18,13 @@ fn b7_segments_that_do_not_fit_the_queue_are_dropped_and_counted() {
         assert_eq!(bench.netback.deliver(packet.clone()), Err(Refused::QueueFull));
         assert!(bench.netback.queued() >= fit - 1 && bench.netback.queued() <= fit);
         let queued = bench.netback.queued() as u64;
-        let stats = *bench.netback.stats();
-        assert_eq!((stats.cut, stats.segments), (1, 40));
-        assert_eq!(stats.to_drops.queue_full, 40 - queued);
+        let counters = *bench.netback.counters();
+        assert_eq!((counters.cut, counters.segments), (1, 40));
+        assert_eq!(counters.to_drops.queue_full, 40 - queued);
         // Full: nothing is cut for nobody.
         if packets < 256 {
             assert_eq!(bench.netback.deliver(packet), Err(Refused::QueueFull));
-            assert_eq!(bench.netback.stats().cut, 1);
+            assert_eq!(bench.netback.counters().cut, 1);
         }
         // The first ones are there, in order.
         client.post(40);
@@ -55,7 +55,7 @@ fn without_a_frame_for_headers_a_packet_is_dropped() {
     let frames: Vec<_> = core::iter::from_fn(|| bench.pool.take()).collect();
     assert_eq!(bench.netback.deliver(blank), Err(Refused::NoFrame));
     assert_eq!(bench.netback.deliver(large), Err(Refused::NoFrame));
-    assert_eq!(bench.netback.stats().to_drops.no_frame, 3 + 1);
+    assert_eq!(bench.netback.counters().to_drops.no_frame, 3 + 1);
     // Alone it needs none.
     bench.netback.deliver(shared).unwrap();
     client.post(1);
@@ -97,7 +97,7 @@ fn what_cannot_be_cut_or_summed_is_refused() {
         assert_eq!(bench.netback.deliver(packet), Err(why), "case {n}");
         assert_eq!(bench.netback.queued(), 0);
     }
-    let drops = bench.netback.stats().to_drops;
+    let drops = bench.netback.counters().to_drops;
     // The last one made three segments.
     assert_eq!((drops.offload, drops.bad_length, drops.total()), (6, 3, 9));
     client.post(4);
@@ -123,5 +123,5 @@ fn cut_packets_share_their_data() {
     let work = bench.back.counts() - before;
     assert_eq!((work.copy_calls, work.notifies), (1, 1));
     assert_eq!(client.receive().len(), 40);
-    assert_eq!((bench.netback.stats().copied_bytes, bench.pool.free()), (0, 600));
+    assert_eq!((bench.netback.counters().copied_bytes, bench.pool.free()), (0, 600));
 }

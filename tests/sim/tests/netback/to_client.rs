@@ -44,8 +44,8 @@ fn any_fragments_arrive_whole_each_page_filled_from_its_start() {
         assert!(got.bytes == sent, "{len} bytes cut at {cuts:?}");
         assert_eq!((got.slots, got.gso), (slots, large.then(|| gso(1400))));
     }
-    let stats = bench.netback.stats();
-    assert_eq!((stats.to_packets, stats.to_drops.total()), (600, 0));
+    let counters = bench.netback.counters();
+    assert_eq!((counters.to_packets, counters.to_drops.total()), (600, 0));
     assert_eq!(bench.pool.free(), 64);
 }
 
@@ -93,7 +93,7 @@ fn a_client_gets_only_what_it_takes() {
     }
     bench.netback.flush();
     assert_eq!(client.receive().len(), 2);
-    let drops = bench.netback.stats().to_drops;
+    let drops = bench.netback.counters().to_drops;
     assert_eq!((drops.bad_length, drops.offload, drops.total()), (2, 2, 4));
     assert_eq!(bench.pool.free(), 64);
 }
@@ -118,8 +118,8 @@ fn b7_the_queue_is_bounded_in_packets_and_in_frames() {
     assert_eq!(bench.netback.deliver(bench.plain(&[1; 60])), Err(Refused::QueueFull));
     bench.netback.flush();
     assert_eq!(client.receive().len(), 3);
-    let stats = bench.netback.stats();
-    assert_eq!((stats.to_drops.queue_full, stats.queue_high_water), (2, 20));
+    let counters = bench.netback.counters();
+    assert_eq!((counters.to_drops.queue_full, counters.queue_high_water), (2, 20));
 }
 
 #[test]
@@ -158,8 +158,8 @@ fn b7_a_client_that_posts_nothing_is_stalled_and_holds_no_frames() {
     client.post(1);
     bench.netback.flush();
     assert_eq!(client.receive()[0].as_ref().unwrap().bytes, pattern(6, 5000));
-    let stats = bench.netback.stats();
-    assert_eq!((stats.stalls, stats.to_drops.stalled), (1, 5));
+    let counters = bench.netback.counters();
+    assert_eq!((counters.stalls, counters.to_drops.stalled), (1, 5));
 }
 
 /// A client may have few pages, and no more than it has posted: it gets what fits into them, however
@@ -184,9 +184,9 @@ fn b7_a_client_with_few_pages_is_served_what_fits() {
             got += 1;
             client.post(1);
         }
-        assert_eq!(got, 2 * (round + 1), "{:?}", bench.netback.stats());
+        assert_eq!(got, 2 * (round + 1), "{:?}", bench.netback.counters());
     }
-    assert_eq!(bench.netback.stats().to_drops.stalled, 5);
+    assert_eq!(bench.netback.counters().to_drops.stalled, 5);
 }
 
 /// Pages that come one by one are progress: the largest packet takes longer than the patience, and is
@@ -203,7 +203,7 @@ fn b7_a_client_that_posts_slowly_is_not_stalled() {
     }
     let packets = client.receive();
     assert_eq!(packets[0].as_ref().unwrap().bytes, pattern(1, 60_000));
-    assert_eq!(bench.netback.stats().stalls, 0);
+    assert_eq!(bench.netback.counters().stalls, 0);
 }
 
 /// What a stall leaves is what there are pages for, whole and in its order.
@@ -231,7 +231,7 @@ fn b7_after_a_stall_what_fits_goes_out_in_its_order() {
         client.receive().into_iter().map(|packet| packet.unwrap().bytes).collect()
     };
     assert!(received(&mut client) == [sent[1].clone(), sent[3].clone()]);
-    assert_eq!((bench.netback.queued(), bench.netback.stats().to_drops.stalled), (2, 2));
+    assert_eq!((bench.netback.queued(), bench.netback.counters().to_drops.stalled), (2, 2));
     client.post(4);
     bench.netback.flush();
     assert!(received(&mut client) == [sent[4].clone(), sent[5].clone()]);
@@ -249,7 +249,7 @@ fn b7_a_stalled_client_gets_what_fits_its_pages_and_tells_of_more() {
         bench.netback.flush();
         bench.host.advance(Duration::from_secs(10));
         bench.netback.flush();
-        assert_eq!((bench.netback.queued(), bench.netback.stats().stalls), (0, 1));
+        assert_eq!((bench.netback.queued(), bench.netback.counters().stalls), (0, 1));
         let larger = bench.plain(&pattern(1, 3 * 4096 + 1));
         assert_eq!(bench.netback.deliver(larger), Err(Refused::Stalled));
         // It sleeps until there is another page, and no longer.
@@ -280,7 +280,7 @@ fn b7_each_wait_begins_anew() {
         bench.netback.flush();
         assert_eq!((client.receive().len(), bench.netback.next_deadline()), (1, None));
     }
-    assert_eq!(bench.netback.stats().to_drops.total(), 0);
+    assert_eq!(bench.netback.counters().to_drops.total(), 0);
 
     // The same where the wait has ended, of a client that does not tell; it is not longer than configured.
     for (patience, wait) in [(10_000, 30), (31, 30), (29, 29), (5, 5)] {
@@ -331,7 +331,7 @@ fn b7_after_a_stall_large_packets_do_not_hold_up_small_ones() {
         bench.netback.flush();
         bench.host.advance(Duration::from_millis(500));
     }
-    assert_eq!(bench.netback.stats().stalls, 1);
+    assert_eq!(bench.netback.counters().stalls, 1);
     for n in 0..100 {
         assert_eq!(bench.netback.deliver(bench.plain(&large)), Err(Refused::Stalled));
         bench.netback.deliver(bench.plain(&pattern(n, 60))).unwrap();
@@ -346,5 +346,5 @@ fn b7_after_a_stall_large_packets_do_not_hold_up_small_ones() {
     bench.netback.deliver(bench.plain(&large)).unwrap();
     bench.netback.flush();
     assert_eq!(client.receive()[0].as_ref().unwrap().bytes, large);
-    assert_eq!(bench.netback.stats().stalls, 1);
+    assert_eq!(bench.netback.counters().stalls, 1);
 }

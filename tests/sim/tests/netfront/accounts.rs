@@ -114,7 +114,7 @@ fn n4_what_is_drawn_to_send_comes_back_with_the_answers() {
         assert_eq!(drawn(&bench, &config), 256 - SENDING);
         // What is in flight is no want of room.
         bench.front.service();
-        assert_eq!((bench.front.link(), bench.front.stats().crippled), (Link::Up, 0));
+        assert_eq!((bench.front.link(), bench.front.counters().crippled), (Link::Up, 0));
         answer_all(&mut bench);
         assert_eq!(drawn(&bench, &config), STEP);
     }
@@ -309,7 +309,7 @@ fn f6_the_page_that_is_one_too_many_is_that_of_any_queue() {
                 }
             }
             assert_eq!(kept.len(), 256 - LARGEST + 1, "queue {queue}");
-            assert_eq!(bench.front.stats().crippled, 1);
+            assert_eq!(bench.front.counters().crippled, 1);
             assert_eq!(bench.front_state(), Some(5));
         }
     }
@@ -330,7 +330,7 @@ fn f6_a_queue_that_is_crippled_without_carrier_is_made_anew() {
         bench.received();
         bench.front.service();
     }
-    assert_eq!((kept.len(), bench.front.stats().crippled), (256 - LARGEST + 1, 1));
+    assert_eq!((kept.len(), bench.front.counters().crippled), (256 - LARGEST + 1, 1));
 }
 
 /// With too few pages to post, it does not come up, says so, and comes up when it has them.
@@ -365,7 +365,7 @@ fn r14_a_queue_that_lacks_pages_looks_again_before_it_has_none() {
     let mut kept = Vec::new();
     for left in (1..25).rev() {
         bench.deliver(&[&pattern(1, 60)]);
-        bench.front.poll_rx(1, |packet| kept.push(packet));
+        bench.front.receive(1, |packet| kept.push(packet));
         bench.front.service();
         assert_eq!(posted(&mut bench), left);
         let soon = bench

@@ -31,7 +31,7 @@ fn no_more_bytes_are_in_flight_than_are_allowed_and_a_packet() {
             assert_eq!(bench.front.complete_tx(), requests.len());
             sent = 0;
         }
-        assert_eq!(bench.front.stats().tx_drops.total(), 0);
+        assert_eq!(bench.front.counters().tx_drops.total(), 0);
         bench.assert_sound();
         bench.assert_no_leak();
     }
@@ -120,7 +120,7 @@ fn the_receive_ring_follows_traffic_between_floor_and_ceiling() {
             assert!(posted(&mut bench) <= ceiling);
         }
         assert_posted(&mut bench, ceiling);
-        assert_eq!(bench.front.stats().no_frame, 0);
+        assert_eq!(bench.front.counters().no_frame, 0);
         // A packet at a time.
         for _ in 0..2000 {
             bench.assert_receives();
@@ -163,5 +163,5 @@ fn a_backend_that_takes_large_packets_may_be_sent_longer_ones_than_the_mtu() {
         let refused = NetDevice::send(&mut bench.front, long).unwrap_err();
         assert!(matches!(refused, SendError::Refused(Unsendable::TooLong)));
     }
-    assert_eq!((bench.sent().len(), bench.front.stats().tx_drops.bad_length), (1, 2));
+    assert_eq!((bench.sent().len(), bench.front.counters().tx_drops.bad_length), (1, 2));
 }

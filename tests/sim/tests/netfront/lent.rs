@@ -11,8 +11,11 @@ mod offload_tx;
 mod software;
 
 #[expect(clippy::result_large_err, reason = "the packet comes back, not an error")]
-fn send(mut net: &mut Front, packet: TxPacket) -> Result<(), SendError<TxPacket>> {
-    fn to_any<N: NetDevice>(net: &mut N, packet: TxOf<N>) -> Result<(), SendError<TxOf<N>>> {
+fn send(mut net: &mut Front, packet: PacketMut) -> Result<(), SendError<PacketMut>> {
+    fn to_any<N: NetDevice>(
+        net: &mut N,
+        packet: PacketMutOf<N>,
+    ) -> Result<(), SendError<PacketMutOf<N>>> {
         net.send(packet)
     }
     to_any(&mut net, packet)

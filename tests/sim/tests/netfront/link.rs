@@ -37,8 +37,8 @@ fn without_carrier_nothing_is_sent_and_what_comes_is_received() {
         set_carrier(&mut bench, up);
         assert_eq!(bench.front.link(), Link::Up, "{up:?}");
     }
-    let stats = bench.front.stats();
-    assert_eq!((stats.connects, stats.faults, stats.stalls), (1, 0, 0));
+    let counters = bench.front.counters();
+    assert_eq!((counters.connects, counters.faults, counters.stalls), (1, 0, 0));
     bench.assert_sound();
     bench.assert_no_leak();
 }
@@ -46,7 +46,7 @@ fn without_carrier_nothing_is_sent_and_what_comes_is_received() {
 #[test]
 fn a_vif_may_come_up_without_carrier_and_time_without_it_is_not_silence() {
     let mut bench = Bench::with(raw_backend::full_ring(), &[], &[("carrier", "0")]);
-    assert_eq!((bench.front.link(), bench.front.stats().connects), (Link::NoCarrier, 1));
+    assert_eq!((bench.front.link(), bench.front.counters().connects), (Link::NoCarrier, 1));
     bench.assert_receives();
     set_carrier(&mut bench, Some("1"));
     assert!(bench.send(&[&pattern(1, 60)]));
@@ -55,9 +55,9 @@ fn a_vif_may_come_up_without_carrier_and_time_without_it_is_not_silence() {
     set_carrier(&mut bench, Some("1"));
     // Ten seconds from here on.
     bench.pass(SECOND * 9);
-    assert_eq!((bench.front.stats().stalls, bench.front.link()), (0, Link::Up));
+    assert_eq!((bench.front.counters().stalls, bench.front.link()), (0, Link::Up));
     bench.pass(SECOND * 2);
-    assert_eq!(bench.front.stats().stalls, 1);
+    assert_eq!(bench.front.counters().stalls, 1);
 }
 
 /// The frontend comes back from a suspend: all of the old connection is gone.
@@ -72,9 +72,12 @@ fn after_a_resume_the_device_connects_anew() {
         assert_eq!((bench.front.link(), bench.front.ports().count()), (Link::Down, 0));
         assert!(!bench.send(&[&pattern(1, 60)]) && bench.received().is_empty());
         bench.connect();
-        let stats = bench.front.stats();
-        assert_eq!((stats.connects, stats.faults), (round + 1, 0));
-        assert_eq!((stats.tx_drops.disconnected, stats.rx_drops.disconnected), (2 * round, round));
+        let counters = bench.front.counters();
+        assert_eq!((counters.connects, counters.faults), (round + 1, 0));
+        assert_eq!(
+            (counters.tx_drops.disconnected, counters.rx_drops.disconnected),
+            (2 * round, round)
+        );
         bench.assert_receives();
         bench.assert_sound();
     }
@@ -86,7 +89,7 @@ fn after_a_resume_the_device_connects_anew() {
 #[test]
 fn f7_after_a_resume_the_backend_has_seen_nothing() {
     let mut bench = Bench::new();
-    let cleared = |bench: &Bench| bench.front.stats().cleared_bytes;
+    let cleared = |bench: &Bench| bench.front.counters().cleared_bytes;
     for _ in 0..3 {
         bench.deliver(&[&pattern(7, 1500)]);
         assert_eq!(bench.received().len(), 1);
@@ -150,7 +153,7 @@ fn both_rings_share_an_event() {
     let port = bench.back.bind_interdomain(FRONT, Port::new(port).unwrap()).unwrap();
     for _ in 0..3 {
         use_all_pages(&mut bench);
-        let events = bench.front.stats().events_sent;
+        let events = bench.front.counters().events_sent;
         assert!(!bench.received().is_empty());
         let buf = bench.packet(&pattern(1, 60), &[], Default::default()).into_single().unwrap();
         bench.front.reserve(1).unwrap().send_single(buf).unwrap();
@@ -159,7 +162,7 @@ fn both_rings_share_an_event() {
             bench.front.flush();
         }
         assert_eq!(bench.back.take_pending(), [port]);
-        assert_eq!(bench.front.stats().events_sent, events + 1);
+        assert_eq!(bench.front.counters().events_sent, events + 1);
         for request in bench.tx_requests() {
             bench.answer_tx(request.id, 0);
         }

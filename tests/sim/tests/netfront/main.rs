@@ -6,6 +6,7 @@ mod accounts;
 mod bounds;
 mod changes;
 mod lent;
+mod lent_pages;
 mod link;
 mod memory;
 mod offload_rx;
@@ -30,17 +31,17 @@ mod trust;
 use std::time::Duration;
 
 use packet_views::device::Link;
-use packet_views::device::{NetDevice, SendError, TxOf};
+use packet_views::device::{NetDevice, PacketMutOf, SendError};
 use raw_backend::{BACK, Bench, FRONT, Front, Rings, pattern};
 use xen_grant::DomId;
-use xen_netfront::buffer::{RxPacket, TxPacket};
+use xen_netfront::buffer::{Packet, PacketMut};
 use xen_netfront::netfront::{Config, RxDrops};
 use xen_netfront::wire::{Extra, RxResponse, TxRequest, rx_flags};
 use xen_sim::{FaultRule, Host, Vif};
 
 /// The device's own way to send a packet.
 #[expect(clippy::result_large_err, reason = "the packet comes back, not an error")]
-fn send(net: &mut Front, packet: TxPacket) -> Result<(), SendError<TxPacket>> {
+fn send(net: &mut Front, packet: PacketMut) -> Result<(), SendError<PacketMut>> {
     NetDevice::send(net, packet)
 }
 
@@ -51,7 +52,7 @@ const SECOND: Duration = Duration::from_secs(1);
 #[track_caller]
 fn assert_recovers(bench: &mut Bench, faults: u64) {
     bench.front.service();
-    assert_eq!(bench.front.stats().faults, faults);
+    assert_eq!(bench.front.counters().faults, faults);
     assert_eq!(bench.front.link(), Link::Down);
     let before = bench.host.now();
     bench.connect();

@@ -76,7 +76,7 @@ fn r14_frames_kept_for_sending_do_not_starve_a_queue_that_receives() {
         // More than there were posted, and the layer above keeps them all.
         for nth in 0..38 {
             bench.deliver(&[&pattern(nth, 100)]);
-            bench.front.poll_rx(10, |packet| kept.push(packet));
+            bench.front.receive(10, |packet| kept.push(packet));
             bench.front.service();
         }
     }
@@ -101,12 +101,12 @@ fn r14_memory_is_bounded_and_a_layer_that_keeps_its_packets_starves_only_its_rec
     // The ring's 256 pages, and what else the pool has but for the rings' two and those to send with.
     for n in 0..256 + 40 {
         bench.deliver(&[&pattern(n, 100)]);
-        bench.front.poll_rx(10, |packet| kept.push(packet));
+        bench.front.receive(10, |packet| kept.push(packet));
     }
     assert_eq!((kept.len(), bench.pool.free()), (296, 0));
     bench.rings().rx.refresh().unwrap();
     assert!(bench.rings().rx.pop().is_none(), "no page is left to post");
-    assert!(bench.front.stats().no_frame > 0);
+    assert!(bench.front.counters().no_frame > 0);
     let soon = bench.front.next_deadline().unwrap();
     assert!(soon.since(bench.host.now()) <= Duration::from_millis(10), "it looks again by itself");
     for (n, packet) in kept.iter().enumerate() {
@@ -217,8 +217,8 @@ fn a_connection_that_cannot_be_made_leaves_nothing() {
             let usage = bench.table.usage();
             assert_eq!((usage.claimed, usage.quarantined), (claimed, 0), "{case:?}");
             assert_eq!(bench.domain.grants().len(), 0, "{case:?}");
-            let stats = *bench.front.stats();
-            assert_eq!(stats.grants, stats.revokes, "{case:?}");
+            let counters = *bench.front.counters();
+            assert_eq!(counters.grants, counters.revokes, "{case:?}");
             assert_eq!(bench.front_state(), Some(1));
             let again = bench.front.next_deadline().expect("it tries again");
             assert!(again.since(bench.host.now()) <= Duration::from_millis(500), "{case:?}");

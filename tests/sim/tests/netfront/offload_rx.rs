@@ -32,7 +32,7 @@ fn assert_whole(bench: &mut Bench) {
     // Pages are posted several at a time.
     let posted = bench.rings().rx.refresh().unwrap();
     assert!((224..=256).contains(&posted), "{posted} pages are posted");
-    assert_eq!(bench.front.stats().faults, 0);
+    assert_eq!(bench.front.counters().faults, 0);
     bench.assert_sound();
 }
 
@@ -73,7 +73,7 @@ fn large_packets_are_handed_up_whole_and_blank() {
         for size in [1, 4042, 4043, 20_000, MOST_DATA] {
             let data = pattern(2, size);
             for said in [BLANK, rx_flags::DATA_VALIDATED, 0] {
-                let before = *bench.front.stats();
+                let before = *bench.front.counters();
                 let bytes = match said {
                     BLANK => flow.blank(1, &data),
                     _ => flow.packet(1, &data),
@@ -83,14 +83,14 @@ fn large_packets_are_handed_up_whole_and_blank() {
                 assert_eq!((got.len(), got[0].1), (1, flow.meta(1448)));
                 let arrived = check(&got[0].0, got[0].1);
                 assert!(arrived.flow == flow && arrived.data == data);
-                let after = bench.front.stats();
+                let after = bench.front.counters();
                 assert_eq!(after.rx_gso - before.rx_gso, 1);
                 let made = u64::from(said != BLANK);
                 assert_eq!(after.rx_made_blank - before.rx_made_blank, made, "{said}");
             }
         }
     }
-    assert_eq!(bench.front.stats().rx_drops.total(), 0);
+    assert_eq!(bench.front.counters().rx_drops.total(), 0);
     assert_whole(&mut bench);
 }
 
@@ -114,7 +114,7 @@ fn f9_gso_of_a_kind_that_was_not_asked_for_is_dropped() {
             let asked = features.takes_gso(flow.gso_kind());
             assert_eq!(bench.received().len(), usize::from(asked));
             dropped += u64::from(!asked);
-            let drops = bench.front.stats().rx_drops;
+            let drops = bench.front.counters().rx_drops;
             assert_eq!((drops.bad_extra, drops.total()), (dropped, dropped));
         }
         assert_whole(&mut bench);
@@ -145,7 +145,7 @@ fn f9_a_gso_extra_that_makes_no_sense_costs_its_packet() {
             bench.deliver_with(&pages(&bytes), BLANK, &extras);
             assert_eq!(bench.received(), Vec::<Vec<u8>>::new(), "{name}");
         }
-        let drops = bench.front.stats().rx_drops;
+        let drops = bench.front.counters().rx_drops;
         assert_eq!((drops.bad_extra, drops.total()), (2, 2), "{name}");
         assert_whole(&mut bench);
     }
@@ -176,7 +176,7 @@ fn f9_large_packets_without_their_headers_are_dropped() {
         bench.deliver_with(&pages(bytes), 0, &[extra(1448, GsoKind::TcpV4)]);
         assert_eq!(bench.received().len(), 0, "{nth}");
     }
-    assert_eq!(bench.front.stats().rx_drops.bad_extra, wrong.len() as u64);
+    assert_eq!(bench.front.counters().rx_drops.bad_extra, wrong.len() as u64);
     // A packet that ends before its headers do.
     bench.deliver_with(&[&good[..40]], 0, &[extra(1448, GsoKind::TcpV4)]);
     assert_eq!(bench.received().len(), 0);
@@ -206,7 +206,7 @@ fn received_gso_chains_wrap_with_the_ring_indices() {
             assert_eq!(got[0].1, flow.meta(size));
             assert!(got[0].0 == bytes, "round {round}");
         }
-        assert_eq!(bench.front.stats().rx_drops.total(), 0);
+        assert_eq!(bench.front.counters().rx_drops.total(), 0);
         assert_whole(&mut bench);
         bench.assert_no_leak();
     }

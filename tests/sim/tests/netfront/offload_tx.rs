@@ -34,9 +34,9 @@ fn what_is_known_of_a_checksum_is_told_to_the_backend() {
             bench.front.complete_tx();
         }
     }
-    let stats = bench.front.stats();
-    assert_eq!((stats.tx_packets, stats.tx_blank, stats.tx_filled), (12, 4, 0));
-    assert_eq!(stats.copied_bytes, 0);
+    let counters = bench.front.counters();
+    assert_eq!((counters.tx_packets, counters.tx_blank, counters.tx_filled), (12, 4, 0));
+    assert_eq!(counters.copied_bytes, 0);
     bench.assert_sound();
     bench.assert_no_leak();
 }
@@ -81,9 +81,12 @@ fn gso_chains_wrap_with_the_ring_indices() {
             bench.answer_sent(&sent, 0);
         }
         bench.front.complete_tx();
-        let stats = bench.front.stats();
-        assert_eq!((stats.tx_gso, stats.tx_packets, stats.tx_slots), (60, 60, stats.tx_completed));
-        assert_eq!((stats.faults, stats.tx_drops.total(), bench.front.room()), (0, 0, 256));
+        let counters = bench.front.counters();
+        assert_eq!(
+            (counters.tx_gso, counters.tx_packets, counters.tx_slots),
+            (60, 60, counters.tx_completed)
+        );
+        assert_eq!((counters.faults, counters.tx_drops.total(), bench.front.room()), (0, 0, 256));
         bench.assert_no_leak();
     }
 }
@@ -108,7 +111,7 @@ fn the_largest_packet_of_18_fragments_takes_19_slots() {
         assert!(sent[0].bytes == bytes);
         bench.answer_sent(&sent[0], 0);
         assert_eq!(bench.front.complete_tx(), 19);
-        assert_eq!(bench.front.stats().tx_drops.too_many_slots, 1 + u64::from(v6));
+        assert_eq!(bench.front.counters().tx_drops.too_many_slots, 1 + u64::from(v6));
     }
     bench.assert_no_leak();
 }
@@ -128,7 +131,7 @@ fn f4_as_many_null_responses_as_there_are_extras_and_no_more() {
             bench.answer_sent(sent, -(nth as i16));
         }
         assert_eq!(bench.front.complete_tx(), 9);
-        let drops = bench.front.stats().tx_drops;
+        let drops = bench.front.counters().tx_drops;
         assert_eq!((drops.backend_error, drops.backend_dropped), (2, 2));
         // Another request is out there, but no extra.
         assert!(bench.send_whole(&flow.packet(0, &[1; 50]), Meta::default()));
@@ -172,7 +175,7 @@ fn f4_an_extra_of_one_queue_does_not_answer_for_another() {
     bench.front.complete_tx();
     bench.queue = 0;
     bench.front.service();
-    assert_eq!((bench.front.stats().faults, bench.front.link()), (1, Link::Down));
+    assert_eq!((bench.front.counters().faults, bench.front.link()), (1, Link::Down));
 }
 
 #[test]
@@ -192,7 +195,7 @@ fn gso_with_a_complete_checksum_leaves_blank() {
     bytes[23] = 17;
     let meta = Meta { checksum: Checksum::Unknown, ..Flow::tcp(false, 1).meta(1000) };
     assert!(!bench.send_whole(&bytes, meta), "refused");
-    assert_eq!((bench.sent().len(), bench.front.stats().tx_drops.no_gso), (0, 1));
+    assert_eq!((bench.sent().len(), bench.front.counters().tx_drops.no_gso), (0, 1));
     bench.assert_sound();
 }
 
@@ -204,8 +207,8 @@ fn a_permit_is_for_as_many_packets_as_its_slots_hold() {
     let cuts: Vec<usize> = (4096..large.len()).step_by(4096).collect();
     let meta = flow.meta(1440);
     // Nine slots each, and the last one two.
-    let packets: Vec<TxPacket> = (0..4).map(|_| bench.packet(&large, &cuts, meta)).collect();
-    let small: Vec<TxPacket> =
+    let packets: Vec<PacketMut> = (0..4).map(|_| bench.packet(&large, &cuts, meta)).collect();
+    let small: Vec<PacketMut> =
         (0..3).map(|_| bench.packet(&flow.packet(1, &[2; 100]), &[54], Meta::default())).collect();
     let mut permit = bench.front.reserve(29).unwrap();
     let sent: Vec<bool> =
@@ -214,7 +217,7 @@ fn a_permit_is_for_as_many_packets_as_its_slots_hold() {
     bench.front.flush();
     let sent = bench.sent();
     assert_eq!(sent.iter().map(raw_backend::Sent::slots).collect::<Vec<_>>(), [9, 9, 9, 2]);
-    assert_eq!(bench.front.stats().tx_drops.too_many_slots, 3);
+    assert_eq!(bench.front.counters().tx_drops.too_many_slots, 3);
     for sent in &sent {
         bench.answer_sent(sent, 0);
     }
@@ -243,6 +246,6 @@ fn a_packet_that_finds_no_room_comes_back_whole() {
     assert!(send(&mut bench.front, back).is_ok(), "it takes back what is done by itself");
     bench.front.flush();
     assert!(bench.sent()[0].bytes == bytes);
-    assert_eq!(bench.front.stats().tx_drops.total(), 0);
+    assert_eq!(bench.front.counters().tx_drops.total(), 0);
     bench.assert_sound();
 }

@@ -20,16 +20,16 @@ fn packets_are_pulled_in_their_order_and_bad_ones_are_passed_over() {
         }
     }
     for packet in &packets {
-        let before = bench.front.stats().rx_slots;
+        let before = bench.front.counters().rx_slots;
         assert!(bench.front.has_packet());
-        assert_eq!(bench.front.stats().rx_slots, before, "it was a look, no more");
+        assert_eq!(bench.front.counters().rx_slots, before, "it was a look, no more");
         let next = bench.front.next_packet().unwrap();
         assert_eq!(raw_backend::bytes(&next), *packet);
     }
     // What is left are those that are dropped.
     assert!(bench.front.has_packet());
     assert!(bench.front.next_packet().is_none() && !bench.front.has_packet());
-    assert_eq!(bench.front.stats().rx_drops.runt, 6);
+    assert_eq!(bench.front.counters().rx_drops.runt, 6);
     bench.assert_sound();
     bench.assert_no_leak();
 }

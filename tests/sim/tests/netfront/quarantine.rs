@@ -10,7 +10,7 @@ fn f6_pages_that_the_backend_keeps_go_to_quarantine_and_come_back() {
     let kept = bench.back.map_page(FRONT, request.gref, false).unwrap();
     bench.answer_tx(request.id, 0);
     assert_eq!(bench.front.complete_tx(), 1);
-    assert_eq!((bench.front.quarantined(), bench.front.stats().quarantined), (1, 1));
+    assert_eq!((bench.front.quarantined(), bench.front.counters().quarantined), (1, 1));
     bench.assert_sound();
     // The device goes on; neither page nor reference is used again.
     for n in 0..600 {
@@ -77,7 +77,7 @@ fn f6_a_receive_slot_that_lost_its_reference_takes_another() {
         bench.publish_rx();
         assert_eq!(bench.received(), [packet]);
     }
-    assert_eq!(bench.front.stats().no_frame, 0);
+    assert_eq!(bench.front.counters().no_frame, 0);
     bench.assert_sound();
     drop(kept);
     bench.pass(SECOND * 2);
@@ -104,9 +104,9 @@ fn f6_what_comes_out_of_quarantine_goes_back_to_sending() {
             bench.front.service();
         }
         assert!(held.len() >= 100);
-        let connects = bench.front.stats().connects;
+        let connects = bench.front.counters().connects;
         let lost = most > 200;
-        let seen = (bench.front.link(), bench.front.stats().crippled);
+        let seen = (bench.front.link(), bench.front.counters().crippled);
         assert_eq!(seen, if lost { (Link::Down, 1) } else { (Link::Up, 0) }, "{}", held.len());
         bench.assert_sound();
         drop(held);
@@ -118,7 +118,7 @@ fn f6_what_comes_out_of_quarantine_goes_back_to_sending() {
         if lost {
             bench.connect();
         }
-        assert_eq!(bench.front.stats().connects, connects + u64::from(lost));
+        assert_eq!(bench.front.counters().connects, connects + u64::from(lost));
         assert_eq!(bench.front.room(), 256, "every id is to be had again");
         for n in 0..256 {
             assert!(bench.send(&[&pattern(n, 60)]), "{n} sent");
@@ -147,7 +147,7 @@ fn f6_what_comes_out_of_quarantine_goes_back_to_receiving() {
             }
         }
         let lost = most > 200;
-        let seen = (bench.front.link(), bench.front.stats().crippled);
+        let seen = (bench.front.link(), bench.front.counters().crippled);
         assert_eq!(seen, if lost { (Link::Down, 1) } else { (Link::Up, 0) }, "{}", held.len());
         bench.assert_sound();
         drop(held);

@@ -93,7 +93,7 @@ fn a_batch_spreads_its_packets_too_with_an_event_a_queue() {
     let mut bench = bench(3, true);
     // Of pages posted.
     bench.front.flush();
-    let events = bench.front.stats().events_sent;
+    let events = bench.front.counters().events_sent;
     let packets: Vec<_> =
         (0..90).map(|port| (port, Flow::udp(true, port).packet(0, &[1; 60]))).collect();
     let mut batch = bench.front.batch().unwrap();
@@ -103,7 +103,7 @@ fn a_batch_spreads_its_packets_too_with_an_event_a_queue() {
         assert!(batch.send(buf).is_ok());
     }
     drop(batch);
-    assert_eq!(bench.front.stats().events_sent, events + 3);
+    assert_eq!(bench.front.counters().events_sent, events + 3);
     let batched = take_all(&mut bench);
     for (_, bytes) in &packets {
         let buf = bench.packet(bytes, &[], Meta::default()).into_single().unwrap();
@@ -174,7 +174,7 @@ fn one_broken_queue_takes_the_device_down_and_all_of_it_comes_back() {
             assert!(!bench.send(&[&pattern(2, 60)]), "no queue sends any more");
             drop(page);
             bench.front.service();
-            assert_eq!((bench.front.stats().faults, bench.front.link()), (1, Link::Down));
+            assert_eq!((bench.front.counters().faults, bench.front.link()), (1, Link::Down));
             bench.connect();
             assert_eq!((bench.queues.len(), bench.front.ports().count()), (4, 8));
             for queue in 0..4 {
@@ -212,12 +212,12 @@ fn f13_one_silent_queue_among_busy_ones_is_found() {
             for request in bench.tx_requests() {
                 bench.answer_tx(request.id, 0);
             }
-            if bench.front.stats().stalls == 0 {
+            if bench.front.counters().stalls == 0 {
                 bench.assert_receives();
             }
         }
         bench.front.complete_tx();
-        let stalled = bench.front.stats().stalls;
+        let stalled = bench.front.counters().stalls;
         assert_eq!(stalled, u64::from(second > 9), "after {second} s");
         if stalled > 0 {
             break;
@@ -228,7 +228,7 @@ fn f13_one_silent_queue_among_busy_ones_is_found() {
     bench.queue = 0;
     bench.connect();
     bench.assert_receives();
-    assert_eq!((bench.front.stats().connects, bench.front.stats().faults), (2, 0));
+    assert_eq!((bench.front.counters().connects, bench.front.counters().faults), (2, 0));
     bench.assert_sound();
     bench.assert_no_leak();
 }
@@ -267,7 +267,7 @@ fn queues_take_turns_to_be_received_from() {
     }
     let mut got = [0; 4];
     for turn in 0..8 {
-        let looked = bench.front.poll_rx(5, |packet| got[packet.len() - 60] += 1);
+        let looked = bench.front.receive(5, |packet| got[packet.len() - 60] += 1);
         assert_eq!(looked, 5);
         if turn == 3 {
             assert_eq!(got, [5; 4]);

@@ -49,9 +49,9 @@ fn f9_a_bad_packet_is_dropped_and_counted_and_the_next_one_arrives() {
         play(&mut bench);
         bench.publish_rx();
         assert!(bench.received().is_empty(), "{name}");
-        let drops = bench.front.stats().rx_drops;
+        let drops = bench.front.counters().rx_drops;
         assert_eq!((counter(&drops), drops.total()), (1, 1), "{name}: {drops:?}");
-        assert_eq!(bench.front.stats().faults, 0, "{name}");
+        assert_eq!(bench.front.counters().faults, 0, "{name}");
         // Its slots were recycled: the ring is full again.
         for _ in 0..600 {
             bench.assert_receives();
@@ -92,7 +92,7 @@ fn f9_a_runt_of_several_slots_is_a_runt() {
             } else {
                 assert_eq!(bench.received(), [whole], "{cut:?}");
             }
-            let drops = bench.front.stats().rx_drops;
+            let drops = bench.front.counters().rx_drops;
             assert_eq!((drops.runt, drops.total()), (runts, runts), "{cut:?}");
         }
     }
@@ -109,7 +109,7 @@ fn f10_nothing_is_read_while_the_backend_can_write_it() {
     bench.answer(RxResponse { id: request.id, offset: 0, flags: 0, status: 100 });
     bench.publish_rx();
     assert!(bench.received().is_empty(), "a page still in use is not handed up");
-    assert_eq!(bench.front.stats().rx_drops.still_in_use, 1);
+    assert_eq!(bench.front.counters().rx_drops.still_in_use, 1);
     assert_eq!(bench.front.quarantined(), 1);
     drop(kept);
     bench.assert_receives();
@@ -123,7 +123,7 @@ fn r16_access_has_ended_when_a_packet_is_handed_up() {
     let grefs: Vec<u32> = bench.domain.grants().into_iter().map(|(gref, _)| gref).collect();
     let back = bench.back.clone();
     let (mut seen, domain) = (0, bench.domain.clone());
-    bench.front.poll_rx(10, |packet: RxPacket| {
+    bench.front.receive(10, |packet: Packet| {
         seen += 1;
         // The backend tries every reference that there was.
         let open: Vec<u32> =
@@ -148,14 +148,14 @@ fn f12_what_was_validated_is_what_is_used() {
     let rings = bench.take_rings();
     let page = rings.rx.into_page();
     let mut received = Vec::new();
-    bench.front.poll_rx(10, |packet| {
+    bench.front.receive(10, |packet| {
         received.push(raw_backend::bytes(&packet));
         // Slot 0 has been validated and used; rewriting it must change nothing any more.
         page.store(16, 0xffff_ffff);
         page.store(17, 0xffff_ffff);
     });
     assert_eq!(received, [packet.clone(), packet]);
-    assert_eq!(bench.front.stats().faults, 0);
+    assert_eq!(bench.front.counters().faults, 0);
 }
 
 /// The bound of what is received is one, with GSO and without: an IP packet of 65,535 bytes, as Linux's
@@ -184,7 +184,7 @@ fn one_bound_for_the_length_of_what_is_received() {
             }
             let lengths: Vec<usize> = bench.received().iter().map(Vec::len).collect();
             assert_eq!(lengths, if taken { vec![len] } else { vec![] });
-            let drops = bench.front.stats().rx_drops;
+            let drops = bench.front.counters().rx_drops;
             assert_eq!((drops.too_long, drops.total()), (u64::from(!taken), u64::from(!taken)));
             bench.assert_receives();
             bench.assert_sound();

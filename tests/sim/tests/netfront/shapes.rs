@@ -66,7 +66,7 @@ fn verdict(bytes: &[u8]) -> Verdict {
             &self.0
         }
     }
-    verify(&packet_views::buffer::Packet::from(Bytes(bytes.to_vec())))
+    verify(&packet_views::buffer::AnyPacket::from(Bytes(bytes.to_vec())))
 }
 
 #[test]
@@ -83,15 +83,15 @@ fn n7_a_first_fragment_without_room_for_a_header_is_led_by_one() {
                     (0..14).collect(),
                     (first..first + 17).collect(),
                 ] {
-                    let before = bench.front.stats().copied_bytes;
+                    let before = bench.front.counters().copied_bytes;
                     let sent = sent(&mut bench, &bytes, &cuts, Meta::default());
                     assert!(sent.len() == 1 && sent[0].bytes == bytes, "{cuts:?}");
                     // Nothing is copied but the header.
-                    assert!(bench.front.stats().copied_bytes - before <= 14, "{cuts:?}");
+                    assert!(bench.front.counters().copied_bytes - before <= 14, "{cuts:?}");
                 }
             }
         }
-        assert_eq!(bench.front.stats().tx_drops.total(), 0);
+        assert_eq!(bench.front.counters().tx_drops.total(), 0);
         bench.assert_sound();
         bench.assert_no_leak();
     }
@@ -157,7 +157,7 @@ fn n7_what_is_no_frame_is_refused_and_says_why() {
     }
     bench.front.flush();
     assert_eq!(bench.sent().len(), 0);
-    assert_eq!(bench.front.stats().tx_drops.bad_length, 4);
+    assert_eq!(bench.front.counters().tx_drops.bad_length, 4);
 }
 
 /// Linux does not look behind tags: it would answer that all is well and drop the packet.
@@ -176,7 +176,7 @@ fn n7_a_blank_checksum_behind_tags_is_filled_in() {
                 }
             }
         }
-        assert_eq!(bench.front.stats().tx_drops.total(), 0);
+        assert_eq!(bench.front.counters().tx_drops.total(), 0);
         bench.assert_sound();
         bench.assert_no_leak();
     }
@@ -205,7 +205,7 @@ fn large_packets_behind_tags_are_cut() {
                 assert!(join(flow, 5, 1400, &plain) == data);
             }
         }
-        assert_eq!(bench.front.stats().tx_drops.total(), 0);
+        assert_eq!(bench.front.counters().tx_drops.total(), 0);
         bench.assert_sound();
         bench.assert_no_leak();
     }
@@ -232,7 +232,7 @@ fn padding_is_neither_summed_nor_cut() {
             assert_eq!(sent.len(), 2);
             assert!(join(flow, 5, 1400, &sent) == data);
         }
-        assert_eq!(bench.front.stats().tx_drops.total(), 0);
+        assert_eq!(bench.front.counters().tx_drops.total(), 0);
         bench.assert_sound();
     }
 }
@@ -275,7 +275,7 @@ fn n7_what_has_no_checksum_is_never_called_blank() {
                 Err(SendError::Refused(Unsendable::Checksum(_)))
             ));
         }
-        assert_eq!(bench.front.stats().tx_drops.bad_checksum, 2);
+        assert_eq!(bench.front.counters().tx_drops.bad_checksum, 2);
         bench.assert_sound();
         bench.assert_no_leak();
     }
@@ -329,7 +329,7 @@ fn n7_large_packets_behind_extension_headers_are_cut_or_go_whole() {
             }
             assert!(all == data);
         }
-        assert_eq!(bench.front.stats().tx_drops.total(), 0);
+        assert_eq!(bench.front.counters().tx_drops.total(), 0);
         bench.assert_sound();
         bench.assert_no_leak();
     }

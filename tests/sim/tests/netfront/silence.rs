@@ -32,17 +32,17 @@ fn f13_a_silent_backend_is_counted_and_the_device_reconnects_while_receiving_goe
     let mut bench = Bench::new();
     assert!(bench.send(&[&pattern(1, 60)]));
     bench.pass(SECOND * 9);
-    assert_eq!((bench.front.stats().stalls, bench.front.link()), (0, Link::Up));
+    assert_eq!((bench.front.counters().stalls, bench.front.link()), (0, Link::Up));
     bench.assert_receives();
     bench.pass(Duration::from_millis(1100));
-    assert_eq!(bench.front.stats().stalls, 1);
+    assert_eq!(bench.front.counters().stalls, 1);
     assert_eq!(bench.front_state(), Some(5), "it asks the backend to start over");
     bench.assert_receives();
     bench.connect();
     bench.assert_receives();
-    let stats = bench.front.stats();
+    let counters = bench.front.counters();
     assert_eq!(
-        (stats.connects, stats.stalls, stats.faults, stats.tx_drops.disconnected),
+        (counters.connects, counters.stalls, counters.faults, counters.tx_drops.disconnected),
         (2, 1, 0, 1)
     );
     bench.assert_sound();
@@ -60,7 +60,7 @@ fn f13_a_backend_that_answers_is_not_silent() {
         bench.front.complete_tx();
     }
     bench.pass(SECOND * 60);
-    assert_eq!((bench.front.stats().stalls, bench.front.stats().connects), (0, 1));
+    assert_eq!((bench.front.counters().stalls, bench.front.counters().connects), (0, 1));
 }
 
 /// A backend whose `rate` lets one large packet through in a minute is slow, not silent.
@@ -76,13 +76,13 @@ fn f13_a_backend_with_a_rate_has_the_time_that_it_takes() {
     let sent = bench.sent();
     for packet in &sent {
         bench.pass(SECOND * 64);
-        assert_eq!((bench.front.stats().stalls, bench.front.link()), (0, Link::Up));
+        assert_eq!((bench.front.counters().stalls, bench.front.link()), (0, Link::Up));
         bench.answer_sent(packet, 0);
         bench.front.complete_tx();
     }
     assert!(bench.send(&[&pattern(1, 60)]));
     bench.pass(SECOND * 200);
-    assert_eq!(bench.front.stats().stalls, 1, "in the end it is silent all the same");
+    assert_eq!(bench.front.counters().stalls, 1, "in the end it is silent all the same");
 }
 
 /// One that answers every 25 s without having said so is reconnected until that is known of it.
@@ -105,7 +105,7 @@ fn f13_a_slow_backend_is_not_reconnected_again_and_again() {
         }
         bench.pass(SECOND);
     }
-    let stalls = bench.front.stats().stalls;
+    let stalls = bench.front.counters().stalls;
     assert!((1..=2).contains(&stalls) && answered >= 15, "{stalls} reconnects, {answered} answers");
 }
 
@@ -121,7 +121,7 @@ fn f13_what_has_just_been_sent_has_not_waited() {
         let deadline = bench.front.next_deadline().unwrap();
         assert_eq!(deadline.since(bench.host.now()), SECOND * 10);
         bench.front.service();
-        assert_eq!((bench.front.stats().stalls, bench.front.link()), (0, Link::Up));
+        assert_eq!((bench.front.counters().stalls, bench.front.link()), (0, Link::Up));
         for request in bench.tx_requests() {
             bench.answer_tx(request.id, 0);
         }
@@ -131,5 +131,5 @@ fn f13_what_has_just_been_sent_has_not_waited() {
     bench.host.advance(SECOND * 3600);
     assert!(bench.send(&[&pattern(1, 60)]));
     bench.pass(SECOND * 11);
-    assert_eq!(bench.front.stats().stalls, 1);
+    assert_eq!(bench.front.counters().stalls, 1);
 }

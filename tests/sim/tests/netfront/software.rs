@@ -7,7 +7,7 @@ use packet_views::device::{SendError, Unsendable};
 use packet_views::features::Features;
 use packet_views::header::checksum::NotFilled;
 use packet_views::offload::Refusal;
-use xen_netfront::netfront::Stats;
+use xen_netfront::netfront::Counters;
 
 use super::packets::{Flow, HEADERS, check, join};
 use super::*;
@@ -58,9 +58,9 @@ fn blank_checksums_are_filled_in_where_the_backend_takes_none() {
             let arrived = check(&sent[0].0, sent[0].1);
             assert!(arrived.flow == flow && arrived.data == data, "round {round}");
         }
-        let stats = bench.front.stats();
-        assert_eq!((stats.tx_filled, stats.tx_blank), (filled, 200 - filled));
-        assert_eq!((stats.copied_bytes, stats.tx_drops.total()), (0, 0));
+        let counters = bench.front.counters();
+        assert_eq!((counters.tx_filled, counters.tx_blank), (filled, 200 - filled));
+        assert_eq!((counters.copied_bytes, counters.tx_drops.total()), (0, 0));
         bench.assert_sound();
         bench.assert_no_leak();
     }
@@ -79,7 +79,7 @@ fn a_blank_checksum_is_filled_in_behind_cut_headers() {
             assert_eq!(check(&sent[0].0, sent[0].1).data, [1; 500], "{flow:?} {cut}");
         }
     }
-    assert_eq!(bench.front.stats().tx_drops.total(), 0);
+    assert_eq!(bench.front.counters().tx_drops.total(), 0);
     bench.assert_sound();
     bench.assert_no_leak();
 }
@@ -94,13 +94,13 @@ fn fragments_are_gathered_where_the_backend_takes_one() {
             let bytes = flow.blank(0, &data);
             assert!(bytes.len() <= 4096);
             let cuts: Vec<usize> = (1..count).map(|nth| nth * bytes.len() / count).collect();
-            let before = *bench.front.stats();
+            let before = *bench.front.counters();
             let packet = bench.packet(&bytes, &cuts, flow.meta(0));
             assert!(send(&mut bench.front, packet).is_ok());
             let sent = take_all(&mut bench);
             assert_eq!(sent.len(), 1);
             assert_eq!(check(&sent[0].0, sent[0].1).data, data);
-            let after = bench.front.stats();
+            let after = bench.front.counters();
             assert_eq!(after.tx_slots - before.tx_slots, 1, "one slot");
             assert_eq!(after.tx_gathered - before.tx_gathered, 1);
             assert_eq!(after.copied_bytes - before.copied_bytes, bytes.len() as u64);
@@ -110,7 +110,7 @@ fn fragments_are_gathered_where_the_backend_takes_one() {
         let packet = bench.packet(&bytes, &[54], Meta::default());
         assert_eq!(refusal(&mut bench, packet), Unsendable::TooManyFragments);
         assert_eq!(take_all(&mut bench).len(), 0);
-        let drops = bench.front.stats().tx_drops;
+        let drops = bench.front.counters().tx_drops;
         assert_eq!((drops.too_many_slots, drops.total()), (1, 1));
         bench.assert_sound();
         bench.assert_no_leak();
@@ -119,7 +119,7 @@ fn fragments_are_gathered_where_the_backend_takes_one() {
 
 /// Why a packet is refused.
 #[track_caller]
-fn refusal(bench: &mut Bench, packet: TxPacket) -> Unsendable {
+fn refusal(bench: &mut Bench, packet: PacketMut) -> Unsendable {
     match send(&mut bench.front, packet) {
         Err(SendError::Refused(why)) => why,
         Err(SendError::Full(_)) => panic!("no room"),
@@ -128,7 +128,7 @@ fn refusal(bench: &mut Bench, packet: TxPacket) -> Unsendable {
 }
 
 /// What has been done between two moments.
-fn done(before: &Stats, after: &Stats) -> (u64, u64, u64) {
+fn done(before: &Counters, after: &Counters) -> (u64, u64, u64) {
     let drops = after.tx_drops.total() - before.tx_drops.total();
     (after.tx_cut - before.tx_cut, after.tx_packets - before.tx_packets, drops)
 }
@@ -159,12 +159,12 @@ fn large_packets_are_cut_where_the_backend_takes_none() {
                 let bytes = flow.blank(sequence, &data);
                 let count = rng.usize(bytes.len().div_ceil(4096)..=18);
                 let cuts: Vec<usize> = (1..count).map(|nth| nth * bytes.len() / count).collect();
-                let before = *bench.front.stats();
+                let before = *bench.front.counters();
                 let packet = bench.packet(&bytes, &cuts, flow.meta(size));
                 assert!(send(&mut bench.front, packet).is_ok());
                 let sent = take_all(&mut bench);
                 let segments = len.div_ceil(size.into());
-                assert_eq!(done(&before, bench.front.stats()), (1, segments as u64, 0));
+                assert_eq!(done(&before, bench.front.counters()), (1, segments as u64, 0));
                 assert_eq!(sent.len(), segments);
                 assert!(join(flow, sequence, size.into(), &sent) == data);
                 let takes_blank = if v6 { features.checksum_v6 } else { features.checksum_v4 };
@@ -172,11 +172,11 @@ fn large_packets_are_cut_where_the_backend_takes_none() {
                 assert!(sent.iter().all(|(_, meta)| meta.checksum == state));
             }
         }
-        let stats = bench.front.stats();
+        let counters = bench.front.counters();
         if !features.scatter_gather {
-            assert_eq!(stats.tx_slots, stats.tx_packets, "one slot each");
+            assert_eq!(counters.tx_slots, counters.tx_packets, "one slot each");
         }
-        assert_eq!(stats.tx_gso, 0);
+        assert_eq!(counters.tx_gso, 0);
         bench.assert_sound();
         bench.assert_no_leak();
     }
@@ -191,11 +191,11 @@ fn a_large_packet_without_room_for_all_segments_comes_back_whole() {
     let mut sent = Vec::new();
     while sent.len() < 1000 && bench.send_whole(&bytes, flow.meta(1448)) {
         sent.extend(bench.sent());
-        assert!(bench.front.stats().tx_cut < 100, "there is no end to the room");
+        assert!(bench.front.counters().tx_cut < 100, "there is no end to the room");
     }
     // 42 segments, no more than one of them two slots a page.
     assert!(sent.len() % 42 == 0 && (3 * 42..=6 * 42).contains(&sent.len()), "{}", sent.len());
-    assert_eq!(bench.front.stats().tx_cut, sent.len() as u64 / 42);
+    assert_eq!(bench.front.counters().tx_cut, sent.len() as u64 / 42);
     let cuts: Vec<usize> = (4096..bytes.len()).step_by(4096).collect();
     let packet = bench.packet(&bytes, &cuts, flow.meta(1448));
     let back = send(&mut bench.front, packet).unwrap_err().into_packet().unwrap();
@@ -206,7 +206,7 @@ fn a_large_packet_without_room_for_all_segments_comes_back_whole() {
     assert!(send(&mut bench.front, back).is_ok());
     let again: Vec<_> = take_all(&mut bench);
     assert!(join(flow, 0, 1448, &again) == data);
-    assert_eq!(bench.front.stats().tx_drops.total(), 0);
+    assert_eq!(bench.front.counters().tx_drops.total(), 0);
     for packet in &sent[42..] {
         bench.answer_sent(packet, 0);
     }
@@ -228,7 +228,7 @@ fn without_frames_the_rest_of_a_large_packet_is_dropped_and_counted() {
     assert_eq!(refusal(&mut bench, packet), Unsendable::NoMemory);
     bench.front.flush();
     let sent = bench.sent();
-    let lost = bench.front.stats().tx_drops.no_frame;
+    let lost = bench.front.counters().tx_drops.no_frame;
     // Headers in free room cost no frame.
     assert!(sent.len() >= left && lost > 0, "{} sent, {lost} lost", sent.len());
     assert_eq!(sent.len() as u64 + lost, 20);
@@ -260,17 +260,17 @@ fn large_packets_that_can_neither_go_nor_be_cut_are_dropped() {
         (good.clone(), flow.meta(20), Refusal::TooMany),
         (good.clone(), flow.meta(1), Refusal::TooMany),
     ] {
-        let before = *bench.front.stats();
+        let before = *bench.front.counters();
         let cuts: Vec<usize> = (4096..bytes.len()).step_by(4096).collect();
         let packet = bench.packet(&bytes, &cuts, meta);
         assert_eq!(refusal(&mut bench, packet), Unsendable::Gso(why));
-        assert_eq!(done(&before, bench.front.stats()), (0, 0, 1));
+        assert_eq!(done(&before, bench.front.counters()), (0, 0, 1));
     }
     // A permit has room for the packet, not for its segments.
     let cuts = [4096, 8192];
     let packet = bench.packet(&good, &cuts, meta);
     assert_eq!(bench.front.reserve(4).unwrap().send(packet), Err(Unsendable::NoGso));
-    assert_eq!(bench.front.stats().tx_drops.no_gso, 7);
+    assert_eq!(bench.front.counters().tx_drops.no_gso, 7);
     assert_eq!(take_all(&mut bench).len(), 0);
     bench.assert_sound();
     bench.assert_no_leak();
@@ -297,7 +297,7 @@ fn what_is_longer_than_a_chain_is_cut() {
             let packet = bench.packet(&bytes, &cuts, flow.meta(65_480));
             assert_eq!(refusal(&mut bench, packet), Unsendable::TooLong);
         }
-        let drops = bench.front.stats().tx_drops;
+        let drops = bench.front.counters().tx_drops;
         assert_eq!((drops.bad_length, drops.total()), (2, 2));
         bench.assert_sound();
         bench.assert_no_leak();
@@ -316,7 +316,7 @@ fn a_blank_checksum_is_filled_in_for_a_backend_without_offload() {
     frame.extend([0, 1, 0, 2, 0, 12, (pseudo >> 8) as u8, pseudo as u8, 1, 2, 3, 4]);
     let mut buf = bench.front.buffer(0).unwrap();
     buf.append(frame.len()).unwrap().copy_from_slice(&frame);
-    let mut packet = TxPacket::from(buf);
+    let mut packet = PacketMut::from(buf);
     packet.meta.checksum = Checksum::Blank;
     bench.front.reserve(1).unwrap().send(packet).unwrap();
     bench.front.flush();
@@ -327,15 +327,15 @@ fn a_blank_checksum_is_filled_in_for_a_backend_without_offload() {
     let mut check = bench.front.buffer(0).unwrap();
     check.append(sent.len()).unwrap().copy_from_slice(&sent);
     assert_eq!(check.bytes().len(), sent.len());
-    assert_eq!(verify(&TxPacket::from(check)), Verdict::Right);
+    assert_eq!(verify(&PacketMut::from(check)), Verdict::Right);
 
     // One whose headers make no sense can't be filled in.
     let mut buf = bench.front.buffer(0).unwrap();
     buf.append(60).unwrap().fill(0xff);
-    let mut packet = TxPacket::from(buf);
+    let mut packet = PacketMut::from(buf);
     packet.meta.checksum = Checksum::Blank;
     let refused = bench.front.reserve(1).unwrap().send(packet);
     assert_eq!(refused, Err(Unsendable::Checksum(NotFilled::Unknown)));
-    assert_eq!(bench.front.stats().tx_drops.bad_checksum, 1);
+    assert_eq!(bench.front.counters().tx_drops.bad_checksum, 1);
     bench.assert_sound();
 }

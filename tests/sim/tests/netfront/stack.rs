@@ -76,9 +76,9 @@ fn tagged_frames_and_probes_are_answered_and_no_page_is_lost() {
             [&frame[6..12], if round % 2 == 0 { &[0; 4] } else { &[10, 0, 0, 2] }].concat()
         );
     }
-    assert_eq!(stack.device.stats().probes_answered, 1000);
+    assert_eq!(stack.device.counters().probes_answered, 1000);
     // Only what came in two slots was copied.
-    assert_eq!(stack.device.stats().linearised_packets, 400);
+    assert_eq!(stack.device.counters().linearised_packets, 400);
 }
 
 /// Fragments that nobody completes hold no pages.
@@ -98,7 +98,7 @@ fn fragments_hold_no_pages() {
         frame[24..26].copy_from_slice(&sum.to_be_bytes());
         assert!(stack.sent(&[&frame]).is_empty());
     }
-    let stats = stack.device.stats();
-    assert_eq!((stats.reassembled, stats.fragments_dropped), (0, 2000 - 4));
+    let counters = stack.device.counters();
+    assert_eq!((counters.reassembled, counters.fragments_dropped), (0, 2000 - 4));
     assert_eq!(stack.sent(&[&arp(true)]).len(), 1);
 }

@@ -146,8 +146,8 @@ fn n4_a_device_that_takes_all_it_gets_leaves_another_its_share() {
             bench.deliver(&[&pattern(2, 60)]);
         }
         let (mut ours, mut theirs) = (0, 0);
-        bench.front.poll_rx(1000, |_| ours += 1);
-        greedy.front.poll_rx(1000, |_| theirs += 1);
+        bench.front.receive(1000, |_| ours += 1);
+        greedy.front.receive(1000, |_| theirs += 1);
         while greedy.send(&[&pattern(1, 60)]) {}
         greedy.front.service();
         bench.front.service();
@@ -198,10 +198,10 @@ fn n4_what_is_passed_on_leaves_frames_to_send_with() {
     let mut kept = Vec::new();
     for n in 0..180 {
         bench.deliver(&[&pattern(n, 60)]);
-        bench.front.poll_rx(10, |packet| kept.push(packet));
+        bench.front.receive(10, |packet| kept.push(packet));
     }
     for packet in kept {
-        let Ok(packet) = packet.try_into_tx() else { panic!("it is ours alone") };
+        let Ok(packet) = packet.try_into_mut() else { panic!("it is ours alone") };
         assert!(NetDevice::send(&mut bench.front, packet).is_ok());
     }
     bench.front.flush();
@@ -265,7 +265,7 @@ fn n4_a_packet_that_is_held_keeps_no_page() {
     assert_eq!(bench.pool.free(), 0);
     let now = bench.domain.now().into();
     assert!(device.receive(now).is_none() && device.is_held());
-    assert_eq!(device.stats().held_without_memory, 1);
+    assert_eq!(device.counters().held_without_memory, 1);
     assert_eq!(bench.pool.free(), 1, "its page is home");
     // That one is enough to answer it.
     assert!(device.receive(now).is_some());

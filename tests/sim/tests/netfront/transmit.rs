@@ -40,9 +40,9 @@ fn f4_errors_and_drops_are_counted_and_not_fatal() {
         bench.answer_tx(id, status);
         assert_eq!(bench.front.complete_tx(), 1);
     }
-    let stats = bench.front.stats();
-    assert_eq!((stats.tx_drops.backend_error, stats.tx_drops.backend_dropped), (3, 1));
-    assert_eq!((stats.tx_completed, stats.faults), (5, 0));
+    let counters = bench.front.counters();
+    assert_eq!((counters.tx_drops.backend_error, counters.tx_drops.backend_dropped), (3, 1));
+    assert_eq!((counters.tx_completed, counters.faults), (5, 0));
     assert_eq!(bench.front.link(), Link::Up);
     bench.assert_sound();
     bench.assert_no_leak();
@@ -55,11 +55,11 @@ fn packets_that_cannot_be_sent_are_dropped_and_counted() {
     assert!(bench.send(&[&pattern(1, 1514)]));
     let long = pattern(2, 1519);
     assert!(bench.send(&[&long]));
-    let refused = bench.front.reserve(1).unwrap().send(TxPacket::new());
+    let refused = bench.front.reserve(1).unwrap().send(PacketMut::new());
     assert_eq!(refused, Err(Unsendable::TooShort));
     assert!(bench.send(&[&pattern(4, 13)]));
     // Two fragments into room for one.
-    let two: TxPacket = [700, 700].into_iter().fold(TxPacket::new(), |mut packet, len| {
+    let two: PacketMut = [700, 700].into_iter().fold(PacketMut::new(), |mut packet, len| {
         let mut buf = bench.front.buffer(0).unwrap();
         buf.append(len).unwrap().fill(1);
         packet.push(buf).unwrap();
@@ -67,7 +67,7 @@ fn packets_that_cannot_be_sent_are_dropped_and_counted() {
     });
     let refused = bench.front.reserve(1).unwrap().send(two);
     assert_eq!(refused, Err(Unsendable::TooManyFragments));
-    let drops = bench.front.stats().tx_drops;
+    let drops = bench.front.counters().tx_drops;
     assert_eq!((drops.bad_length, drops.too_many_slots, drops.total()), (3, 1, 4));
     assert_eq!(bench.tx_requests().len(), 1);
     bench.assert_sound();
@@ -102,7 +102,7 @@ fn scatter_gather_of_18_slots_goes_both_ways() {
 fn a_batch_is_one_event_and_gives_back_what_has_no_room() {
     let mut bench = Bench::new();
     for round in 1..=3 {
-        let events = bench.front.stats().events_sent;
+        let events = bench.front.counters().events_sent;
         let mut batch = bench.front.batch().unwrap();
         // Too long, and empty.
         let mut long = batch.buffer(0).unwrap();
@@ -122,11 +122,11 @@ fn a_batch_is_one_event_and_gives_back_what_has_no_room() {
         }
         drop(batch);
         assert_eq!(sent, 256);
-        let stats = *bench.front.stats();
+        let counters = *bench.front.counters();
         // The backend asked for the first event, and for no other.
-        assert_eq!(stats.events_sent, events + u64::from(round == 1));
-        assert_eq!(stats.tx_packets, 256 * round);
-        assert_eq!(stats.tx_drops.bad_length, 2 * round);
+        assert_eq!(counters.events_sent, events + u64::from(round == 1));
+        assert_eq!(counters.tx_packets, 256 * round);
+        assert_eq!(counters.tx_drops.bad_length, 2 * round);
         let requests = bench.tx_requests();
         assert_eq!(requests.len(), 256);
         for (n, request) in requests.iter().enumerate() {
@@ -175,11 +175,11 @@ fn no_way_to_send_is_past_the_mtu() {
         // With the tag of a VLAN.
         let longest = mtu + 18;
         for way in ways {
-            let before = bench.front.stats().tx_drops.bad_length;
+            let before = bench.front.counters().tx_drops.bad_length;
             assert_eq!(way(&mut bench, 13), Err(Unsendable::TooShort));
             assert_eq!(way(&mut bench, longest + 1), Err(Unsendable::TooLong), "{mtu}");
             assert_eq!(way(&mut bench, 4096), Err(Unsendable::TooLong), "{mtu}");
-            assert_eq!(bench.front.stats().tx_drops.bad_length, before + 3);
+            assert_eq!(bench.front.counters().tx_drops.bad_length, before + 3);
             for len in [14, longest] {
                 assert_eq!(way(&mut bench, len), Ok(()), "{mtu}");
                 bench.front.flush();

@@ -16,7 +16,7 @@ const CANARY: u8 = 0xc7;
 fn poison(bench: &mut Bench) {
     let frames: Vec<_> = std::iter::from_fn(|| bench.pool.take()).collect();
     for frame in frames {
-        let mut buf = xen_netfront::buffer::TxBuf::new(frame, 0);
+        let mut buf = xen_netfront::buffer::BufMut::new(frame, 0);
         buf.append(4096).unwrap().fill(CANARY);
     }
 }
@@ -37,7 +37,7 @@ fn f7_an_untrusted_backend_sees_no_byte_around_large_cut_filled_or_gathered_pack
             let data = vec![0x11; if large { 20_000 } else { 1400 }];
             let bytes = flow.blank(0, &data);
             let count = if large { 7 } else { 3 };
-            let mut packet = TxPacket::new();
+            let mut packet = PacketMut::new();
             for nth in 0..count {
                 let range = nth * bytes.len() / count..(nth + 1) * bytes.len() / count;
                 // At some place within the page.
@@ -70,8 +70,8 @@ fn f7_an_untrusted_backend_sees_no_byte_around_large_cut_filled_or_gathered_pack
                 assert!(!page.bytes.windows(8).any(|bytes| bytes == [CANARY; 8]));
             }
         }
-        let stats = bench.front.stats();
-        assert!(stats.clears > 0 && stats.tx_drops.total() == 0, "{stats:?}");
+        let counters = bench.front.counters();
+        assert!(counters.clears > 0 && counters.tx_drops.total() == 0, "{counters:?}");
         bench.assert_sound();
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use xen_grant::FramePool;
-use xen_netfront::buffer::{RxPacket, TxBuf, TxPacket};
-use xen_netfront::netback::{Config, Netback, Refused, Stats};
+use xen_netfront::buffer::{BufMut, Packet, PacketMut};
+use xen_netfront::netback::{Config, Counters, Netback, Refused};
 use xen_netfront::platform::Instant;
 use xen_netfront::xenbus::{Clients, Vif};
 use xen_sim::{Domain, Next};
@@ -27,7 +27,7 @@ pub struct Back {
     /// What is to be sent to the frontend of the pair.
     pub outbox: VecDeque<Shape>,
     /// Of other clients: packets that go back where they came from.
-    echo: Vec<RxPacket>,
+    echo: Vec<Packet>,
     past: (u64, u64),
     pub connects: u64,
     /// Packets of which only some segments found room in the queue.
@@ -70,10 +70,10 @@ impl Back {
 
     fn forget(&mut self, vif: Vif, served: Served) {
         if vif == PAIR {
-            let (up, down) = lost(served.stats());
+            let (up, down) = lost(served.counters());
             self.past.0 += up;
             self.past.1 += down + served.queued() as u64;
-            self.connects += served.stats().connects;
+            self.connects += served.counters().connects;
         }
     }
 
@@ -92,7 +92,7 @@ impl Back {
 
     /// Packets dropped on the way up, and down.
     pub fn dropped(&self) -> (u64, u64) {
-        let (up, down) = self.served().map_or((0, 0), |served| lost(served.stats()));
+        let (up, down) = self.served().map_or((0, 0), |served| lost(served.counters()));
         (self.past.0 + up, self.past.1 + down + self.partial)
     }
 
@@ -214,12 +214,12 @@ fn send(
 }
 
 /// `None` without frames.
-fn build(pool: &FramePool, shape: &Shape, bytes: &[u8]) -> Option<TxPacket> {
-    let (mut packet, mut at) = (TxPacket::new(), 0);
+fn build(pool: &FramePool, shape: &Shape, bytes: &[u8]) -> Option<PacketMut> {
+    let (mut packet, mut at) = (PacketMut::new(), 0);
     packet.meta = shape.meta();
     for &(room, len) in &shape.fragments {
         let len = usize::from(len);
-        let mut buf = TxBuf::new(pool.take()?, room.into());
+        let mut buf = BufMut::new(pool.take()?, room.into());
         buf.append(len).unwrap().copy_from_slice(&bytes[at..at + len]);
         packet.push(buf).unwrap();
         at += len;
@@ -228,7 +228,7 @@ fn build(pool: &FramePool, shape: &Shape, bytes: &[u8]) -> Option<TxPacket> {
 }
 
 /// What a backend says it dropped, on the way up and down. What was never accepted is left out.
-fn lost(stats: &Stats) -> (u64, u64) {
-    let drops = &stats.to_drops;
-    (stats.from_drops.total(), drops.stalled + drops.copy_failed + drops.disconnected)
+fn lost(counters: &Counters) -> (u64, u64) {
+    let drops = &counters.to_drops;
+    (counters.from_drops.total(), drops.stalled + drops.copy_failed + drops.disconnected)
 }

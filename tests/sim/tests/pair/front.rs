@@ -6,8 +6,8 @@ use std::time::Duration;
 use packet_views::device::Link;
 use packet_views::device::{NetDevice, SendError};
 use xen_grant::{Frame, FramePool, GrantTable};
-use xen_netfront::buffer::{RxPacket, TxPacket};
-use xen_netfront::netfront::{Config, Netfront, Stats};
+use xen_netfront::buffer::{Packet, PacketMut};
+use xen_netfront::netfront::{Config, Counters, Netfront};
 use xen_netfront::platform::Platform;
 use xen_sim::{Domain, Next};
 
@@ -27,7 +27,7 @@ pub struct Front {
     /// Frames that somebody else has taken.
     pub hogged: Vec<Frame>,
     /// Received packets stay with the layer above until so many more have come.
-    pub held: VecDeque<RxPacket>,
+    pub held: VecDeque<Packet>,
     pub holds: usize,
     /// Told to close in good order.
     closing: bool,
@@ -69,11 +69,11 @@ impl Front {
         if let Some(mut net) = self.net.take() {
             // What lies on the receive ring goes with it.
             let mut unread = 0;
-            while net.poll_rx(BUDGET, |_| unread += 1) > 0 {}
-            let (up, down) = lost(net.stats());
-            self.past.0 += up + outstanding(net.stats());
+            while net.receive(BUDGET, |_| unread += 1) > 0 {}
+            let (up, down) = lost(net.counters());
+            self.past.0 += up + outstanding(net.counters());
             self.past.1 += down + unread;
-            self.connects += net.stats().connects;
+            self.connects += net.counters().connects;
         }
     }
 
@@ -93,17 +93,17 @@ impl Front {
 
     /// Whether packets have been cut for a backend that takes no large ones.
     pub fn has_cut(&self) -> bool {
-        self.net.as_ref().is_some_and(|net| net.stats().tx_cut > 0)
+        self.net.as_ref().is_some_and(|net| net.counters().tx_cut > 0)
     }
 
     /// Slots that the backend has not answered.
     pub fn outstanding(&self) -> u64 {
-        self.net.as_ref().map_or(0, |net| outstanding(net.stats()))
+        self.net.as_ref().map_or(0, |net| outstanding(net.counters()))
     }
 
     /// Packets, or slots, that were dropped on the way up, and down.
     pub fn dropped(&self) -> (u64, u64) {
-        let (up, down) = self.net.as_ref().map_or((0, 0), |net| lost(net.stats()));
+        let (up, down) = self.net.as_ref().map_or((0, 0), |net| lost(net.counters()));
         (self.past.0 + up + self.partial, self.past.1 + down)
     }
 
@@ -115,7 +115,7 @@ impl Front {
         assert!(asked <= 280, "N3: {asked} requests to xenstore in one step");
         net.complete_tx();
         let (held, holds) = (&mut self.held, self.holds);
-        net.poll_rx(BUDGET, |packet| {
+        net.receive(BUDGET, |packet| {
             down.arrive(&packet);
             held.push_back(packet);
             if held.len() > holds {
@@ -133,12 +133,12 @@ impl Front {
                 starved = true;
                 break;
             };
-            let before = *Netfront::stats(net);
+            let before = *Netfront::counters(net);
             // What is refused is gone, and counted.
             if let Err(SendError::Full(_)) = NetDevice::send(net, packet) {
                 break;
             }
-            let after = Netfront::stats(net);
+            let after = Netfront::counters(net);
             if after.tx_packets > before.tx_packets {
                 up.accepted(shape);
                 self.partial += u64::from(after.tx_drops.no_frame > before.tx_drops.no_frame);
@@ -157,9 +157,13 @@ impl Front {
     /// Every grant was revoked, or is there, or is in quarantine.
     pub fn assert_grants_add_up(&self) {
         let (Some(net), 0) = (&self.net, self.table.usage().quarantined) else { return };
-        let (stats, there) = (net.stats(), self.domain.grants().len() as u64);
+        let (counters, there) = (net.counters(), self.domain.grants().len() as u64);
         let quarantined = net.quarantined();
-        assert_eq!(stats.grants, stats.revokes + there, "{quarantined} in quarantine, {stats:?}");
+        assert_eq!(
+            counters.grants,
+            counters.revokes + there,
+            "{quarantined} in quarantine, {counters:?}"
+        );
     }
 
     /// After the device is gone: pages and references are home, or in quarantine.
@@ -184,8 +188,8 @@ impl Front {
 }
 
 /// `None` without frames.
-fn build(net: &mut Netfront<Domain, Domain>, shape: &Shape, bytes: &[u8]) -> Option<TxPacket> {
-    let (mut packet, mut at) = (TxPacket::new(), 0);
+fn build(net: &mut Netfront<Domain, Domain>, shape: &Shape, bytes: &[u8]) -> Option<PacketMut> {
+    let (mut packet, mut at) = (PacketMut::new(), 0);
     packet.meta = shape.meta();
     for &(room, len) in &shape.fragments {
         let len = usize::from(len);
@@ -197,13 +201,13 @@ fn build(net: &mut Netfront<Domain, Domain>, shape: &Shape, bytes: &[u8]) -> Opt
     Some(packet)
 }
 
-fn outstanding(stats: &Stats) -> u64 {
-    stats.tx_slots.saturating_sub(stats.tx_completed + stats.tx_drops.disconnected)
+fn outstanding(counters: &Counters) -> u64 {
+    counters.tx_slots.saturating_sub(counters.tx_completed + counters.tx_drops.disconnected)
 }
 
 /// What a frontend says it dropped, on the way up and down.
-fn lost(stats: &Stats) -> (u64, u64) {
-    let drops = &stats.tx_drops;
+fn lost(counters: &Counters) -> (u64, u64) {
+    let drops = &counters.tx_drops;
     let up = drops.backend_error + drops.backend_dropped + drops.disconnected;
-    (up, stats.rx_drops.total())
+    (up, counters.rx_drops.total())
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
-use packet_views::buffer::{Meta, Packet, View};
+use packet_views::buffer::{AnyPacket, Meta, View};
 
 use super::packets::{Flow, MOST_DATA, check};
 
@@ -150,7 +150,7 @@ impl Ledger {
 
     /// A packet has come: one that was accepted or a segment of one, later than all that came
     /// before, unchanged.
-    pub fn arrive<V: View>(&mut self, packet: &Packet<V>) {
+    pub fn arrive<V: View>(&mut self, packet: &AnyPacket<V>) {
         let mut bytes = vec![0; packet.len()];
         packet.copy_to_slice(&mut bytes).unwrap();
         self.bytes += bytes.len() as u64;

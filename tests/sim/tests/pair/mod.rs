@@ -316,10 +316,10 @@ impl Pair {
             self.down.borrow(),
             front.outbox.len(),
             front.pool.free(),
-            front.net.as_ref().map(|net| (net.link(), *net.stats())),
+            front.net.as_ref().map(|net| (net.link(), *net.counters())),
             back.outbox.len(),
             back.pool.free(),
-            back.served().map(|vif| (vif.is_connected(), *vif.stats())),
+            back.served().map(|vif| (vif.is_connected(), *vif.counters())),
             self.host.dump_store(),
         )
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use packet_views::buffer::View;
 use packet_views::device::Link;
 use xen_grant::{DomId, FramePool, GrantTable};
-use xen_netfront::buffer::{RxPacket, TxPacket};
+use xen_netfront::buffer::{Packet, PacketMut};
 use xen_netfront::netfront::{Config, Netfront};
 use xen_netfront::wire::{
     RxRequest, RxResponse, RxRing, RxSlot, TxRequest, TxResponse, TxRing, rx_flags,
@@ -88,7 +88,7 @@ pub fn pattern(seed: u64, len: usize) -> Vec<u8> {
 }
 
 /// All bytes of a packet.
-pub fn bytes(packet: &RxPacket) -> Vec<u8> {
+pub fn bytes(packet: &Packet) -> Vec<u8> {
     packet.fragments().iter().flat_map(|fragment| fragment.bytes().to_vec()).collect()
 }
 
@@ -294,7 +294,7 @@ impl Bench {
     /// What the frontend hands up now.
     pub fn received(&mut self) -> Vec<Vec<u8>> {
         let mut packets = Vec::new();
-        self.front.poll_rx(1000, |packet| packets.push(bytes(&packet)));
+        self.front.receive(1000, |packet| packets.push(bytes(&packet)));
         packets
     }
 
@@ -307,7 +307,7 @@ impl Bench {
 
     /// Sends a packet of one fragment for each part; false if there is no room.
     pub fn send(&mut self, parts: &[&[u8]]) -> bool {
-        let mut packet = TxPacket::new();
+        let mut packet = PacketMut::new();
         for part in parts {
             let Some(mut buf) = self.front.buffer(0) else { return false };
             buf.append(part.len()).unwrap().copy_from_slice(part);
@@ -342,10 +342,14 @@ impl Bench {
     /// What must hold at any time: every grant is ended, out, or in quarantine; and nothing was
     /// freed that was granted.
     pub fn assert_sound(&self) {
-        let stats = self.front.stats();
+        let counters = self.front.counters();
         let quarantined = self.front.quarantined() as u64;
         let granted = self.domain.grants().filter_permitted(self.vif.backend) as u64;
-        assert_eq!(stats.grants - stats.revokes, granted, "{quarantined} in quarantine; {stats:?}");
+        assert_eq!(
+            counters.grants - counters.revokes,
+            granted,
+            "{quarantined} in quarantine; {counters:?}"
+        );
         assert_eq!(self.host.violations(), []);
     }
 

@@ -3,7 +3,7 @@
 use packet_views::buffer::Gso;
 use packet_views::buffer::{Checksum, Meta};
 use packet_views::device::NetDevice;
-use xen_netfront::buffer::TxPacket;
+use xen_netfront::buffer::PacketMut;
 use xen_netfront::wire::{Extra, RxResponse, Status, TxRequest, TxResponse, rx_flags, tx_flags};
 
 use super::{Bench, bytes};
@@ -94,9 +94,9 @@ impl Bench {
     }
 
     /// A packet with `bytes` cut before each of `cuts`.
-    pub fn packet(&mut self, bytes: &[u8], cuts: &[usize], meta: Meta) -> TxPacket {
+    pub fn packet(&mut self, bytes: &[u8], cuts: &[usize], meta: Meta) -> PacketMut {
         let ends = cuts.iter().copied().chain([bytes.len()]);
-        let (mut packet, mut at) = (TxPacket::new(), 0);
+        let (mut packet, mut at) = (PacketMut::new(), 0);
         for end in ends {
             let mut buf = self.front.buffer(0).expect("a frame");
             buf.append(end - at).unwrap().copy_from_slice(&bytes[at..end]);
@@ -142,7 +142,7 @@ impl Bench {
     /// What the frontend hands up now, with what it says of each.
     pub fn received_with_meta(&mut self) -> Vec<(Vec<u8>, Meta)> {
         let mut packets = Vec::new();
-        self.front.poll_rx(1000, |packet| packets.push((bytes(&packet), packet.meta)));
+        self.front.receive(1000, |packet| packets.push((bytes(&packet), packet.meta)));
         packets
     }
 }

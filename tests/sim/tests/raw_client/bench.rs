@@ -1,7 +1,7 @@
 //! A machine with one vif, the backend at one end of it, and packets to give that.
 
 use xen_grant::{DomId, FramePool, PAGE_SIZE};
-use xen_netfront::buffer::{RxBuf, RxPacket, TxPacket};
+use xen_netfront::buffer::{Buf, Packet, PacketMut};
 use xen_netfront::netback::{Config, Netback};
 use xen_sim::{Domain, Host, Toolstack, Vif};
 
@@ -46,29 +46,29 @@ impl Bench {
         self.poll_packets().iter().map(bytes).collect()
     }
 
-    pub fn poll_packets(&mut self) -> Vec<TxPacket> {
+    pub fn poll_packets(&mut self) -> Vec<PacketMut> {
         let mut packets = Vec::new();
         self.netback.poll(10_000, |packet| packets.push(packet));
         packets
     }
 
     /// A packet of ours, cut at these places.
-    pub fn packet(&self, bytes: &[u8], cuts: &[usize]) -> RxPacket {
-        let mut packet = RxPacket::new();
+    pub fn packet(&self, bytes: &[u8], cuts: &[usize]) -> Packet {
+        let mut packet = Packet::new();
         let mut start = 0;
         for &end in cuts.iter().chain([&bytes.len()]) {
             let part = &bytes[start..end];
             let offset = (PAGE_SIZE - part.len()) / 2;
             let mut frame = self.pool.take().expect("the pool is large enough");
             frame.range_mut(offset..offset + part.len()).unwrap().copy_from_slice(part);
-            packet.push(RxBuf::new(frame.share(), offset..offset + part.len()).unwrap()).unwrap();
+            packet.push(Buf::new(frame.share(), offset..offset + part.len()).unwrap()).unwrap();
             start = end;
         }
         packet
     }
 
     /// A packet of ours in as few pages as it takes.
-    pub fn plain(&self, bytes: &[u8]) -> RxPacket {
+    pub fn plain(&self, bytes: &[u8]) -> Packet {
         let cuts: Vec<usize> =
             (1..bytes.len().div_ceil(PAGE_SIZE)).map(|n| n * PAGE_SIZE).collect();
         self.packet(bytes, &cuts)

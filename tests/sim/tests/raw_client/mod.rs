@@ -62,7 +62,7 @@ pub fn pattern(seed: u64, len: usize) -> Vec<u8> {
 }
 
 /// All bytes of a packet.
-pub fn bytes<V: View>(packet: &packet_views::buffer::Packet<V>) -> Vec<u8> {
+pub fn bytes<V: View>(packet: &packet_views::buffer::AnyPacket<V>) -> Vec<u8> {
     packet.fragments().iter().flat_map(|fragment| fragment.bytes().to_vec()).collect()
 }
 
@@ -166,7 +166,7 @@ impl Client {
         back.service();
         self.publish(features);
         back.service();
-        assert!(back.is_connected(), "{:?}", back.stats());
+        assert!(back.is_connected(), "{:?}", back.counters());
     }
 
     /// The same with several queues, each a client of its own on the same vif.
@@ -174,7 +174,7 @@ impl Client {
         back.service();
         Client::publish_all(queues, features);
         back.service();
-        assert!(back.is_connected(), "{:?}", back.stats());
+        assert!(back.is_connected(), "{:?}", back.counters());
     }
 
     /// Writes the keys of a connection.

@@ -48,7 +48,8 @@ pub struct Args {
     )]
     pub domains: u8,
 
-    /// The largest IP packet, 576 to 65521 (4078 with --no-sg: one page)
+    /// The largest IP packet, 576 to 65521. With --no-sg what is more than one page carries, 4078,
+    /// counts as that; the report says so
     #[arg(
         long,
         value_name = "BYTES",
@@ -113,7 +114,7 @@ pub struct Args {
 
     /// Send the Ethernet packets of a pcap or pcapng file (- is standard input; gzip will do) through
     /// the ring instead, all of them both ways, and compare every byte. Packets have 14 to 65535
-    /// bytes, none is cut. Not with --bytes, --seconds, --mtu, --domains, --threads, --hostile, --tap
+    /// bytes; those of which only a part was captured are left out. Not with --bytes, --seconds, --mtu, --domains, --threads, --hostile, --tap
     #[arg(
         long,
         value_name = "FILE",
@@ -163,6 +164,11 @@ impl Args {
     /// Bytes that all clients are to transfer both ways; `None`: until time is up.
     pub fn bytes_in_all(&self) -> Option<u64> {
         self.bytes().map(|bytes| bytes.saturating_mul(2 * u64::from(self.domains)))
+    }
+
+    /// The MTU asked for, if the devices have a smaller one because a packet has one page.
+    pub fn mtu_if_more(&self, mtu: usize) -> Option<usize> {
+        Some(usize::from(self.mtu)).filter(|&asked| self.no_sg && mtu > 0 && asked > mtu)
     }
 
     /// What either end takes from the other.

@@ -20,9 +20,10 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 
-use packet_views::buffer::{Checksum, HeapBlock, Packet, TxBuf, TxPacket, View};
+use packet_views::buffer::{AnyPacket, BufMut, Checksum, HeapBlock, PacketMut, View};
 use packet_views::device::{
-    Changes, Linear, Link, NetDevice, Permit, RxOf, SendError, Stats, TxOf, Unsendable,
+    Changes, Linear, Link, NetDevice, PacketMutOf, PacketOf, Permit, SendError, Totals,
+    Unsendable,
 };
 use packet_views::features::Capabilities;
 use packet_views::header::MacAddr;
@@ -100,13 +101,13 @@ impl Pcap {
         Ok(Pcap { inner, clock: domain.clone(), zero })
     }
 
-    fn write<V: View>(&self, packet: &Packet<V>) {
+    fn write<V: View>(&self, packet: &AnyPacket<V>) {
         self.read(packet);
         self.record();
     }
 
     /// Reads a packet that is [recorded](Pcap::record) once it is sure to go.
-    fn read<V: View>(&self, packet: &Packet<V>) {
+    fn read<V: View>(&self, packet: &AnyPacket<V>) {
         let _not_the_drivers = Charge::to(Owner::Nobody);
         let inner = &mut *lock(&self.inner);
         inner.bytes.clear();
@@ -170,9 +171,9 @@ impl Inner {
 
 /// Fills in the checksum of a packet that was left blank; `None` if it has no place for one.
 fn fill(bytes: &mut [u8]) -> Option<()> {
-    let mut buf = TxBuf::new(HeapBlock::new(bytes.len()), 0);
+    let mut buf = BufMut::new(HeapBlock::new(bytes.len()), 0);
     buf.append(bytes.len())?.copy_from_slice(bytes);
-    let mut packet = Packet::new();
+    let mut packet = AnyPacket::new();
     packet.push(buf).ok()?;
     packet.meta.checksum = Checksum::Blank;
     fill_blank(&mut packet)?;
@@ -225,20 +226,20 @@ impl<N: NetDevice> NetDevice for Captured<N> {
         self.netif.capabilities()
     }
 
-    fn stats(&self) -> Stats {
-        self.netif.stats()
+    fn totals(&self) -> Totals {
+        self.netif.totals()
     }
 
     fn take_changes(&mut self) -> Changes {
         self.netif.take_changes()
     }
 
-    fn alloc(&mut self, headroom: usize) -> Option<TxBuf<N::Block>> {
+    fn alloc(&mut self, headroom: usize) -> Option<BufMut<N::Block>> {
         self.netif.alloc(headroom)
     }
 
     /// The device's own way to send: what its peer does not take, it cuts.
-    fn send(&mut self, packet: TxOf<N>) -> Result<(), SendError<TxOf<N>>> {
+    fn send(&mut self, packet: PacketMutOf<N>) -> Result<(), SendError<PacketMutOf<N>>> {
         if let Some(pcap) = &self.pcap {
             pcap.read(&packet);
         }
@@ -254,7 +255,7 @@ impl<N: NetDevice> NetDevice for Captured<N> {
         Some(CapturedPermit { permit, pcap: self.pcap.as_ref() })
     }
 
-    fn receive(&mut self, budget: usize, mut sink: impl FnMut(RxOf<N>)) -> usize {
+    fn receive(&mut self, budget: usize, mut sink: impl FnMut(PacketOf<N>)) -> usize {
         let pcap = self.pcap.as_ref();
         self.netif.receive(budget, |packet| {
             if let Some(pcap) = pcap {
@@ -284,7 +285,7 @@ impl<N: NetDevice> NetDevice for Captured<N> {
         self.netif.linear()
     }
 
-    fn recycle(&mut self, packet: RxOf<N>) {
+    fn recycle(&mut self, packet: PacketOf<N>) {
         self.netif.recycle(packet);
     }
 }
@@ -298,7 +299,7 @@ pub struct CapturedPermit<'a, P> {
 impl<P: Permit> Permit for CapturedPermit<'_, P> {
     type Block = P::Block;
 
-    fn send(&mut self, packet: TxPacket<P::Block>) -> Result<(), Unsendable> {
+    fn send(&mut self, packet: PacketMut<P::Block>) -> Result<(), Unsendable> {
         if let Some(pcap) = self.pcap {
             pcap.write(&packet);
         }

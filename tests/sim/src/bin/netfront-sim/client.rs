@@ -179,7 +179,7 @@ impl Board {
 
     fn show(&self, net: &Front, download: &Sink, now: Instant) {
         let mut state = self.look();
-        state.connects = net.stats().connects;
+        state.connects = net.counters().connects;
         if net.link() == Link::Up {
             state.first_up = state.first_up.or(Some(now));
             state.up_since = state.up_since.or(Some(now));

@@ -12,6 +12,7 @@
 //! ```
 #![deny(unsafe_code)]
 
+mod agreement;
 #[allow(unsafe_code)]
 mod alloc;
 mod args;
@@ -32,6 +33,7 @@ mod report;
 mod served;
 mod stack;
 mod stream;
+mod table;
 #[cfg(target_os = "linux")]
 mod tap;
 mod threads;

@@ -188,46 +188,46 @@ impl Snapshot {
     }
 
     /// A client's end, and what is on top of it.
-    pub fn add_front(&mut self, net: &Front, phy: phy::Stats, domain: &Domain) {
-        let stats = net.stats();
+    pub fn add_front(&mut self, net: &Front, phy: phy::Counters, domain: &Domain) {
+        let counters = net.counters();
         self.front += Work::of_domain(domain);
         self.front += Work {
-            packets: stats.rx_packets + stats.tx_packets,
-            slots: stats.rx_slots + stats.tx_slots,
-            copies: NetDevice::stats(net).copies,
-            grants: stats.grants,
-            clears: stats.clears,
+            packets: counters.rx_packets + counters.tx_packets,
+            slots: counters.rx_slots + counters.tx_slots,
+            copies: NetDevice::totals(net).copies,
+            grants: counters.grants,
+            clears: counters.clears,
             ..Work::default()
         };
         self.agreed = Agreed::of(net).or(self.agreed);
-        self.offloads.large += stats.rx_gso + stats.tx_gso;
-        self.offloads.blank += stats.tx_blank;
-        self.offloads.in_software += stats.tx_filled + stats.tx_cut + stats.tx_gathered;
+        self.offloads.large += counters.rx_gso + counters.tx_gso;
+        self.offloads.blank += counters.tx_blank;
+        self.offloads.in_software += counters.tx_filled + counters.tx_cut + counters.tx_gathered;
         self.linearised_bytes.0 += phy.linearised_bytes;
         self.quarantined.0 += net.quarantined();
-        self.quarantined.1 += stats.quarantined;
+        self.quarantined.1 += counters.quarantined;
         let drops = &mut self.drops;
-        add_drops!(drops, stats.rx_drops, "front_rx_":
+        add_drops!(drops, counters.rx_drops, "front_rx_":
             backend_error bad_extent too_many_slots truncated bad_extra runt still_in_use
             disconnected);
-        add_drops!(drops, stats.tx_drops, "front_tx_":
+        add_drops!(drops, counters.tx_drops, "front_tx_":
             bad_length bad_checksum too_many_slots no_gso no_frame backend_error backend_dropped disconnected);
     }
 
     /// The backend's end for a client, and what is on top of it.
-    pub fn add_back(&mut self, served: &Served, phy: phy::Stats) {
-        let stats = served.stats();
+    pub fn add_back(&mut self, served: &Served, phy: phy::Counters) {
+        let counters = served.counters();
         self.back += Work {
-            packets: stats.from_packets + stats.to_packets,
-            slots: stats.from_slots + stats.to_slots,
-            copies: NetDevice::stats(served).copies,
+            packets: counters.from_packets + counters.to_packets,
+            slots: counters.from_slots + counters.to_slots,
+            copies: NetDevice::totals(served).copies,
             ..Work::default()
         };
         self.linearised_bytes.1 += phy.linearised_bytes;
         let drops = &mut self.drops;
-        add_drops!(drops, stats.from_drops, "back_from_":
+        add_drops!(drops, counters.from_drops, "back_from_":
             runt too_many_slots sizes multicast gso copy_failed no_frame);
-        add_drops!(drops, stats.to_drops, "back_to_":
+        add_drops!(drops, counters.to_drops, "back_to_":
             not_connected bad_length offload queue_full stalled copy_failed disconnected);
     }
 }

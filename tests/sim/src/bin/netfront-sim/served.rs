@@ -4,13 +4,13 @@
 
 use std::collections::VecDeque;
 
-use packet_views::device::{self, Linear, Link, NetDevice, Permit, RxOf, Unsendable};
+use packet_views::device::{self, Linear, Link, NetDevice, PacketOf, Permit, Unsendable};
 use packet_views::features::Capabilities;
 use packet_views::features::Features;
 use packet_views::header::MacAddr;
 use xen_grant::{Frame, FramePool};
-use xen_netfront::buffer::{RxPacket, TxBuf, TxPacket};
-use xen_netfront::netback::{Netback, Stats};
+use xen_netfront::buffer::{BufMut, Packet, PacketMut};
+use xen_netfront::netback::{Counters, Netback};
 use xen_netfront::wire::MAX_SLOTS;
 use xen_sim::{Domain, StoreClient};
 
@@ -29,10 +29,10 @@ pub struct Served {
     pool: FramePool,
     mac: MacAddr,
     mtu: usize,
-    arrived: VecDeque<RxPacket>,
+    arrived: VecDeque<Packet>,
     linear: Linear,
     /// What backends that are no more have done.
-    past: Stats,
+    past: Counters,
 }
 
 impl Served {
@@ -45,14 +45,14 @@ impl Served {
             mtu: mtu.into(),
             arrived: VecDeque::with_capacity(BATCH),
             linear: Linear::default(),
-            past: Stats::default(),
+            past: Counters::default(),
         }
     }
 
     /// Ends the backend, as a crash or a restart does; what it counted stays.
     pub fn kill(&mut self) {
         if let Some(vif) = self.vif.take() {
-            self.past = sum(&self.past, vif.stats());
+            self.past = sum(&self.past, vif.counters());
         }
     }
 
@@ -67,16 +67,16 @@ impl Served {
     }
 
     /// What all backends here have done.
-    pub fn stats(&self) -> Stats {
+    pub fn counters(&self) -> Counters {
         match &self.vif {
-            Some(vif) => sum(&self.past, vif.stats()),
+            Some(vif) => sum(&self.past, vif.counters()),
             None => self.past,
         }
     }
 }
 
 /// The counters that add up, added up.
-fn sum(a: &Stats, b: &Stats) -> Stats {
+fn sum(a: &Counters, b: &Counters) -> Counters {
     let mut from_drops = a.from_drops;
     let mut to_drops = a.to_drops;
     macro_rules! add {
@@ -84,7 +84,7 @@ fn sum(a: &Stats, b: &Stats) -> Stats {
     }
     add!(from_drops, b.from_drops; runt too_many_slots sizes multicast gso copy_failed no_frame);
     add!(to_drops, b.to_drops; not_connected bad_length offload queue_full stalled copy_failed disconnected);
-    let mut all = Stats { from_drops, to_drops, ..*a };
+    let mut all = Counters { from_drops, to_drops, ..*a };
     add!(all, b; from_packets from_bytes from_slots to_packets to_bytes to_slots);
     add!(all, b; copy_hypercalls copy_ops copy_failures hypervisor_copied_bytes copied_bytes);
     add!(all, b; events_sent maps connects faults stalls);
@@ -114,24 +114,24 @@ impl NetDevice for Served {
         Capabilities { block_size: xen_grant::PAGE_SIZE, max_fragments: MAX_SLOTS, features: takes }
     }
 
-    fn stats(&self) -> device::Stats {
-        let stats = Served::stats(self);
-        device::Stats {
-            rx_packets: stats.from_packets,
-            rx_bytes: stats.from_bytes,
-            rx_dropped: stats.from_drops.total(),
-            tx_packets: stats.to_packets,
-            tx_bytes: stats.to_bytes,
-            tx_dropped: stats.to_drops.total(),
+    fn totals(&self) -> device::Totals {
+        let counters = Served::counters(self);
+        device::Totals {
+            rx_packets: counters.from_packets,
+            rx_bytes: counters.from_bytes,
+            rx_dropped: counters.from_drops.total(),
+            tx_packets: counters.to_packets,
+            tx_bytes: counters.to_bytes,
+            tx_dropped: counters.to_drops.total(),
             copies: 0,
-            copied_bytes: stats.copied_bytes,
+            copied_bytes: counters.copied_bytes,
             linearised_packets: self.linear.packets(),
             linearised_bytes: self.linear.bytes(),
         }
     }
 
-    fn alloc(&mut self, headroom: usize) -> Option<TxBuf> {
-        Some(TxBuf::new(self.pool.take()?, headroom))
+    fn alloc(&mut self, headroom: usize) -> Option<BufMut> {
+        Some(BufMut::new(self.pool.take()?, headroom))
     }
 
     fn reserve(&mut self, _slots: usize) -> Option<Delivery<'_>> {
@@ -154,7 +154,7 @@ impl NetDevice for Served {
         !self.arrived.is_empty()
     }
 
-    fn receive(&mut self, budget: usize, mut sink: impl FnMut(RxOf<Self>)) -> usize {
+    fn receive(&mut self, budget: usize, mut sink: impl FnMut(PacketOf<Self>)) -> usize {
         self.has_packet();
         let count = budget.min(self.arrived.len());
         self.arrived.drain(..count).for_each(&mut sink);
@@ -178,7 +178,7 @@ pub struct Delivery<'a>(&'a mut Back);
 impl Permit for Delivery<'_> {
     type Block = Frame;
 
-    fn send(&mut self, packet: TxPacket) -> Result<(), Unsendable> {
+    fn send(&mut self, packet: PacketMut) -> Result<(), Unsendable> {
         // What the client has no room for is lost on the way, and counted there.
         let _ = self.0.deliver(packet.freeze());
         Ok(())

@@ -121,8 +121,8 @@ impl<N: NetDevice> Stack<N> {
     /// Has the stack send what there is to send, and tells the peer of all of it.
     pub fn send(&mut self, now: Instant) {
         self.device.poll_egress(&mut self.iface, &mut self.sockets, now);
-        let stats = self.device.netif().stats();
-        let packets = stats.rx_packets + stats.tx_packets;
+        let counters = self.device.netif().totals();
+        let packets = counters.rx_packets + counters.tx_packets;
         let new = u32::try_from(packets - self.packets).unwrap_or(u32::MAX);
         self.domain.charge(PER_PACKET * new);
         self.packets = packets;

@@ -140,11 +140,11 @@ impl World {
         for pair in &self.pairs {
             if let Some(stack) = lock(&pair.client).stack() {
                 let device = &stack.device;
-                snapshot.add_front(device.netif().below(), device.stats(), &pair.domain);
+                snapshot.add_front(device.netif().below(), device.counters(), &pair.domain);
             }
             let backend = lock(&pair.backend);
             let device = &backend.stack().device;
-            snapshot.add_back(device.netif(), device.stats());
+            snapshot.add_back(device.netif(), device.counters());
         }
         snapshot
     }
@@ -281,13 +281,13 @@ fn pair(
 fn take_apart(pair: Pair, attacks: Option<Record>) -> (OfClient, FramePool) {
     let client = pair.client.into_inner().unwrap_or_else(|error| error.into_inner());
     let backend = pair.backend.into_inner().unwrap_or_else(|error| error.into_inner());
-    let stats = client.stack().map(|stack| *stack.device.netif().below().stats());
-    let stats = stats.unwrap_or_default();
+    let counters = client.stack().map(|stack| *stack.device.netif().below().counters());
+    let counters = counters.unwrap_or_default();
     let found = OfClient {
         upload: Transfer::new(client.streams().0, backend.streams().1),
         download: Transfer::new(backend.streams().0, client.streams().1),
-        packets: stats.rx_packets + stats.tx_packets,
-        connects: stats.connects,
+        packets: counters.rx_packets + counters.tx_packets,
+        connects: counters.connects,
         attacks,
     };
     (found, client.pool().clone())

@@ -122,7 +122,7 @@ impl Replay {
             }
         }
         let (sent, received) = (client.digests(), backend.digests());
-        let stats = *client.netif.below().stats();
+        let counters = *client.netif.below().counters();
         // What was under way then has not come.
         let arrived = |sent, received| if interrupted { received } else { sent };
         let upload = arrived(sent.0, received.1);
@@ -130,8 +130,8 @@ impl Replay {
         let found = OfClient {
             upload: Transfer { sent: upload, received: received.1, first_wrong: None },
             download: Transfer { sent: download, received: sent.1, first_wrong: None },
-            packets: stats.rx_packets + stats.tx_packets,
-            connects: stats.connects,
+            packets: counters.rx_packets + counters.tx_packets,
+            connects: counters.connects,
             attacks: None,
         };
         let mtu = client.netif.mtu();
@@ -157,7 +157,7 @@ impl Replay {
 
     fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot::new(&self.back);
-        let none = phy::Stats::default();
+        let none = phy::Counters::default();
         snapshot.add_front(self.client.borrow().netif.below(), none, &self.front);
         snapshot.add_back(&self.backend.borrow().netif, none);
         snapshot

@@ -5,8 +5,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crc32fast::Hasher;
-use packet_views::buffer::{Packet, View};
-use packet_views::device::{NetDevice, RxOf, SendError, TxOf};
+use packet_views::buffer::{AnyPacket, View};
+use packet_views::device::{NetDevice, PacketMutOf, PacketOf, SendError};
 use packet_views::header::{flow_hash, packet_flow_hash};
 
 use super::recording::Recording;
@@ -21,7 +21,7 @@ pub struct Player<N: NetDevice> {
     pub netif: N,
     recording: Arc<Recording>,
     /// A packet for which there was no room yet.
-    waiting: Option<TxOf<N>>,
+    waiting: Option<PacketMutOf<N>>,
     queues: u8,
     sent: Progress,
     received: Received,
@@ -75,7 +75,7 @@ impl Received {
     }
 
     /// Compares a packet with the next of its flow.
-    fn compare<N: NetDevice>(&mut self, recording: &Recording, packet: &RxOf<N>, queues: u8) {
+    fn compare<N: NetDevice>(&mut self, recording: &Recording, packet: &PacketOf<N>, queues: u8) {
         self.all.add(packet.fragments().iter().map(View::bytes));
         let flow = if queues > 1 { packet_flow_hash(packet) } else { 0 };
         let Some(index) = self.flows.get_mut(&flow).and_then(VecDeque::pop_front) else {
@@ -140,8 +140,8 @@ impl<N: NetDevice> Player<N> {
 }
 
 /// A packet with these bytes; `None` if the device is short of memory now.
-fn build<N: NetDevice>(netif: &mut N, bytes: &[u8]) -> Option<TxOf<N>> {
-    let mut packet = Packet::new();
+fn build<N: NetDevice>(netif: &mut N, bytes: &[u8]) -> Option<PacketMutOf<N>> {
+    let mut packet = AnyPacket::new();
     let mut rest = bytes;
     while !rest.is_empty() {
         let mut buf = netif.alloc(0)?;

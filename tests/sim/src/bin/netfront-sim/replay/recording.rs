@@ -1,5 +1,5 @@
-//! The file that is replayed, read whole: refused unless each of its Ethernet packets can be sent
-//! as it was. What Wireshark opens of pcap and pcapng is opened; so is what gzip has compressed.
+//! The file that is replayed, read whole: refused unless each of its Ethernet packets that was
+//! captured whole can be sent as it was. What Wireshark opens of pcap and pcapng is opened; so is what gzip has compressed.
 
 use core::fmt;
 use core::ops::Range;
@@ -43,8 +43,21 @@ pub struct LeftOut {
     pub others: BTreeMap<u16, usize>,
     /// Packets without their frame check sequence, which netif does not carry.
     pub fcs: usize,
+    /// Packets that were not kept whole when they were captured.
+    pub cut: usize,
+    /// The numbers of the first of these, ten at most.
+    pub cut_first: Vec<usize>,
     /// The packet within which the file ends.
     pub ends_within: Option<usize>,
+}
+
+impl LeftOut {
+    fn cut(&mut self, number: usize) {
+        self.cut += 1;
+        if self.cut_first.len() < 10 {
+            self.cut_first.push(number);
+        }
+    }
 }
 
 /// A packet in a file.
@@ -88,7 +101,8 @@ pub enum Unusable {
     Ends(usize),
     /// It makes no sense from this packet on.
     Damaged(usize, String),
-    /// When it was captured, not all of this packet was kept: bytes kept, and what it had.
+    /// When it was captured, not all of this packet was kept, nor of any other: bytes kept, and what
+    /// it had.
     Cut(usize, usize, u32),
     /// This packet has fewer bytes than an Ethernet header.
     Short(usize, usize),
@@ -172,7 +186,15 @@ impl Recording {
     /// Of the bytes of a file, of which there should be more if it is `cut`.
     fn of(file: Vec<u8>, cut: bool, most: usize) -> Result<Recording, Unusable> {
         let mut recording = Recording::default();
-        let add = |found| recording.add(found, most);
+        let mut first_cut = None;
+        let add = |found| match recording.add(found, most) {
+            Err(cut @ Unusable::Cut(number, ..)) => {
+                recording.left_out.cut(number);
+                first_cut.get_or_insert(cut);
+                Ok(())
+            }
+            other => other,
+        };
         let end = if file.starts_with(&pcapng::SECTION) {
             pcapng::read(&file, add)?
         } else {
@@ -180,7 +202,7 @@ impl Recording {
         };
         recording.file = file;
         let others: usize = recording.left_out.others.values().sum();
-        let read = recording.packets() + others;
+        let read = recording.packets() + others + recording.left_out.cut;
         recording.left_out.ends_within = match end {
             End::Within(packet) => Some(packet),
             End::Whole => cut.then_some(read + 1),
@@ -188,10 +210,12 @@ impl Recording {
         if recording.packets() > 0 {
             return Ok(recording);
         }
-        Err(match (recording.left_out.others.keys().next(), recording.left_out.ends_within) {
-            (Some(&link), _) => Unusable::NotEthernet(link),
-            (None, Some(packet)) => Unusable::Ends(packet),
-            (None, None) => Unusable::Empty,
+        let others = recording.left_out.others.keys().next();
+        Err(match (first_cut, others, recording.left_out.ends_within) {
+            (Some(cut), ..) => cut,
+            (None, Some(&link), _) => Unusable::NotEthernet(link),
+            (None, None, Some(packet)) => Unusable::Ends(packet),
+            (None, None, None) => Unusable::Empty,
         })
     }
 

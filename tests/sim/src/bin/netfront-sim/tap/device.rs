@@ -4,10 +4,10 @@ use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use packet_views::buffer::{Meta, Packet, View};
+use packet_views::buffer::{AnyPacket, Meta, View};
 use tun_rs::{DeviceBuilder, Layer, SyncDevice, VIRTIO_NET_HDR_LEN, VirtioNetHdr};
 use xen_grant::{Frame, FramePool, PAGE_SIZE};
-use xen_netfront::buffer::{RxPacket, TxBuf, TxPacket};
+use xen_netfront::buffer::{BufMut, Packet, PacketMut};
 use xen_netfront::wire::{MAX_PACKET, MAX_SLOTS};
 
 use super::unusable::{self, Unusable};
@@ -41,7 +41,7 @@ pub struct Drops {
 
 /// What has gone through the device.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Stats {
+pub struct Counters {
     /// Packets from Linux, and their bytes.
     pub read: (u64, u64),
     /// Packets to Linux, and their bytes.
@@ -62,7 +62,7 @@ pub struct Tap {
     pool: FramePool,
     /// Frames for the next packet.
     spare: Vec<Frame>,
-    stats: Stats,
+    counters: Counters,
     /// Why it is of no use any more.
     error: Option<io::Error>,
 }
@@ -107,7 +107,7 @@ impl Tap {
             vnet,
             pool: pool.clone(),
             spare,
-            stats: Stats::default(),
+            counters: Counters::default(),
             error: None,
         })
     }
@@ -118,8 +118,8 @@ impl Tap {
     }
 
     /// What has gone through.
-    pub fn stats(&self) -> Stats {
-        self.stats
+    pub fn counters(&self) -> Counters {
+        self.counters
     }
 
     /// Why the device is of no use any more, once it is not.
@@ -133,7 +133,7 @@ impl Tap {
     }
 
     /// Takes the next packet from Linux. One that netif can't carry is dropped and counted.
-    pub fn read(&mut self, sink: impl FnOnce(RxPacket)) -> Read {
+    pub fn read(&mut self, sink: impl FnOnce(Packet)) -> Read {
         while self.spare.len() < FRAMES {
             let Some(frame) = self.pool.take() else { return Read::NoFrame };
             self.spare.push(frame);
@@ -155,15 +155,15 @@ impl Tap {
             }
         };
         if len > MAX_PACKET {
-            self.stats.drops.too_long += 1;
+            self.counters.drops.too_long += 1;
             return Read::Packet;
         }
-        let mut packet = Packet::new();
+        let mut packet = AnyPacket::new();
         let mut left = len;
         // There are enough for the longest packet.
         for frame in self.spare.drain(..len.div_ceil(PAGE_SIZE)) {
             let now = left.min(PAGE_SIZE);
-            let _pushed = TxBuf::with_range(frame, 0..now).map(|buf| packet.push(buf));
+            let _pushed = BufMut::with_range(frame, 0..now).map(|buf| packet.push(buf));
             left -= now;
         }
         if self.learn(&mut packet, &header).is_some() {
@@ -173,34 +173,34 @@ impl Tap {
     }
 
     /// Notes what Linux tells of a packet; `None` if netif has no words for it.
-    fn learn(&mut self, packet: &mut TxPacket, header: &[u8]) -> Option<()> {
+    fn learn(&mut self, packet: &mut PacketMut, header: &[u8]) -> Option<()> {
         if self.vnet {
             let header = VirtioNetHdr::decode(header).unwrap_or_default();
             let Some(meta) = vnet::from_linux(packet.head(), &header) else {
-                self.stats.drops.other_offload += 1;
+                self.counters.drops.other_offload += 1;
                 return None;
             };
             packet.meta = meta;
-            self.stats.gso.0 += u64::from(meta.gso.is_some());
-            self.stats.blank.0 += u64::from(header.flags & vnet::NEEDS_CSUM != 0);
+            self.counters.gso.0 += u64::from(meta.gso.is_some());
+            self.counters.blank.0 += u64::from(header.flags & vnet::NEEDS_CSUM != 0);
         }
-        self.stats.read.0 += 1;
-        self.stats.read.1 += packet.len() as u64;
+        self.counters.read.0 += 1;
+        self.counters.read.1 += packet.len() as u64;
         Some(())
     }
 
     /// Hands a packet to Linux; one that it does not take is dropped and counted.
-    pub fn write<V: View>(&mut self, packet: &Packet<V>) {
+    pub fn write<V: View>(&mut self, packet: &AnyPacket<V>) {
         let mut header = [0; VIRTIO_NET_HDR_LEN];
         let before = if self.vnet { VIRTIO_NET_HDR_LEN } else { 0 };
         if self.vnet {
             let told = vnet::to_linux(packet.head(), &packet.meta);
             if told.and_then(|told| told.encode(&mut header).ok()).is_none() {
-                self.stats.drops.no_offload += 1;
+                self.counters.drops.no_offload += 1;
                 return;
             }
         } else if !is_plain(&packet.meta) {
-            self.stats.drops.no_offload += 1;
+            self.counters.drops.no_offload += 1;
             return;
         }
         let mut fragments = packet.fragments().iter();
@@ -209,16 +209,16 @@ impl Tap {
             _ => IoSlice::new(fragments.next().map_or(&[], View::bytes)),
         });
         if let Err(error) = self.device.send_vectored(&slices) {
-            self.stats.drops.refused += 1;
+            self.counters.drops.refused += 1;
             if unusable::is_gone(&error) {
                 self.error = Some(error);
             }
             return;
         }
-        self.stats.written.0 += 1;
-        self.stats.written.1 += packet.len() as u64;
-        self.stats.gso.1 += u64::from(packet.meta.gso.is_some());
-        self.stats.blank.1 += u64::from(header[0] & vnet::NEEDS_CSUM != 0);
+        self.counters.written.0 += 1;
+        self.counters.written.1 += packet.len() as u64;
+        self.counters.gso.1 += u64::from(packet.meta.gso.is_some());
+        self.counters.blank.1 += u64::from(header[0] & vnet::NEEDS_CSUM != 0);
     }
 }
 

@@ -3,15 +3,15 @@
 use core::fmt::{self, Display, Formatter};
 use std::collections::BTreeMap;
 
-use packet_views::features::Features;
 use serde::Serialize;
 use xen_netfront::platform::Instant;
 
 use super::server::Server;
 use super::uplink::Uplink;
+use crate::agreement::Agreement;
 use crate::args::Args;
 use crate::capture::Counts;
-use crate::report::{Agreement, captured};
+use crate::table::{captured, count, drops, mtu};
 
 /// The results. "Up" is from Linux to the client, for that is how curl sees it.
 #[derive(Clone, Debug, Serialize)]
@@ -24,12 +24,11 @@ pub struct Report {
     real_seconds: f64,
     seed: u64,
     mtu: usize,
-    /// As agreed; none if there never was a connection.
-    queues: usize,
-    split_event_channels: bool,
-    scatter_gather: bool,
-    checksum_offload: bool,
-    gso: bool,
+    /// What was asked for, if that is more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mtu_asked: Option<usize>,
+    #[serde(flatten)]
+    agreed: Agreement,
     /// Packets and bytes from Linux to the client's backend, and the reverse.
     from_linux_packets: u64,
     from_linux_bytes: u64,
@@ -74,12 +73,11 @@ impl Report {
     ) -> Report {
         let device = server.device();
         let net = device.map(|device| device.netif().below());
-        let front = net.map(|net| *net.stats()).unwrap_or_default();
-        let back = uplink.vif().stats();
-        let tap = uplink.tap().stats();
+        let front = net.map(|net| *net.counters()).unwrap_or_default();
+        let back = uplink.vif().counters();
+        let tap = uplink.tap().counters();
         let served = server.served();
         let seen = server.seen();
-        let features = seen.map_or(Features::NONE, |seen| seen.agreed.features);
         let reasons = [
             ("tap_too_long", tap.drops.too_long),
             ("tap_other_offload", tap.drops.other_offload),
@@ -100,11 +98,8 @@ impl Report {
             real_seconds: now.since(Instant(0)).as_secs_f64(),
             seed: args.seed,
             mtu: seen.map_or(0, |seen| seen.mtu),
-            queues: seen.map_or(0, |seen| seen.agreed.queues),
-            split_event_channels: seen.is_some_and(|seen| seen.agreed.split),
-            scatter_gather: features.scatter_gather,
-            checksum_offload: features.checksum_v4,
-            gso: features.gso_v4,
+            mtu_asked: seen.and_then(|seen| args.mtu_if_more(seen.mtu)),
+            agreed: seen.map(|seen| seen.agreed).into(),
             from_linux_packets: tap.read.0,
             from_linux_bytes: tap.read.1,
             to_linux_packets: tap.written.0,
@@ -125,7 +120,7 @@ impl Report {
             http_uploaded_bytes: served.http.up.1,
             echoed_bytes: served.echoed,
             discarded_bytes: served.discarded,
-            linearised_bytes: device.map_or(0, |device| device.stats().linearised_bytes),
+            linearised_bytes: device.map_or(0, |device| device.counters().linearised_bytes),
             drops: drops_by_reason.values().sum(),
             drops_by_reason,
             quarantined_pages: net.map_or(0, |net| net.quarantined()),
@@ -180,15 +175,9 @@ impl Display for Table<'_> {
         let r = self.report;
         let narrow = self.width.is_some_and(|width| width < DIRECTIONS_WIDTH);
         let header = if r.vnet_header { "offloads cross" } else { "no offload crosses" };
-        writeln!(f, "{:<15} {:.1} s, mtu {}, {header}", r.tap, r.real_seconds, r.mtu)?;
-        let agreed = Agreement {
-            queues: r.queues,
-            split: r.split_event_channels,
-            scatter_gather: r.scatter_gather,
-            checksum: r.checksum_offload,
-            gso: r.gso,
-        };
-        writeln!(f, "agreed          {agreed}")?;
+        let mtu = mtu(r.mtu, r.mtu_asked);
+        writeln!(f, "{:<15} {:.1} s, {mtu}, {header}", r.tap, r.real_seconds)?;
+        writeln!(f, "agreed          {}", r.agreed)?;
         if !narrow {
             writeln!(f, "                   packets         bytes       GSO     blank checksums")?;
         }
@@ -203,41 +192,39 @@ impl Display for Table<'_> {
             ("to Linux", r.to_linux_packets, r.to_linux_bytes, r.to_linux_gso, r.to_linux_blank),
         ] {
             if narrow {
-                writeln!(
-                    f,
-                    "{name:<15} {packets} packets, {bytes} bytes, {gso} GSO packets, {blank} blank \
-                     checksums"
-                )?;
+                let (packets, bytes) = (count(packets, "packet"), count(bytes, "byte"));
+                let (gso, blank) = (count(gso, "GSO packet"), count(blank, "blank checksum"));
+                writeln!(f, "{name:<15} {packets}, {bytes}, {gso}, {blank}")?;
                 continue;
             }
             writeln!(f, "  {name:<13} {packets:>10}  {bytes:>12}  {gso:>8}  {blank:>8}")?;
         }
         writeln!(
             f,
-            "netfront        {} packets in ({} GSO), {} out ({} GSO), {} slots, {} events sent",
-            r.front_rx_packets,
+            "netfront        {} in ({} GSO), {} out ({} GSO), {}, {} sent",
+            count(r.front_rx_packets, "packet"),
             r.front_rx_gso,
             r.front_tx_packets,
             r.front_tx_gso,
-            r.front_slots,
-            r.front_events
+            count(r.front_slots, "slot"),
+            count(r.front_events, "event")
         )?;
         writeln!(
             f,
-            "HTTP            {} downloads of {} bytes in all, {} uploads of {}",
-            r.http_downloads, r.http_downloaded_bytes, r.http_uploads, r.http_uploaded_bytes
+            "HTTP            {} of {} in all, {} of {}",
+            count(r.http_downloads, "download"),
+            count(r.http_downloaded_bytes, "byte"),
+            count(r.http_uploads, "upload"),
+            count(r.http_uploaded_bytes, "byte")
         )?;
-        writeln!(f, "echoed          {} bytes; discarded {}", r.echoed_bytes, r.discarded_bytes)?;
-        writeln!(f, "linearised      {} bytes", r.linearised_bytes)?;
-        write!(f, "drops           {}", r.drops)?;
-        for (at, (reason, count)) in r.drops_by_reason.iter().enumerate() {
-            write!(f, "{}{reason} {count}", if at == 0 { ": " } else { ", " })?;
-        }
-        writeln!(f)?;
+        let echoed = count(r.echoed_bytes, "byte");
+        writeln!(f, "echoed          {echoed}; discarded {}", r.discarded_bytes)?;
+        writeln!(f, "linearised      {}", count(r.linearised_bytes, "byte"))?;
+        drops(f, &r.drops_by_reason)?;
         if let (Some(packets), Some(filled)) = (r.captured_packets, r.captured_filled_in) {
             captured(f, packets, filled)?;
         }
-        writeln!(f, "quarantine      {} pages now", r.quarantined_pages)?;
+        writeln!(f, "quarantine      {} now", count(r.quarantined_pages, "page"))?;
         writeln!(f, "reconnects      {}", r.reconnects)?;
         r.problems.iter().try_for_each(|problem| writeln!(f, "PROBLEM         {problem}"))
     }

@@ -200,7 +200,7 @@ impl Task for Server {
         if self.leaving {
             return if net.closed() { Next::Done } else { wait(net.next_deadline()) };
         }
-        let connects = Front::stats(net).connects;
+        let connects = Front::counters(net).connects;
         if net.link() == Link::Up && self.seen.is_none_or(|seen| seen.connects != connects) {
             let mtu = net.mtu();
             self.seen = Agreed::of(net).map(|agreed| Seen { connects, agreed, mtu });

@@ -2,60 +2,60 @@
 
 use core::ops::Range;
 
-use super::{Block, RxBuf, View};
+use super::{Block, Buf, View};
 
 /// Bytes with one owner, who writes them: a packet in the making. Handed to a device it is gone,
 /// so nobody writes what has been sent.
 ///
 /// ```compile_fail
-/// # use packet_views::buffer::{HeapBlock, TxBuf};
-/// # fn send(buf: TxBuf<HeapBlock>) {}
-/// let mut buf = TxBuf::new(HeapBlock::new(64), 0);
+/// # use packet_views::buffer::{HeapBlock, BufMut};
+/// # fn send(buf: BufMut<HeapBlock>) {}
+/// let mut buf = BufMut::new(HeapBlock::new(64), 0);
 /// send(buf);
 /// buf.bytes_mut(); // R5: transmitted bytes are out of reach
 /// ```
 ///
 /// ```
-/// # use packet_views::buffer::{HeapBlock, TxBuf};
-/// # fn send(buf: TxBuf<HeapBlock>) {}
-/// let mut buf = TxBuf::new(HeapBlock::new(64), 0);
+/// # use packet_views::buffer::{HeapBlock, BufMut};
+/// # fn send(buf: BufMut<HeapBlock>) {}
+/// let mut buf = BufMut::new(HeapBlock::new(64), 0);
 /// buf.bytes_mut();
 /// send(buf);
 /// ```
-pub struct TxBuf<B: Block> {
+pub struct BufMut<B: Block> {
     block: B,
     /// `start + len` lies within the block, whose length fits.
     start: u32,
     len: u32,
 }
 
-impl<B: Block> TxBuf<B> {
+impl<B: Block> BufMut<B> {
     /// An empty buffer with `headroom` bytes reserved in front, or all of the block if it is
     /// smaller.
     #[inline]
-    pub fn new(block: B, headroom: usize) -> TxBuf<B> {
+    pub fn new(block: B, headroom: usize) -> BufMut<B> {
         let size = block.bytes().len().min(u32::MAX as usize);
-        TxBuf { start: headroom.min(size) as u32, len: 0, block }
+        BufMut { start: headroom.min(size) as u32, len: 0, block }
     }
 
     /// The bytes `range` of a block that holds them already; `None` if the block has no such.
     #[inline]
-    pub fn with_range(block: B, range: Range<usize>) -> Option<TxBuf<B>> {
+    pub fn with_range(block: B, range: Range<usize>) -> Option<BufMut<B>> {
         let len = range.end.checked_sub(range.start)?;
         if range.end > block.bytes().len() {
             return None;
         }
-        Some(TxBuf {
+        Some(BufMut {
             start: u32::try_from(range.start).ok()?,
             len: u32::try_from(len).ok()?,
             block,
         })
     }
 
-    /// For `RxBuf`, whose range has been checked.
+    /// For `Buf`, whose range has been checked.
     #[inline]
-    pub(super) fn from_parts(block: B, start: u32, len: u32) -> TxBuf<B> {
-        TxBuf { block, start, len }
+    pub(super) fn from_parts(block: B, start: u32, len: u32) -> BufMut<B> {
+        BufMut { block, start, len }
     }
 
     #[inline]
@@ -133,9 +133,9 @@ impl<B: Block> TxBuf<B> {
 
     /// No more writing: a view that others can share.
     #[inline]
-    pub fn freeze(self) -> RxBuf<B::Shared> {
+    pub fn freeze(self) -> Buf<B::Shared> {
         let (start, len) = (self.start, self.len);
-        RxBuf::from_parts(self.block.share(), start, len)
+        Buf::from_parts(self.block.share(), start, len)
     }
 
     /// Block and range, for the device that sends them.
@@ -146,15 +146,15 @@ impl<B: Block> TxBuf<B> {
     }
 }
 
-impl<B: Block> View for TxBuf<B> {
+impl<B: Block> View for BufMut<B> {
     #[inline]
     fn bytes(&self) -> &[u8] {
         self.block.bytes().get(self.range()).unwrap_or_default()
     }
 }
 
-impl<B: Block> core::fmt::Debug for TxBuf<B> {
+impl<B: Block> core::fmt::Debug for BufMut<B> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "TxBuf({} bytes at {})", self.len, self.start)
+        write!(f, "BufMut({} bytes at {})", self.len, self.start)
     }
 }

@@ -104,7 +104,7 @@ impl TxDrops {
 
 /// A frontend's counters, from its opening on; reconnecting does not reset them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
+pub struct Counters {
     /// Packets handed up.
     pub rx_packets: u64,
     /// Their bytes.
@@ -168,7 +168,7 @@ pub struct Stats {
     pub stalls: u64,
 }
 
-impl Stats {
+impl Counters {
     #[cold]
     pub(super) fn cleared(&mut self, bytes: usize) {
         self.clears += 1;

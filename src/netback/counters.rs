@@ -117,7 +117,7 @@ impl ToClientDrops {
 /// "Copies" are the hypervisor's, one from the client and one to it. This driver itself moves
 /// payload bytes only where a checksum is to be filled in that somebody else reads too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
+pub struct Counters {
     /// Packets handed up.
     pub from_packets: u64,
     /// Their bytes.

@@ -2,48 +2,44 @@
 
 use core::ops::Range;
 
-use super::{Block, SharedBlock, TxBuf, View};
+use super::{Block, BufMut, SharedBlock, View};
 
 /// A read-only view of received bytes. Copying the view copies no bytes, and it can only narrow.
 ///
 /// ```compile_fail
-/// # use packet_views::buffer::{HeapBlock, RxBuf, SharedHeapBlock, TxBuf};
-/// # let mut buf: RxBuf<SharedHeapBlock> = TxBuf::new(HeapBlock::new(64), 0).freeze();
+/// # use packet_views::buffer::{HeapBlock, Buf, SharedHeapBlock, BufMut};
+/// # let mut buf: Buf<SharedHeapBlock> = BufMut::new(HeapBlock::new(64), 0).freeze();
 /// buf.bytes_mut(); // R5: received bytes are not written, another view may show them
 /// ```
 ///
 /// ```
-/// # use packet_views::buffer::{HeapBlock, RxBuf, SharedHeapBlock, TxBuf, View};
-/// # let mut buf: RxBuf<SharedHeapBlock> = TxBuf::new(HeapBlock::new(64), 0).freeze();
+/// # use packet_views::buffer::{HeapBlock, Buf, SharedHeapBlock, BufMut, View};
+/// # let mut buf: Buf<SharedHeapBlock> = BufMut::new(HeapBlock::new(64), 0).freeze();
 /// buf.bytes();
 /// ```
 #[derive(Clone)]
-pub struct RxBuf<S: SharedBlock> {
+pub struct Buf<S: SharedBlock> {
     block: S,
     /// `start + len` lies within the block, whose length fits.
     start: u32,
     len: u32,
 }
 
-impl<S: SharedBlock> RxBuf<S> {
+impl<S: SharedBlock> Buf<S> {
     /// The bytes `range` of a block; `None` if the block does not have them.
     #[inline]
-    pub fn new(block: S, range: Range<usize>) -> Option<RxBuf<S>> {
+    pub fn new(block: S, range: Range<usize>) -> Option<Buf<S>> {
         let len = range.end.checked_sub(range.start)?;
         if range.end > block.bytes().len() {
             return None;
         }
-        Some(RxBuf {
-            block,
-            start: u32::try_from(range.start).ok()?,
-            len: u32::try_from(len).ok()?,
-        })
+        Some(Buf { block, start: u32::try_from(range.start).ok()?, len: u32::try_from(len).ok()? })
     }
 
-    /// For `TxBuf`, whose range has been checked.
+    /// For `BufMut`, whose range has been checked.
     #[inline]
-    pub(super) fn from_parts(block: S, start: u32, len: u32) -> RxBuf<S> {
-        RxBuf { block, start, len }
+    pub(super) fn from_parts(block: S, start: u32, len: u32) -> Buf<S> {
+        Buf { block, start, len }
     }
 
     /// Bytes in the view.
@@ -76,19 +72,19 @@ impl<S: SharedBlock> RxBuf<S> {
 
     /// A view of a part of the view; `None` if it does not lie within.
     #[inline]
-    pub fn slice(&self, range: Range<usize>) -> Option<RxBuf<S>> {
+    pub fn slice(&self, range: Range<usize>) -> Option<Buf<S>> {
         let len = range.end.checked_sub(range.start)?;
         if range.end > self.len() {
             return None;
         }
         // Both are at most `self.len`.
         let (start, len) = (self.start + range.start as u32, len as u32);
-        Some(RxBuf { block: self.block.clone(), start, len })
+        Some(Buf { block: self.block.clone(), start, len })
     }
 
     /// Splits off the first `at` bytes; `None` if there are not that many.
     #[inline]
-    pub fn split_to(&mut self, at: usize) -> Option<RxBuf<S>> {
+    pub fn split_to(&mut self, at: usize) -> Option<Buf<S>> {
         let head = self.slice(0..at)?;
         self.advance(at)?;
         Some(head)
@@ -97,11 +93,11 @@ impl<S: SharedBlock> RxBuf<S> {
     /// The buffer to write in place, if no other view of its block is left. What lay in front of
     /// the view becomes headroom, what lay behind it tailroom.
     #[inline]
-    pub fn try_into_tx(self) -> Result<TxBuf<S::Block>, RxBuf<S>> {
+    pub fn try_into_mut(self) -> Result<BufMut<S::Block>, Buf<S>> {
         let (start, len) = (self.start, self.len);
         match self.block.try_unshare() {
-            Ok(block) => Ok(TxBuf::from_parts(block, start, len)),
-            Err(block) => Err(RxBuf { block, start, len }),
+            Ok(block) => Ok(BufMut::from_parts(block, start, len)),
+            Err(block) => Err(Buf { block, start, len }),
         }
     }
 
@@ -113,7 +109,7 @@ impl<S: SharedBlock> RxBuf<S> {
     }
 }
 
-impl<S: SharedBlock> View for RxBuf<S> {
+impl<S: SharedBlock> View for Buf<S> {
     #[inline]
     fn bytes(&self) -> &[u8] {
         let start = self.start as usize;
@@ -121,14 +117,14 @@ impl<S: SharedBlock> View for RxBuf<S> {
     }
 }
 
-impl<S: SharedBlock> core::fmt::Debug for RxBuf<S> {
+impl<S: SharedBlock> core::fmt::Debug for Buf<S> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "RxBuf({} bytes at {})", self.len, self.start)
+        write!(f, "Buf({} bytes at {})", self.len, self.start)
     }
 }
 
-impl<B: Block> From<TxBuf<B>> for RxBuf<B::Shared> {
-    fn from(buf: TxBuf<B>) -> RxBuf<B::Shared> {
+impl<B: Block> From<BufMut<B>> for Buf<B::Shared> {
+    fn from(buf: BufMut<B>) -> Buf<B::Shared> {
         buf.freeze()
     }
 }
