@@ -22,8 +22,7 @@ use std::time::SystemTime;
 
 use packet_views::buffer::{AnyPacket, BufMut, Checksum, HeapBlock, PacketMut, View};
 use packet_views::device::{
-    Changes, Linear, Link, NetDevice, PacketMutOf, PacketOf, Permit, SendError, Totals,
-    Unsendable,
+    Changes, Linear, Link, NetDevice, PacketMutOf, PacketOf, Permit, SendError, Totals, Unsendable,
 };
 use packet_views::features::Capabilities;
 use packet_views::header::MacAddr;
