@@ -38,8 +38,7 @@ def check(context, packages):
 
 def build(context, packages, files, profiles):
     name = re.search(r'^name = "(.+)"$', files["Cargo.toml"], re.MULTILINE)[1]
-    patch = [f'{crate} = {{ path = "{folder}" }}' for crate, folder in packages.items()]
-    manifest = "\n".join([files["Cargo.toml"], "[patch.crates-io]", *patch, ""])
+    manifest = files["Cargo.toml"] + "\n" + patch(packages)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         for path, content in (files | {"Cargo.toml": manifest}).items():
@@ -53,6 +52,12 @@ def build(context, packages, files, profiles):
             words = ("env", "-C", str(folder), "cargo", "build", *options)
             if context.command(*words, env=env):
                 look_at(context, tools.target_dir() / "outside" / BARE_METAL / profile / name)
+
+
+def patch(packages):
+    """For a manifest: the packages stand for those of crates.io."""
+    lines = [f'{crate} = {{ path = "{folder}" }}' for crate, folder in packages.items()]
+    return "\n".join(["[patch.crates-io]", *lines, ""])
 
 
 def look_at(context, elf):

@@ -2,6 +2,7 @@
 which Rust it takes."""
 
 import re
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -20,12 +21,13 @@ MOST = 300_000
 
 
 def check(context):
-    # All at once, in the order in which they need each other, each built as it is unpacked. Whoever
-    # runs this may be in the middle of a change.
-    context.command("cargo", "publish", "--workspace", "--dry-run", "--allow-dirty")
+    # All at once, in the order in which they need each other. Whoever runs this may be in the middle of
+    # a change. Cargo would build them, too, but from what it once unpacked of the same version.
+    unbuilt = ("--no-verify", "--allow-dirty")
+    context.command("cargo", "publish", "--workspace", "--dry-run", *unbuilt)
     crates = published(context)
     chosen = [word for crate in crates for word in ("-p", crate["name"])]
-    context.setup("cargo", "package", "--no-verify", "--allow-dirty", *chosen)
+    context.setup("cargo", "package", *unbuilt, *chosen)
     with tempfile.TemporaryDirectory() as folder:
         packages = {}
         for crate in crates:
@@ -36,6 +38,7 @@ def check(context):
             whole(context, Path(folder) / name)
             size = archive.stat().st_size
             context.check(f"{name} is small", size <= MOST, f"{size} bytes")
+        together(context, Path(folder), packages)
         outside.check(context, packages)
 
 
@@ -46,6 +49,17 @@ def whole(context, package):
     context.check(f"{package.name} lacks nothing", not missing, ", ".join(missing))
     strange = sorted(name for name in files - CARGOS_OWN if not ALLOWED.fullmatch(name))
     context.check(f"{package.name} has nothing else", not strange, ", ".join(strange))
+
+
+def together(context, folder, packages):
+    """The packages build with all their features, and with no file that was not packed."""
+    members = ", ".join(f'"{package.name}"' for package in packages.values())
+    manifest = f'[workspace]\nresolver = "3"\nmembers = [{members}]\n{outside.patch(packages)}'
+    (folder / "Cargo.toml").write_text(manifest)
+    shutil.copy(ROOT / "Cargo.lock", folder)
+    env = {"CARGO_TARGET_DIR": str(tools.target_dir() / "outside")}
+    words = ("env", "-C", str(folder), "cargo", "build", "--workspace", "--all-features")
+    context.command(*words, "--target", BARE_METAL, env=env)
 
 
 def oldest(context):
