@@ -1,5 +1,6 @@
-"""Programs in repositories of their own, built from the packages as they are published: kernels with
-the files that the README shows, for each main in scripts/outside, and with guest/examples/hello.rs."""
+"""Kernels in repositories of their own, built from the packages as they are published: of the files that
+the README shows, with guest/examples/hello.rs as the main; and each of scripts/outside, which has a main
+and a manifest of its own, and the rest from there."""
 
 import re
 import shutil
@@ -32,7 +33,7 @@ def check(context, packages):
     build(context, packages, files, [["debug"], ["release", "--release"]])
     for program in sorted((ROOT / "scripts/outside").iterdir()):
         own = {str(path.relative_to(program)): path.read_text()
-               for path in program.rglob("*") if path.is_file()}  # fmt: skip
+               for path in program.rglob("*") if path.suffix in (".rs", ".toml")}  # fmt: skip
         build(context, packages, files | own, [["debug"]])
 
 

@@ -33,6 +33,9 @@ TOO_MUCH_FOR_MIRI = (
 def fmt(context):
     tools.cargo(context, "rustfmt")
     context.command("cargo", "fmt", "--all", "--check", "--", "--color", "never")
+    # These are in no workspace.
+    outside = [str(path) for path in sorted((ROOT / "scripts/outside").glob("*/src/*.rs"))]
+    context.command("rustfmt", "--check", "--color", "never", "--edition", "2024", *outside)
 
 
 def clippy(context):
