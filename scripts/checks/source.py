@@ -17,6 +17,8 @@ UNSAFE_ROOMS = (
     "tests/sim/tests/grants.rs",
     "packet/tests/buffers/allocations.rs",
     "packet/tests/buffers/devices.rs",
+    # A kernel's memory is its own promise: this shows how it is made.
+    "examples/machine.rs",
 )
 NO_UNSAFE = {
     "src/lib.rs": "#![forbid(unsafe_code)]",
@@ -55,7 +57,7 @@ def unsafe_rooms(context):
 
 def no_std_dependencies(context):
     """What xen-netfront pulls in for bare metal. Procedural macros run on the builder's machine."""
-    for features in ([], ["--features", "smoltcp"]):
+    for features in ([], ["--features", "smoltcp"], ["--features", "embassy"]):
         tree = context.output_of(
             "cargo", "tree", "-p", "xen-netfront", "-e", "normal,no-proc-macro", *features,
             "--target", BARE_METAL, "--prefix", "none", "-f", "{p};{f}",

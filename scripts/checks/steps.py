@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from typing import Callable
 
+import examples
 import image
 import job
 import offload_tap
@@ -63,8 +64,10 @@ def bare(context):
     """Each crate alone: a workspace build would hide a feature that another crate turned on."""
     tools.bare_metal(context)
     for package in (["xen-ring"], ["xen-grant"], ["xen-store"], ["packet-views"],
-                    ["packet-views", "--features", "smoltcp"], ["xen-netfront"],
-                    ["xen-netfront", "--features", "smoltcp"]):  # fmt: skip
+                    ["packet-views", "--features", "smoltcp"],
+                    ["packet-views", "--features", "embassy"], ["xen-netfront"],
+                    ["xen-netfront", "--features", "smoltcp"],
+                    ["xen-netfront", "--features", "embassy"]):  # fmt: skip
         context.command("cargo", "build", "-p", *package, "--target", BARE_METAL)
     source.no_std_dependencies(context)
 
@@ -79,6 +82,11 @@ def guest_tests(context):
     tools.cargo(context)
     words = ("cargo", "test", "--no-fail-fast", "-p", "xen-guest")
     context.cargo_tests(*words, "--", "--skip", "abi_")
+
+
+def all_examples(context):
+    tools.cargo(context)
+    examples.check(context)
 
 
 def abi(context):
@@ -218,6 +226,7 @@ STEPS = [
     Step("docs", "the documentation builds without warnings", docs),
     Step("tests", "unit, integration and documentation tests", tests, 1200),
     Step("guest", "tests of the guest's parts that need no machine", guest_tests),
+    Step("examples", "each example runs, and says what it did", all_examples, 600),
     Step("abi", "layouts and numbers against Xen's C headers", abi),
     Step("requirements", "every promise has a test named after it, every such test a promise", requirements),
     Step("readme", "every test that README and docs name exists", readme),
