@@ -23,7 +23,7 @@ use crate::buffer::{
     AnyPacket, Block, BufMut, HeapBlock, Meta, Packet, PacketMut, SharedHeapBlock, View,
 };
 use crate::buffer::{MAX_FRAGMENTS, MAX_FRAME, MAX_PACKET};
-use crate::device::{Linear, NetDevice, PacketOf, Permit, Totals, Unsendable, slots};
+use crate::device::{Linear, NetDevice, PacketOf, Permit, SendError, Totals, Unsendable, slots};
 use crate::features::{Capabilities, Features};
 use crate::header::checksum::settle_blank;
 use crate::header::{ETHERNET_HEADER, Ethernet, LINK_HEADER, MacAddr};
@@ -390,20 +390,36 @@ impl<Io: RawIo> NetDevice for Copying<Io> {
 /// Room for packets in a [`Copying`].
 pub struct CopyingPermit<'a, Io> {
     device: &'a mut Copying<Io>,
-    /// Slots that are left.
+    /// Slots that are left of those reserved.
     slots: usize,
 }
 
 impl<Io: RawIo> Permit for CopyingPermit<'_, Io> {
     type Block = HeapBlock;
 
-    fn send(&mut self, mut packet: PacketMut<HeapBlock>) -> Result<(), Unsendable> {
-        let left = self.slots.checked_sub(slots(&packet)).ok_or(Unsendable::TooManyFragments);
-        let left = self.device.prepare(&mut packet).and(left);
-        self.device.counters.tx_dropped += u64::from(left.is_err());
-        self.slots = left?;
+    fn alloc(&mut self, headroom: usize) -> Option<BufMut<HeapBlock>> {
+        self.device.alloc(headroom)
+    }
+
+    fn send(
+        &mut self,
+        mut packet: PacketMut<HeapBlock>,
+    ) -> Result<(), SendError<PacketMut<HeapBlock>>> {
+        match self.slots.checked_sub(slots(&packet)) {
+            Some(left) => self.slots = left,
+            None if self.device.drain() => {}
+            None => return Err(SendError::Full(packet)),
+        }
+        if let Err(why) = self.device.prepare(&mut packet) {
+            self.device.counters.tx_dropped += 1;
+            return Err(why.into());
+        }
         self.device.packets.push_back(packet);
         self.device.drain();
         Ok(())
+    }
+
+    fn flush(self) {
+        self.device.drain();
     }
 }

@@ -25,8 +25,6 @@ NO_UNSAFE = {
     "store/src/lib.rs": "#![forbid(unsafe_code)]",
     "tests/sim/src/lib.rs": "#![deny(unsafe_code)]",
 }
-DOCUMENTS = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/tests.md",
-             "docs/requirements.md")  # fmt: skip
 CODE_FOLDERS = ("src", "tests", "ring", "grant", "packet", "store", "guest", "examples", "benches")
 # Comments, raw strings, strings: none of them is code.
 NOT_CODE = re.compile(
@@ -121,8 +119,8 @@ def requirements(context):
 
 
 def readme(context, steps):
-    """The table of docs/tests.md: `| what | tests |`, each test in backticks; and what the README says
-    of tests.
+    """The table of docs/tests.md: `| what | tests |`, each test in backticks; and what other
+    documents name.
 
     A test is a Rust test function, a check of these scripts, a step of scripts/test (written
     `scripts/test --only NAME`), or a test on real Xen (`scripts/xen test NAME`).
@@ -139,18 +137,19 @@ def readme(context, steps):
         unknown = [name for name in named if name not in known]
         problem = "names no test" if not named else f"there is no {', '.join(unknown)}"
         context.check(f"docs/tests.md, {what.strip()!r}", named and not unknown, problem)
-    for name in DOCUMENTS:
-        document(context, name, steps, lab)
+    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]):
+        document(context, path, steps, lab)
 
 
-def document(context, name, steps, lab):
+def document(context, file, steps, lab):
     """The scripts' steps and tests, and the files, that a document names are there."""
-    text = (ROOT / name).read_text()
+    text = file.read_text()
     unknown = []
     for words in re.findall(r"\bscripts/test --only((?: [a-z-]+)+)", text):
         unknown += [f"scripts/test --only {word}" for word in words.split() if word not in steps]
     for word in re.findall(r"\bscripts/xen test ([a-z-]+)", text):
         unknown += [] if word in lab else [f"scripts/xen test {word}"]
     for path in re.findall(r"\]\(([\w./-]+)\)", text):
-        unknown += [] if (ROOT / name).parent.joinpath(path).exists() else [path]
+        unknown += [] if file.parent.joinpath(path).exists() else [path]
+    name = file.relative_to(ROOT)
     context.check(f"{name} names what there is", not unknown, f"there is no {', '.join(unknown)}")

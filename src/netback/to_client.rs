@@ -397,36 +397,37 @@ impl<P: BackendPlatform> ToClient<P> {
     #[inline]
     fn finish(&mut self, counters: &mut Counters) {
         self.copy.clear();
-        let (mut used, mut packets, mut bytes, mut copied) = (0, 0, 0, 0);
+        let packets = self.staged.len() as u64;
+        // Failed ones are counted, for there are hardly any.
+        let (mut copied, mut failed, mut lost) = (0, 0, 0);
+        let mut requests = self.posted.as_slice();
         for staged in self.staged.drain(..) {
-            let len = u64::from(staged.len);
-            copied += len;
+            copied += u64::from(staged.len);
             if staged.failed {
-                counters.to_drops.copy_failed += 1;
-            } else {
-                packets += 1;
-                bytes += len;
-            }
-            let requests = used..used + usize::from(staged.slots);
-            used = requests.end;
-            // Every request here was popped, so there is room for its response.
-            match self.posted.get(requests).unwrap_or_default() {
+                failed += 1;
+                lost += u64::from(staged.len);
+            } else if staged.slots == 1
+                && let [request, others @ ..] = requests
+            {
                 // The usual packet.
-                [request] if !staged.failed => {
-                    let (id, status) = (request.id, staged.len as i16);
-                    let response = RxResponse { id, offset: 0, flags: staged.flags, status };
-                    let _pushed = self.ring.push(response.into());
-                }
-                requests => {
-                    for response in responses(&staged, requests) {
-                        let _pushed = self.ring.push(response);
-                    }
-                }
+                requests = others;
+                let (id, status) = (request.id, staged.len as i16);
+                let response = RxResponse { id, offset: 0, flags: staged.flags, status };
+                // Every request here was popped, so there is room for its response.
+                let _pushed = self.ring.push(response.into());
+                continue;
+            }
+            let (its, others) = requests.split_at(requests.len().min(staged.slots.into()));
+            requests = others;
+            for response in responses(&staged, its) {
+                let _pushed = self.ring.push(response);
             }
         }
+        let used = self.posted.len() - requests.len();
         counters.hypervisor_copied_bytes += copied;
-        counters.to_packets += packets;
-        counters.to_bytes += bytes;
+        counters.to_packets += packets - failed;
+        counters.to_bytes += copied - lost;
+        counters.to_drops.copy_failed += failed;
         counters.to_slots += used as u64;
         self.posted.drain(..used);
     }

@@ -54,7 +54,7 @@ pub struct Config {
     /// The most pages posted, on each queue, while much arrives: 20 to 256.
     pub rx_ceiling: u16,
     /// The most bytes in flight to the backend, on each queue, before
-    /// [`reserve`](super::Netfront::reserve) says that there is no room. With `None` the ring is the limit.
+    /// [`reserve`](packet_views::device::NetDevice::reserve) says that there is no room. With `None` the ring is the limit.
     /// One packet always goes.
     pub tx_bytes: Option<u32>,
     /// Where the ring indices start. They wrap, so tests start shortly before that.

@@ -10,7 +10,7 @@ use crate::buffer::{BufMut, PacketMut};
 use crate::platform::Platform;
 use crate::wire::MAX_PACKET;
 use packet_views::device::{
-    self, Changes, Linear, Link, NetDevice, PacketOf, SendError, Unsendable,
+    self, Changes, Linear, Link, NetDevice, PacketOf, Permit, SendError, Unsendable,
 };
 use packet_views::features::Capabilities;
 use packet_views::header::{LINK_HEADER, MacAddr};
@@ -24,7 +24,7 @@ const MOST_FRAGMENTS: usize = 17;
 impl<P: Platform, S: Store> NetDevice for Netfront<P, S> {
     type Block = Frame;
     type Permit<'a>
-        = TxPermit<'a>
+        = TxPermit<'a, P>
     where
         Self: 'a;
 
@@ -73,15 +73,18 @@ impl<P: Platform, S: Store> NetDevice for Netfront<P, S> {
 
     #[inline]
     fn alloc(&mut self, headroom: usize) -> Option<BufMut> {
-        self.buffer(headroom)
+        Some(BufMut::new(self.frame()?, headroom))
     }
 
-    #[inline]
-    fn reserve(&mut self, slots: usize) -> Option<TxPermit<'_>> {
-        if self.link() == Link::Up && self.room() < slots {
-            self.complete_tx();
+    /// What will be sent is not known yet, so it takes room on every queue;
+    /// [`send`](NetDevice::send) looks at the packet first.
+    #[inline(always)] // where packets go one by one, each asks
+    fn reserve(&mut self, slots: usize) -> Option<TxPermit<'_, P>> {
+        if !self.has_room(slots) && !self.has_room_now(slots) {
+            return None;
         }
-        Netfront::reserve(self, slots)
+        let connection = self.connection.as_mut()?;
+        Some(TxPermit::new(connection, &mut self.budget, &mut self.counters, &self.platform))
     }
 
     #[inline]
@@ -99,11 +102,18 @@ impl<P: Platform, S: Store> NetDevice for Netfront<P, S> {
         if self.rearm() { Poll::Ready(()) } else { Poll::Pending }
     }
 
+    /// Posts new pages in the place of those handed up; a backend that waits for some learns of them by
+    /// [`flush`](Netfront::flush). It counts packets that were dropped too. Packets of a flow come in
+    /// their order.
     #[inline]
-    fn receive(&mut self, budget: usize, sink: impl FnMut(PacketOf<Self>)) -> usize {
-        self.receive(budget, sink)
+    fn receive(&mut self, budget: usize, mut sink: impl FnMut(PacketOf<Self>)) -> usize {
+        self.receive_with(budget, |packet| {
+            sink(packet);
+            None
+        })
     }
 
+    #[inline(always)]
     fn flush(&mut self) {
         Netfront::flush(self);
     }
@@ -122,7 +132,7 @@ impl<P: Platform, S: Store> NetDevice for Netfront<P, S> {
             return self.send_cut(packet);
         }
         match self.reserve_for(&packet, device::slots(&packet)) {
-            Some(mut permit) => Ok(permit.send(packet)?),
+            Some(mut permit) => permit.send(packet),
             None => Err(SendError::Full(packet)),
         }
     }
@@ -157,12 +167,26 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         self.changes = self.changes.and(changes);
     }
 
+    /// Whether so many slots have room, whichever queue they go to.
+    #[inline]
+    fn has_room(&self, slots: usize) -> bool {
+        let connection = self.connection.as_ref().filter(|it| it.takes_packets());
+        connection.is_some_and(|connection| connection.queues.has_room(slots))
+    }
+
+    /// The same, when earlier packets have been taken back.
+    #[cold]
+    #[inline(never)]
+    fn has_room_now(&mut self, slots: usize) -> bool {
+        self.complete_tx() > 0 && self.has_room(slots)
+    }
+
     /// Room for a packet, on the queue that it will go to.
     #[inline]
-    fn reserve_for(&mut self, packet: &PacketMut, slots: usize) -> Option<TxPermit<'_>> {
+    fn reserve_for(&mut self, packet: &PacketMut, slots: usize) -> Option<TxPermit<'_, P>> {
         self.make_room(packet, slots)?;
         let connection = self.connection.as_mut()?;
-        Some(TxPermit::new(connection, slots, &mut self.budget, &mut self.counters))
+        Some(TxPermit::new(connection, &mut self.budget, &mut self.counters, &self.platform))
     }
 
     /// Sees to it that the queue of a packet has so much room; `None` if it has not.

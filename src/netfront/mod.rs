@@ -22,7 +22,7 @@
 //!     net.service(); // xenbus, timers: cheap when nothing happened
 //!     net.complete_tx();
 //!     net.receive(64, |packet| upper_layer(packet));
-//!     // ... let the upper layer send: net.reserve(..) and send(..), or net.batch() ...
+//!     // ... let the upper layer send: net.send(..), or net.reserve(..) for a burst ...
 //!     net.flush(); // the backend learns of all of it at once
 //!     if !net.rearm() {
 //!         wait_for_an_event(net.next_deadline()); // on net.ports(), or a xenstore watch
@@ -52,7 +52,7 @@ use core::time::Duration;
 
 use xen_grant::{Frame, FramePool, GrantTable, Overbooked, Quarantine, Reference, TableFull};
 
-use crate::buffer::{BufMut, Packet};
+use crate::buffer::Packet;
 use crate::platform::{Instant, Platform, Port};
 use crate::xenbus::{BackendOffer, FrontBus, FrontStep};
 use budget::Budget;
@@ -68,7 +68,7 @@ pub use config::Config;
 pub use counters::{Counters, RxDrops, TxDrops};
 pub use fault::Fault;
 pub use obstacle::Obstacle;
-pub use permit::{TxBatch, TxPermit};
+pub use permit::TxPermit;
 
 /// How long to wait for frames when the receive ring has run empty for want of them.
 const NO_FRAME_RETRY: Duration = Duration::from_millis(10);
@@ -333,22 +333,10 @@ impl<P: Platform, S: Store> Netfront<P, S> {
 
     // -- receive ----------------------------------------------------------------------------
 
-    /// Hands up to `budget` received packets to `sink`, and posts new pages in the place of
-    /// theirs; a backend that waits for some learns of them by [`flush`](Netfront::flush). Returns
-    /// how many packets it looked at, dropped ones included.
-    ///
-    /// Packets of a flow come in their order.
-    pub fn receive(&mut self, budget: usize, mut sink: impl FnMut(Packet)) -> usize {
-        self.receive_with(budget, |packet| {
-            sink(packet);
-            None
-        })
-    }
-
-    /// As [`receive`](Netfront::receive), for a layer above that is done with most packets once it has
+    /// As [`receive`](packet_views::device::NetDevice::receive), for a layer above that is done with most packets once it has
     /// seen them: what is only lent to it is posted again, without the way through the pool. A packet
     /// that it wants to keep it clones, which copies no bytes.
-    pub fn poll_rx_lent(&mut self, budget: usize, mut sink: impl FnMut(&Packet)) -> usize {
+    pub fn receive_lent(&mut self, budget: usize, mut sink: impl FnMut(&Packet)) -> usize {
         self.receive_with(budget, |packet| {
             sink(&packet);
             Some(packet)
@@ -357,7 +345,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
 
     /// What `sink` gives back is posted again.
     #[inline(always)] // so that a packet which the sink takes apart is never put together
-    fn receive_with(
+    pub(crate) fn receive_with(
         &mut self,
         budget: usize,
         mut sink: impl FnMut(Packet) -> Option<Packet>,
@@ -404,36 +392,6 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         }
     }
 
-    /// An empty buffer with `headroom` bytes reserved in front; see [`frame`](Netfront::frame).
-    #[inline]
-    pub fn buffer(&mut self, headroom: usize) -> Option<BufMut> {
-        Some(BufMut::new(self.frame()?, headroom))
-    }
-
-    /// Reserves room for packets of up to `slots` slots together ([`slots`](packet_views::device::slots):
-    /// one a fragment, one more with GSO), so that sending them can't fail. `None` while a ring is
-    /// full or the link is not up: try again after [`complete_tx`](Netfront::complete_tx), or
-    /// after [`service`](Netfront::service).
-    ///
-    /// What will be sent is not known yet, so it takes room on every queue;
-    /// [`NetDevice::send`](packet_views::device::NetDevice::send) looks at the packet first.
-    #[inline]
-    pub fn reserve(&mut self, slots: usize) -> Option<TxPermit<'_>> {
-        let connection = self.connection.as_mut().filter(|it| it.takes_packets())?;
-        if !connection.queues.has_room(slots) {
-            return None;
-        }
-        Some(TxPermit::new(connection, slots, &mut self.budget, &mut self.counters))
-    }
-
-    /// Begins a burst of packets of one fragment each: the leanest way to send many. `None` while
-    /// the link is not up.
-    #[inline]
-    pub fn batch(&mut self) -> Option<TxBatch<'_, P>> {
-        let connection = self.connection.as_mut().filter(|it| it.takes_packets())?;
-        Some(TxBatch::new(connection, &mut self.budget, &mut self.counters, &self.platform))
-    }
-
     /// How many slots have room now, whichever queue they go to.
     #[inline]
     pub fn room(&self) -> usize {
@@ -448,6 +406,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
 
     /// Shows the backend everything sent since the last time, and tells it of that and of pages that
     /// it waits for: by one event at most on each channel.
+    #[inline(always)] // where packets go one by one, each is followed by it
     pub fn flush(&mut self) {
         let Some(connection) = self.connection.as_mut().filter(|it| !it.is_broken()) else {
             return;

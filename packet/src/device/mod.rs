@@ -102,8 +102,9 @@ pub trait NetDevice {
     /// [`write`](NetDevice::write) see to that.
     fn alloc(&mut self, headroom: usize) -> Option<BufMut<Self::Block>>;
 
-    /// Reserves room for packets of up to `slots` slots together (see [`slots`]), after making room
-    /// if earlier packets are done; `None` if there is none now or the device is not connected.
+    /// Reserves room for packets of up to `slots` slots together (see [`slots`]), whichever way they go,
+    /// after making room if earlier packets are done; `None` if there is none now or the device is not
+    /// connected.
     fn reserve(&mut self, slots: usize) -> Option<Self::Permit<'_>>;
 
     /// Slots that have room now, whatever is sent: [`reserve`](NetDevice::reserve) gives at least so
@@ -181,9 +182,15 @@ pub trait NetDevice {
     #[inline]
     fn send(&mut self, packet: PacketMutOf<Self>) -> Result<(), SendError<PacketMutOf<Self>>> {
         match self.reserve(slots(&packet)) {
-            Some(mut permit) => Ok(permit.send(packet)?),
+            Some(mut permit) => permit.send(packet),
             None => Err(SendError::Full(packet)),
         }
+    }
+
+    /// As [`reserve`](NetDevice::reserve); the peer is shown what was sent when the token is dropped.
+    fn token(&mut self, slots: usize) -> Option<Token<'_, Self>> {
+        let has_room = self.reserve(slots).is_some();
+        has_room.then(|| Token(self))
     }
 
     /// Sends a frame of at most `size` bytes, which `fill` writes in place. `size` is at most
@@ -220,21 +227,81 @@ pub trait NetDevice {
     }
 }
 
-/// Room in a device, held until it is used up or dropped: for one packet, or for several that take
-/// no more slots together.
+/// Room in a device, held until it is dropped: what was reserved is sure, and more is sent as long as
+/// there is room. So it serves one packet as well as a burst.
+///
+/// The peer learns of what was sent by [`flush`](Permit::flush), here or the device's own, or when a
+/// [`Token`] is dropped.
+///
+/// ```
+/// # use packet_views::device::{NetDevice, Permit};
+/// # fn example<N: NetDevice>(net: &mut N, frames: &[&[u8]]) -> Option<()> {
+/// let mut burst = net.reserve(0)?; // nothing is sure, so each has to be looked at
+/// for frame in frames {
+///     let mut buf = burst.alloc(0)?;
+///     buf.append(frame.len())?.copy_from_slice(frame);
+///     burst.send_single(buf).ok()?; // full: it comes back, try again later
+/// }
+/// burst.flush();
+/// # Some(())
+/// # }
+/// ```
 #[must_use = "dropped, the room is free again"]
 pub trait Permit {
     /// The device's memory.
     type Block: Block;
 
-    /// Sends a packet: there is room. It must need no more slots than are left of those reserved.
-    /// One that does, or that the device can't send, is gone and counted, and the error says why.
-    fn send(&mut self, packet: PacketMut<Self::Block>) -> Result<(), Unsendable>;
+    /// As [`NetDevice::alloc`].
+    fn alloc(&mut self, headroom: usize) -> Option<BufMut<Self::Block>>;
+
+    /// Sends a packet; gives it back if there is no room for it beyond what was reserved and has been
+    /// used, and refuses one that the device can't send: that is gone and counted.
+    ///
+    /// What takes more slots than the packet has is not done here: a packet that the peer does not take
+    /// whole is cut by [`NetDevice::send`].
+    fn send(
+        &mut self,
+        packet: PacketMut<Self::Block>,
+    ) -> Result<(), SendError<PacketMut<Self::Block>>>;
+
+    /// As [`NetDevice::flush`], and this was the end.
+    fn flush(self);
 
     /// Sends a packet of one fragment.
     #[inline]
-    fn send_single(&mut self, buf: BufMut<Self::Block>) -> Result<(), Unsendable> {
-        self.send(buf.into())
+    fn send_single(
+        &mut self,
+        buf: BufMut<Self::Block>,
+    ) -> Result<(), SendError<BufMut<Self::Block>>> {
+        self.send(buf.into()).map_err(|error| match error {
+            SendError::Full(packet) => match packet.into_single() {
+                Ok(buf) => SendError::Full(buf),
+                Err(_) => SendError::Refused(Unsendable::TooManyFragments),
+            },
+            SendError::Refused(why) => SendError::Refused(why),
+        })
+    }
+}
+
+/// Room in a device, and whoever drops it shows the peer what was sent: for stacks that never say that
+/// they are done.
+pub struct Token<'a, N: NetDevice + ?Sized>(&'a mut N);
+
+impl<N: NetDevice + ?Sized> Token<'_, N> {
+    /// As [`NetDevice::alloc`].
+    pub fn alloc(&mut self, headroom: usize) -> Option<BufMut<N::Block>> {
+        self.0.alloc(headroom)
+    }
+
+    /// As [`NetDevice::send`].
+    pub fn send(&mut self, packet: PacketMutOf<N>) -> Result<(), SendError<PacketMutOf<N>>> {
+        self.0.send(packet)
+    }
+}
+
+impl<N: NetDevice + ?Sized> Drop for Token<'_, N> {
+    fn drop(&mut self) {
+        self.0.flush();
     }
 }
 

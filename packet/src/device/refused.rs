@@ -22,6 +22,14 @@ impl<P> SendError<P> {
             SendError::Refused(_) => None,
         }
     }
+
+    /// Why the packet is gone, if it is.
+    pub fn why(&self) -> Option<Unsendable> {
+        match self {
+            SendError::Full(_) => None,
+            SendError::Refused(why) => Some(*why),
+        }
+    }
 }
 
 impl<P> From<Unsendable> for SendError<P> {
@@ -49,7 +57,7 @@ pub enum Unsendable {
     TooShort,
     /// Longer than the MTU allows and not to be cut, or to be cut into segments that are.
     TooLong,
-    /// More fragments than are left of those reserved, or than the peer takes and a page holds.
+    /// More fragments than the peer takes and a page holds.
     TooManyFragments,
     /// Its checksum is blank, and can't be filled in.
     Checksum(NotFilled),
@@ -107,14 +115,15 @@ impl core::fmt::Display for WriteError {
 
 impl core::error::Error for WriteError {}
 
-impl From<Unsendable> for WriteError {
+impl<P> From<SendError<P>> for WriteError {
     #[inline]
-    fn from(why: Unsendable) -> WriteError {
-        match why {
-            Unsendable::NoMemory => WriteError::NoMemory,
-            Unsendable::TooShort => WriteError::BadLength,
+    fn from(error: SendError<P>) -> WriteError {
+        match error {
+            SendError::Full(_) => WriteError::Full,
+            SendError::Refused(Unsendable::NoMemory) => WriteError::NoMemory,
+            SendError::Refused(Unsendable::TooShort) => WriteError::BadLength,
             // What is written is a plain frame, so it is its length.
-            _ => WriteError::TooLong,
+            SendError::Refused(_) => WriteError::TooLong,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use packet_views::buffer::{Block, BufMut, HeapBlock, PacketMut};
-use packet_views::device::{Linear, NetDevice, PacketOf, Permit, Totals, Unsendable, slots};
+use packet_views::device::{Linear, NetDevice, PacketOf, Permit, SendError, Totals, slots};
 use packet_views::features::Capabilities;
 use packet_views::header::MacAddr;
 use xen_grant::{Frame, FramePool, Gfn, GrantStatus, Memory, Page, Words};
@@ -146,7 +146,11 @@ pub struct MirrorPermit<'a, F>(&'a mut Mirror<F>);
 impl<B: Block, F: FnMut() -> Option<B>> Permit for MirrorPermit<'_, F> {
     type Block = B;
 
-    fn send(&mut self, packet: PacketMut<B>) -> Result<(), Unsendable> {
+    fn alloc(&mut self, headroom: usize) -> Option<BufMut<B>> {
+        self.0.alloc(headroom)
+    }
+
+    fn send(&mut self, packet: PacketMut<B>) -> Result<(), SendError<PacketMut<B>>> {
         self.0.room -= slots(&packet);
         self.0.counters.tx_packets += 1;
         self.0.counters.tx_bytes += packet.len() as u64;
@@ -154,5 +158,9 @@ impl<B: Block, F: FnMut() -> Option<B>> Permit for MirrorPermit<'_, F> {
         packet.copy_to_slice(&mut frame).unwrap();
         self.0.on_the_way.push_back(frame);
         Ok(())
+    }
+
+    fn flush(self) {
+        self.0.flush();
     }
 }

@@ -24,9 +24,18 @@ struct NoRoom;
 impl Permit for NoRoom {
     type Block = HeapBlock;
 
-    fn send(&mut self, _packet: PacketMut<HeapBlock>) -> Result<(), Unsendable> {
-        Err(Unsendable::TooLong)
+    fn alloc(&mut self, _headroom: usize) -> Option<BufMut<HeapBlock>> {
+        None
     }
+
+    fn send(
+        &mut self,
+        _packet: PacketMut<HeapBlock>,
+    ) -> Result<(), SendError<PacketMut<HeapBlock>>> {
+        Err(SendError::Refused(Unsendable::TooLong))
+    }
+
+    fn flush(self) {}
 }
 
 impl Counting {

@@ -7,6 +7,8 @@
 //! the `fe_*` functions only.
 #![allow(missing_docs)]
 
+use packet_views::device::NetDevice;
+use packet_views::device::Permit;
 use std::hint::black_box;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
@@ -27,16 +29,17 @@ type Net = Netfront<Domain, Domain>;
 /// Sends `count` packets of 64 bytes, a page each.
 #[inline(never)]
 fn fe_submit(net: &mut Net, count: usize) -> usize {
-    let Some(mut batch) = net.batch() else { return 0 };
+    let Some(mut burst) = net.reserve(0) else { return 0 };
     let mut sent = 0;
     while sent < count {
-        let Some(mut buf) = batch.buffer(0) else { break };
+        let Some(mut buf) = burst.alloc(0) else { break };
         // What the layer above would write is not the driver's cost.
-        if buf.append(64).is_none() || batch.send(buf).is_err() {
+        if buf.append(64).is_none() || burst.send_single(buf).is_err() {
             break;
         }
         sent += 1;
     }
+    burst.flush();
     sent
 }
 
@@ -45,7 +48,7 @@ fn fe_submit(net: &mut Net, count: usize) -> usize {
 fn fe_single(net: &mut Net, count: usize) -> usize {
     let mut sent = 0;
     while sent < count {
-        let Some(mut buf) = net.buffer(0) else { break };
+        let Some(mut buf) = net.alloc(0) else { break };
         if buf.append(64).is_none() {
             break;
         }
@@ -74,7 +77,7 @@ fn fe_poll(net: &mut Net, budget: usize) -> usize {
 /// As `fe_poll`, where the layer above is lent the packet.
 #[inline(never)]
 fn fe_lent(net: &mut Net, budget: usize) -> usize {
-    net.poll_rx_lent(budget, |packet| {
+    net.receive_lent(budget, |packet| {
         black_box(packet.head());
     })
 }

@@ -5,6 +5,8 @@
 
 mod firewall;
 
+use packet_views::device::NetDevice;
+use packet_views::device::Permit;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -138,7 +140,7 @@ fn f7_each_slot_of_an_untrusted_backends_packet_is_clean_around_its_own_bytes() 
         firewall.left.complete_tx();
         let mut packet = PacketMut::new();
         for (room, len) in slots {
-            let mut buf = firewall.left.buffer(room).unwrap();
+            let mut buf = firewall.left.alloc(room).unwrap();
             buf.append(len).unwrap().fill(0xee);
             packet.push(buf).unwrap();
         }

@@ -46,7 +46,7 @@ impl Echo {
         let (bytes, meta) = packet(nth);
         let mut packet = PacketMut::new();
         for part in bytes.chunks(4096) {
-            let mut buffer = self.net.buffer(0)?;
+            let mut buffer = self.net.alloc(0)?;
             buffer.append(part.len()).unwrap().copy_from_slice(part);
             packet.push(buffer).unwrap();
         }

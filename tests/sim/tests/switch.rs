@@ -142,7 +142,7 @@ impl Switch {
         let client = self.client(flow.from);
         let mut packet = PacketMut::new();
         for part in bytes.chunks(4000) {
-            let mut buf = client.net.buffer(30).expect("a frame");
+            let mut buf = client.net.alloc(30).expect("a frame");
             buf.append(part.len()).unwrap().copy_from_slice(part);
             packet.push(buf).unwrap();
         }

@@ -6,6 +6,7 @@ mod packets;
 mod raw_backend;
 mod raw_client;
 
+use packet_views::device::NetDevice;
 use std::num::NonZeroU16;
 use std::time::Duration;
 

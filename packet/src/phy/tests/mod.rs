@@ -20,7 +20,7 @@ use smoltcp::wire::{EthernetAddress, IpAddress, IpCidr};
 use super::*;
 use crate::buffer::{AnyPacket, Block, Checksum, HeapBlock, Packet, SharedHeapBlock, View};
 use crate::buffer::{BufMut, PacketMut};
-use crate::device::{Changes, Linear, PacketOf, Permit, SendError, Unsendable, slots};
+use crate::device::{Changes, Linear, PacketOf, Permit, SendError, slots};
 use crate::features::{Capabilities, Features};
 use crate::header::MacAddr;
 use crate::header::checksum::fill_blank;
@@ -49,7 +49,14 @@ struct MockPermit<'a>(&'a mut Mock, usize);
 impl Permit for MockPermit<'_> {
     type Block = HeapBlock;
 
-    fn send(&mut self, mut packet: PacketMut<HeapBlock>) -> Result<(), Unsendable> {
+    fn alloc(&mut self, headroom: usize) -> Option<BufMut<HeapBlock>> {
+        self.0.alloc(headroom)
+    }
+
+    fn send(
+        &mut self,
+        mut packet: PacketMut<HeapBlock>,
+    ) -> Result<(), SendError<PacketMut<HeapBlock>>> {
         self.1 = self.1.checked_sub(slots(&packet)).expect("no more slots than reserved");
         self.0.room -= slots(&packet);
         if let Some(gso) = packet.meta.gso {
@@ -61,6 +68,10 @@ impl Permit for MockPermit<'_> {
         }
         self.0.sent.push(packet);
         Ok(())
+    }
+
+    fn flush(self) {
+        self.0.flush();
     }
 }
 

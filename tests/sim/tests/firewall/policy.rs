@@ -1,6 +1,8 @@
 //! What the firewall does with packets: it sends on, cut to size, what is meant for somebody, in the
 //! page in which it came; drops the rest; and sends packets of its own.
 
+use packet_views::device::NetDevice;
+use packet_views::device::Permit;
 use std::time::Duration;
 
 use xen_netfront::buffer::{Buf, Packet, PacketMut};
@@ -73,7 +75,7 @@ impl Firewall {
             true => (&mut self.left, Party::Left),
             false => (&mut self.right, Party::Right),
         };
-        let Some(mut buf) = net.buffer(0) else { return };
+        let Some(mut buf) = net.alloc(0) else { return };
         fill(buf.append(4096).unwrap(), Party::Firewall, None);
         let len = self.rng.usize(60..=self.largest.min(4000));
         buf.pull_front(self.rng.usize(..=4096 - len)).unwrap();

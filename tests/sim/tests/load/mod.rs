@@ -1,6 +1,8 @@
 //! A frontend under load and the backend that answers it, turn by turn, with everything counted.
 #![allow(dead_code)]
 
+use packet_views::device::NetDevice;
+use packet_views::device::Permit;
 use std::cell::RefMut;
 use std::time::Duration;
 
@@ -140,13 +142,13 @@ impl<'a> Load<'a> {
                 if let Some((bytes, meta)) = large {
                     packet.meta = *meta;
                     for part in bytes.chunks(4096) {
-                        let mut buf = net.buffer(0).unwrap();
+                        let mut buf = net.alloc(0).unwrap();
                         buf.append(part.len()).unwrap().copy_from_slice(part);
                         packet.push(buf).unwrap();
                     }
                 } else {
                     for _ in 0..fragments {
-                        let mut buf = net.buffer(0).unwrap();
+                        let mut buf = net.alloc(0).unwrap();
                         buf.append(size).unwrap().fill(sent as u8);
                         packet.push(buf).unwrap();
                     }

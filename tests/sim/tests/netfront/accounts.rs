@@ -119,7 +119,7 @@ fn n4_what_is_drawn_to_send_comes_back_with_the_answers() {
         assert_eq!(drawn(&bench, &config), STEP);
     }
     // Nor is what the layers above take and keep for a while.
-    let held: Vec<_> = (0..SENDING).map(|_| bench.front.buffer(0).unwrap()).collect();
+    let held: Vec<_> = (0..SENDING).map(|_| bench.front.alloc(0).unwrap()).collect();
     bench.front.service();
     // As many more lie ready in their place, and it keeps its promise for when those come home.
     assert_eq!(bench.pool.unreserved(), 2000 - config.least_pages());
@@ -157,7 +157,7 @@ fn n4_where_nothing_is_left_a_device_has_its_promise_to_the_page() {
         // Nothing is lost of it either: the layers above take all there is to send with, and give it back.
         answer_all(&mut bench);
         for _ in 0..3 {
-            let held: Vec<_> = core::iter::from_fn(|| bench.front.buffer(0)).collect();
+            let held: Vec<_> = core::iter::from_fn(|| bench.front.alloc(0)).collect();
             assert!(held.len() >= SENDING);
             bench.front.service();
             assert_eq!(bench.pool.unreserved(), 0, "it gave away what it was promised");

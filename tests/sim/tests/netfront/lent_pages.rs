@@ -12,7 +12,7 @@ fn n4_what_is_only_lent_goes_back_to_the_ring_and_needs_nothing_of_the_pool() {
     for n in 0..2000 {
         bench.deliver(&[&pattern(n, 100)]);
         let mut seen = Vec::new();
-        assert_eq!(bench.front.poll_rx_lent(10, |packet| seen.push(raw_backend::bytes(packet))), 1);
+        assert_eq!(bench.front.receive_lent(10, |packet| seen.push(raw_backend::bytes(packet))), 1);
         assert_eq!(seen, [pattern(n, 100)]);
         bench.assert_sound();
     }
@@ -36,7 +36,7 @@ fn r14_pages_of_whatever_packets_are_all_accounted_for() {
                 _ => bench.deliver(&[&pattern(5, 60)]),
             }
         }
-        bench.front.poll_rx_lent(1000, |_| ());
+        bench.front.receive_lent(1000, |_| ());
         bench.assert_sound();
         let out = bench.pool.size() - bench.pool.free();
         assert!(out <= 2 + 64 + 256, "{out} pages in round {round}");
@@ -46,7 +46,7 @@ fn r14_pages_of_whatever_packets_are_all_accounted_for() {
     let request = bench.rx_request();
     bench.answer(RxResponse { id: request.id ^ 1, offset: 0, flags: 0, status: 60 });
     bench.publish_rx();
-    assert_eq!(bench.front.poll_rx_lent(10, |_| ()), 0);
+    assert_eq!(bench.front.receive_lent(10, |_| ()), 0);
     bench.assert_sound();
     bench.assert_no_leak();
 }
@@ -57,7 +57,7 @@ fn r5_a_packet_that_was_cloned_is_kept_and_its_page_not_posted() {
     let mut kept = Vec::new();
     for n in 0..100 {
         bench.deliver(&[&pattern(n, 100)]);
-        bench.front.poll_rx_lent(10, |packet| {
+        bench.front.receive_lent(10, |packet| {
             if n % 2 == 0 {
                 kept.push((n, packet.clone()));
             }
@@ -65,7 +65,7 @@ fn r5_a_packet_that_was_cloned_is_kept_and_its_page_not_posted() {
     }
     for _ in 0..1000 {
         bench.deliver(&[&[0xff; 1514]]);
-        bench.front.poll_rx_lent(10, |_| ());
+        bench.front.receive_lent(10, |_| ());
     }
     for (n, packet) in &kept {
         assert_eq!(raw_backend::bytes(packet), pattern(*n, 100));
@@ -86,7 +86,7 @@ fn n4_pages_at_hand_leave_sending_what_it_was_promised() {
             for _ in 0..bench.rings().rx.refresh().unwrap().min(1 + round * 7) {
                 bench.deliver(&[&pattern(1, 60)]);
             }
-            bench.front.poll_rx_lent(1000, |_| ());
+            bench.front.receive_lent(1000, |_| ());
             bench.front.service();
             for n in 0..64 {
                 assert!(bench.send(&[&pattern(1, 60)]), "{n} in round {round} with {frames}");
@@ -122,7 +122,7 @@ fn n4_pages_at_hand_are_let_go_for_a_queue_that_has_none() {
     for n in 0..15 {
         bench.deliver(&[&pattern(n, 60)]);
     }
-    assert_eq!(bench.front.poll_rx_lent(1000, |_| ()), 15);
+    assert_eq!(bench.front.receive_lent(1000, |_| ()), 15);
     bench.queue = 1;
     assert_eq!(bench.rings().rx.refresh(), Ok(0));
     bench.pass(Duration::from_millis(20));

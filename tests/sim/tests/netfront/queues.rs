@@ -1,5 +1,6 @@
 //! Several queues: each flow keeps to one, all of them are used, and they fail and recover together.
 
+use packet_views::device::Permit;
 use std::collections::BTreeMap;
 
 use packet_views::buffer::Meta;
@@ -96,13 +97,14 @@ fn a_batch_spreads_its_packets_too_with_an_event_a_queue() {
     let events = bench.front.counters().events_sent;
     let packets: Vec<_> =
         (0..90).map(|port| (port, Flow::udp(true, port).packet(0, &[1; 60]))).collect();
-    let mut batch = bench.front.batch().unwrap();
+    let mut batch = bench.front.reserve(1).unwrap();
     for (_, bytes) in &packets {
-        let mut buf = batch.buffer(0).unwrap();
+        let mut buf = batch.alloc(0).unwrap();
         buf.append(bytes.len()).unwrap().copy_from_slice(bytes);
-        assert!(batch.send(buf).is_ok());
+        assert!(batch.send_single(buf).is_ok());
     }
     drop(batch);
+    bench.front.flush();
     assert_eq!(bench.front.counters().events_sent, events + 3);
     let batched = take_all(&mut bench);
     for (_, bytes) in &packets {

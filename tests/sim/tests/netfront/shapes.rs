@@ -104,7 +104,7 @@ fn a_first_fragment_at_the_end_of_its_page_is_led_by_another_page() {
     let bytes = Flow::tcp(false, 1).packet(5, &pattern(7, 300));
     for first in 1..14 {
         let mut packet = bench.packet(&bytes, &[first], Meta::default());
-        let mut head = bench.front.buffer(4096 - first).unwrap();
+        let mut head = bench.front.alloc(4096 - first).unwrap();
         head.append(first).unwrap().copy_from_slice(&bytes[..first]);
         packet.fragments_mut()[0] = head;
         NetDevice::send(&mut bench.front, packet).unwrap();

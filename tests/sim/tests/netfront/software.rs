@@ -3,6 +3,7 @@
 
 use fastrand::Rng;
 use packet_views::buffer::{Checksum, Meta};
+use packet_views::device::Permit;
 use packet_views::device::{SendError, Unsendable};
 use packet_views::features::Features;
 use packet_views::header::checksum::NotFilled;
@@ -269,7 +270,8 @@ fn large_packets_that_can_neither_go_nor_be_cut_are_dropped() {
     // A permit has room for the packet, not for its segments.
     let cuts = [4096, 8192];
     let packet = bench.packet(&good, &cuts, meta);
-    assert_eq!(bench.front.reserve(4).unwrap().send(packet), Err(Unsendable::NoGso));
+    let refused = bench.front.reserve(4).unwrap().send(packet);
+    assert_eq!(refused.unwrap_err().why(), Some(Unsendable::NoGso));
     assert_eq!(bench.front.counters().tx_drops.no_gso, 7);
     assert_eq!(take_all(&mut bench).len(), 0);
     bench.assert_sound();
@@ -314,7 +316,7 @@ fn a_blank_checksum_is_filled_in_for_a_backend_without_offload() {
     frame.extend([0x45, 0, 0, 32, 0, 0, 0, 0, 64, 17, 0x66, 0xcb, 10, 0, 0, 1, 10, 0, 0, 2]);
     let pseudo: u32 = 0x0a00 + 0x0001 + 0x0a00 + 0x0002 + 17 + 12;
     frame.extend([0, 1, 0, 2, 0, 12, (pseudo >> 8) as u8, pseudo as u8, 1, 2, 3, 4]);
-    let mut buf = bench.front.buffer(0).unwrap();
+    let mut buf = bench.front.alloc(0).unwrap();
     buf.append(frame.len()).unwrap().copy_from_slice(&frame);
     let mut packet = PacketMut::from(buf);
     packet.meta.checksum = Checksum::Blank;
@@ -324,18 +326,18 @@ fn a_blank_checksum_is_filled_in_for_a_backend_without_offload() {
     assert_eq!(request.flags & 1, 0, "not blank any more");
     let sent = bench.sent_bytes(&request, frame.len());
     assert_ne!(sent, frame);
-    let mut check = bench.front.buffer(0).unwrap();
+    let mut check = bench.front.alloc(0).unwrap();
     check.append(sent.len()).unwrap().copy_from_slice(&sent);
     assert_eq!(check.bytes().len(), sent.len());
     assert_eq!(verify(&PacketMut::from(check)), Verdict::Right);
 
     // One whose headers make no sense can't be filled in.
-    let mut buf = bench.front.buffer(0).unwrap();
+    let mut buf = bench.front.alloc(0).unwrap();
     buf.append(60).unwrap().fill(0xff);
     let mut packet = PacketMut::from(buf);
     packet.meta.checksum = Checksum::Blank;
     let refused = bench.front.reserve(1).unwrap().send(packet);
-    assert_eq!(refused, Err(Unsendable::Checksum(NotFilled::Unknown)));
+    assert_eq!(refused.unwrap_err().why(), Some(Unsendable::Checksum(NotFilled::Unknown)));
     assert_eq!(bench.front.counters().tx_drops.bad_checksum, 1);
     bench.assert_sound();
 }

@@ -41,7 +41,7 @@ fn f7_an_untrusted_backend_sees_no_byte_around_large_cut_filled_or_gathered_pack
             for nth in 0..count {
                 let range = nth * bytes.len() / count..(nth + 1) * bytes.len() / count;
                 // At some place within the page.
-                let mut buf = bench.front.buffer(nth * 100 + 7).unwrap();
+                let mut buf = bench.front.alloc(nth * 100 + 7).unwrap();
                 buf.append(range.len()).unwrap().copy_from_slice(&bytes[range]);
                 packet.push(buf).unwrap();
             }

@@ -193,7 +193,7 @@ fn build(net: &mut Netfront<Domain, Domain>, shape: &Shape, bytes: &[u8]) -> Opt
     packet.meta = shape.meta();
     for &(room, len) in &shape.fragments {
         let len = usize::from(len);
-        let mut buf = net.buffer(room.into())?;
+        let mut buf = net.alloc(room.into())?;
         buf.append(len).unwrap().copy_from_slice(&bytes[at..at + len]);
         packet.push(buf).unwrap();
         at += len;

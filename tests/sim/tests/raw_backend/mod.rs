@@ -3,6 +3,8 @@
 
 mod packets;
 
+use packet_views::device::NetDevice;
+use packet_views::device::Permit;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
@@ -309,7 +311,7 @@ impl Bench {
     pub fn send(&mut self, parts: &[&[u8]]) -> bool {
         let mut packet = PacketMut::new();
         for part in parts {
-            let Some(mut buf) = self.front.buffer(0) else { return false };
+            let Some(mut buf) = self.front.alloc(0) else { return false };
             buf.append(part.len()).unwrap().copy_from_slice(part);
             packet.push(buf).unwrap();
         }

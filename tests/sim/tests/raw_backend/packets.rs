@@ -98,7 +98,7 @@ impl Bench {
         let ends = cuts.iter().copied().chain([bytes.len()]);
         let (mut packet, mut at) = (PacketMut::new(), 0);
         for end in ends {
-            let mut buf = self.front.buffer(0).expect("a frame");
+            let mut buf = self.front.alloc(0).expect("a frame");
             buf.append(end - at).unwrap().copy_from_slice(&bytes[at..end]);
             packet.push(buf).unwrap();
             at = end;

@@ -22,7 +22,7 @@ use std::time::SystemTime;
 
 use packet_views::buffer::{AnyPacket, BufMut, Checksum, HeapBlock, PacketMut, View};
 use packet_views::device::{
-    Changes, Linear, Link, NetDevice, PacketMutOf, PacketOf, Permit, SendError, Totals, Unsendable,
+    Changes, Linear, Link, NetDevice, PacketMutOf, PacketOf, Permit, SendError, Totals,
 };
 use packet_views::features::Capabilities;
 use packet_views::header::MacAddr;
@@ -298,10 +298,18 @@ pub struct CapturedPermit<'a, P> {
 impl<P: Permit> Permit for CapturedPermit<'_, P> {
     type Block = P::Block;
 
-    fn send(&mut self, packet: PacketMut<P::Block>) -> Result<(), Unsendable> {
+    fn alloc(&mut self, headroom: usize) -> Option<BufMut<P::Block>> {
+        self.permit.alloc(headroom)
+    }
+
+    fn send(&mut self, packet: PacketMut<P::Block>) -> Result<(), SendError<PacketMut<P::Block>>> {
         if let Some(pcap) = self.pcap {
             pcap.write(&packet);
         }
         self.permit.send(packet)
+    }
+
+    fn flush(self) {
+        self.permit.flush();
     }
 }

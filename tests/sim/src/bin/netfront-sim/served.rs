@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use packet_views::device::{self, Linear, Link, NetDevice, PacketOf, Permit, Unsendable};
+use packet_views::device::{self, Linear, Link, NetDevice, PacketOf, Permit, SendError};
 use packet_views::features::Capabilities;
 use packet_views::features::Features;
 use packet_views::header::MacAddr;
@@ -139,7 +139,7 @@ impl NetDevice for Served {
         if vif.queued() >= QUEUE {
             vif.flush();
         }
-        (vif.queued() < QUEUE).then_some(Delivery(vif))
+        (vif.queued() < QUEUE).then_some(Delivery { vif, pool: &self.pool })
     }
 
     fn room(&self) -> usize {
@@ -173,14 +173,25 @@ impl NetDevice for Served {
 }
 
 /// A place in the client's queue.
-pub struct Delivery<'a>(&'a mut Back);
+pub struct Delivery<'a> {
+    vif: &'a mut Back,
+    pool: &'a FramePool,
+}
 
 impl Permit for Delivery<'_> {
     type Block = Frame;
 
-    fn send(&mut self, packet: PacketMut) -> Result<(), Unsendable> {
+    fn alloc(&mut self, headroom: usize) -> Option<BufMut> {
+        Some(BufMut::new(self.pool.take()?, headroom))
+    }
+
+    fn send(&mut self, packet: PacketMut) -> Result<(), SendError<PacketMut>> {
         // What the client has no room for is lost on the way, and counted there.
-        let _ = self.0.deliver(packet.freeze());
+        let _ = self.vif.deliver(packet.freeze());
         Ok(())
+    }
+
+    fn flush(self) {
+        self.vif.flush();
     }
 }
