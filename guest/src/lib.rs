@@ -6,8 +6,9 @@
 //! [`Platform`](xen_netfront::platform::Platform), [`Store`](xen_store::Store), and the
 //! backend halves). Output of the `log` crate goes to the PV console and to Xen's log.
 //!
-//! A whole kernel is `examples/hello.rs`, with smoltcp on top of the driver. (One that is never
-//! built for anything but Xen says `no_std` and `no_main` without condition, and needs no `cfg`.)
+//! A whole kernel is `examples/hello.rs`, with smoltcp on top of the driver; `examples/ready.rs` awaits
+//! its vif as a future. (One that is never built for anything but Xen says `no_std` and `no_main`
+//! without condition, and needs no `cfg`.)
 //!
 //! ```no_run
 #![doc = include_str!("../examples/hello.rs")]
@@ -64,7 +65,7 @@ mod xen;
 mod xenstore;
 
 #[cfg(target_os = "none")]
-pub use power::Outcome;
+pub use power::Termination;
 #[cfg(target_os = "none")]
 pub use suspend::Suspended;
 #[cfg(target_os = "none")]
@@ -85,7 +86,7 @@ macro_rules! main {
             // SAFETY: the runtime declares it with this name and type, and nobody else does.
             #[unsafe(no_mangle)]
             extern "Rust" fn xen_guest_main(xen: $crate::Xen) {
-                $crate::Outcome::finish($main(xen));
+                $crate::Termination::finish($main(xen));
             }
         };
 

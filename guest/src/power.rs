@@ -7,17 +7,17 @@ use x86_64::instructions::{hlt, interrupts};
 
 use crate::{hypercall, logger};
 
-/// What a kernel's main may return.
-pub trait Outcome {
+/// What a kernel's main may return, as `std::process::Termination` for programs.
+pub trait Termination {
     /// Comes back if all is well; what is not well is the end of the domain.
     fn finish(self);
 }
 
-impl Outcome for () {
+impl Termination for () {
     fn finish(self) {}
 }
 
-impl<E: Display> Outcome for Result<(), E> {
+impl<E: Display> Termination for Result<(), E> {
     fn finish(self) {
         if let Err(error) = self {
             log::error!("main has failed: {error}");

@@ -46,6 +46,7 @@ DOM0_PROGRAMS = [
         " xenstore-control lsevtchn xenctx").split()),
     *(f"usr/bin/xenstore-{name}" for name in "ls read write list rm watch exists".split()),
     "bin/bash", "usr/bin/iperf", "usr/bin/iperf3", "usr/bin/tcpdump", "usr/bin/python3.11",
+    "usr/sbin/dnsmasq",
 ]  # fmt: skip
 # Python's library is 30 MB, most of which no small tool needs: what it starts with is built in but
 # for these.

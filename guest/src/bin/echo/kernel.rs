@@ -44,10 +44,10 @@ pub fn run(xen: Xen) {
 }
 
 fn serve(xen: Xen, options: &Options) -> Result<(), &'static str> {
-    let vifs: Vec<_> = options.vifs.iter().filter(|(_, vif)| !vif.addresses.is_empty()).collect();
+    let vifs: Vec<_> = options.vifs.iter().filter(|(_, vif)| vif.is_served()).collect();
     let count = vifs.len() as u64;
     if count == 0 {
-        return Err("no address: ip=ADDR/LEN is missing");
+        return Err("no address: ip=ADDR/LEN or ip=dhcp is missing");
     }
     let table = GrantTable::new(&xen);
     let driver = with_references(options.driver, vifs.len(), &table);

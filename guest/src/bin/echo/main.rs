@@ -5,6 +5,7 @@
 //!  main     all vifs: open, wait, turn
 //!  vif      one vif, connected: driver, stack, services
 //!  ping  udp_echo  listener ── tcp_echo  tcp_discard  tcp_chargen  http ── page  metrics ◄── status
+//!  addresses ── dhcp
 //! ```
 #![cfg_attr(target_os = "none", no_std, no_main)]
 // Built for a host there is no kernel: only tests use the modules then.
@@ -12,6 +13,8 @@
 
 extern crate alloc;
 
+mod addresses;
+mod dhcp;
 mod http;
 mod large;
 mod listener;

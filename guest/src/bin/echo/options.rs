@@ -5,7 +5,8 @@
 //! ```
 //!
 //! `ip` and `gw` may come several times, and mean vif 0 unless `vifN.` stands in front of them; the
-//! others are for all vifs. What is wrong is told, and changes nothing.
+//! others are for all vifs. `ip=dhcp` has the vif's IPv4 address and gateway leased, so there is none
+//! of the command line beside it; those of IPv6 may be. What is wrong is told, and changes nothing.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -16,6 +17,8 @@ use smoltcp::wire::{IpAddress, IpCidr};
 use xen_guest::options::BadOption;
 use xen_netfront::netfront;
 use xen_netfront::xenbus::MAX_QUEUES;
+
+use super::addresses::is_one_machine;
 
 /// The most addresses of a vif (smoltcp's `iface-max-addr-count-8`).
 const ADDRESSES: usize = 8;
@@ -34,8 +37,23 @@ pub struct Options {
 pub struct VifOptions {
     /// `ip=`: our addresses, each with the length of its network's prefix.
     pub addresses: Vec<IpCidr>,
+    /// `ip=dhcp`: one more, of IPv4, is leased, with its gateway. There is no other of IPv4 then.
+    pub dhcp: bool,
     /// `gw=`: default gateways, at most one for IPv4 and one for IPv6.
     pub gateways: Vec<IpAddress>,
+}
+
+impl VifOptions {
+    /// Whether it has an address, or will.
+    pub fn is_served(&self) -> bool {
+        self.dhcp || !self.addresses.is_empty()
+    }
+
+    /// An error if there is no room for one more address.
+    fn check_room(&self) -> Result<(), &'static str> {
+        let count = self.addresses.len() + usize::from(self.dhcp);
+        if count < ADDRESSES { Ok(()) } else { Err("at most 8 addresses for a vif") }
+    }
 }
 
 impl Options {
@@ -80,31 +98,53 @@ impl Options {
     }
 
     fn add_address(&mut self, vif: u32, text: &str) -> Result<(), &'static str> {
-        const EXPECTED: &str = "ip=ADDR/LEN";
+        const EXPECTED: &str = "ip=ADDR/LEN or ip=dhcp";
+        if text == "dhcp" {
+            return self.lease_address(vif);
+        }
         let (address, len) = text.split_once('/').ok_or(EXPECTED)?;
         let address: IpAddr = address.parse().map_err(|_| EXPECTED)?;
         let most = if address.is_ipv4() { 32 } else { 128 };
         let len = len.parse().ok().filter(|&len| len <= most).ok_or(EXPECTED)?;
-        let unicast = match address {
-            IpAddr::V4(address) => !address.is_multicast() && !address.is_broadcast(),
-            IpAddr::V6(address) => !address.is_multicast(),
-        };
-        if !unicast || address.is_unspecified() {
+        if !is_one_machine(address) {
             return Err("ip=ADDR/LEN with an address of one machine");
         }
         let vif = self.vifs.entry(vif).or_default();
-        if vif.addresses.len() == ADDRESSES {
-            return Err("at most 8 addresses for a vif");
+        if vif.dhcp && address.is_ipv4() {
+            return Err("for a vif with ip=dhcp, unless it is of IPv6");
         }
+        vif.check_room()?;
         vif.addresses.push(IpCidr::new(address.into(), len));
+        Ok(())
+    }
+
+    fn lease_address(&mut self, vif: u32) -> Result<(), &'static str> {
+        let vif = self.vifs.entry(vif).or_default();
+        if vif.dhcp {
+            return Ok(());
+        }
+        if vif.addresses.iter().any(|cidr| matches!(cidr, IpCidr::Ipv4(_))) {
+            return Err("for a vif that has an IPv4 address by ip=");
+        }
+        if vif.gateways.iter().any(|gateway| matches!(gateway, IpAddress::Ipv4(_))) {
+            return Err("for a vif that has an IPv4 gateway by gw=");
+        }
+        vif.check_room()?;
+        vif.dhcp = true;
         Ok(())
     }
 
     fn set_gateway(&mut self, vif: u32, text: &str) -> Result<(), &'static str> {
         let gateway: IpAddr = text.parse().map_err(|_| "gw=ADDR")?;
-        let gateways = &mut self.vifs.entry(vif).or_default().gateways;
-        gateways.retain(|other| matches!(other, IpAddress::Ipv4(_)) != gateway.is_ipv4());
-        gateways.push(gateway.into());
+        if !is_one_machine(gateway) {
+            return Err("gw=ADDR with an address of one machine");
+        }
+        let vif = self.vifs.entry(vif).or_default();
+        if vif.dhcp && gateway.is_ipv4() {
+            return Err("for a vif with ip=dhcp, unless it is of IPv6");
+        }
+        vif.gateways.retain(|other| matches!(other, IpAddress::Ipv4(_)) != gateway.is_ipv4());
+        vif.gateways.push(gateway.into());
         Ok(())
     }
 }
@@ -179,7 +219,7 @@ mod tests {
         assert_eq!(
             complaints,
             [
-                "option \"ip=10.0.9.2/33\" is not ip=ADDR/LEN, ignored",
+                "option \"ip=10.0.9.2/33\" is not ip=ADDR/LEN or ip=dhcp, ignored",
                 "option \"ip=224.0.0.1/4\" is not ip=ADDR/LEN with an address of one machine, \
                  ignored",
                 "option \"ip=::/64\" is not ip=ADDR/LEN with an address of one machine, ignored",
@@ -192,6 +232,63 @@ mod tests {
                 "option \"vif1.mtu=9\" is unknown, ignored",
                 "option \"quiet\" is unknown, ignored",
             ]
+        );
+    }
+
+    #[test]
+    fn an_ipv4_address_may_be_leased() {
+        let (options, complaints) =
+            parse("ip=dhcp ip=fd00::2/64 gw=fd00::1 ip=dhcp vif2.ip=dhcp vif3.gw=10.0.3.1");
+        assert_eq!(complaints, [""; 0]);
+        let [first, second, third] = [0, 2, 3].map(|number| &options.vifs[&number]);
+        assert!(first.dhcp && first.addresses == [cidr("fd00::2", 64)]);
+        assert_eq!(first.gateways, [IpAddress::v6(0xfd00, 0, 0, 0, 0, 0, 0, 1)]);
+        assert!(second.dhcp && second.addresses.is_empty() && second.is_served());
+        assert!(!third.is_served());
+    }
+
+    #[test]
+    fn beside_a_leased_address_there_is_none_of_ipv4() {
+        // Whichever comes first counts.
+        let (options, complaints) =
+            parse("ip=dhcp ip=10.0.0.2/24 gw=10.0.0.1 vif1.gw=10.0.1.1 vif1.ip=dhcp");
+        assert!(options.vifs[&0].dhcp && !options.vifs[&1].is_served());
+        assert_eq!(options.vifs[&0], parse("ip=dhcp").0.vifs[&0]);
+        assert_eq!(options.vifs[&1], parse("vif1.gw=10.0.1.1").0.vifs[&1]);
+        assert_eq!(
+            complaints,
+            [
+                "option \"ip=10.0.0.2/24\" is not for a vif with ip=dhcp, unless it is of IPv6, \
+                 ignored",
+                "option \"gw=10.0.0.1\" is not for a vif with ip=dhcp, unless it is of IPv6, ignored",
+                "option \"vif1.ip=dhcp\" is not for a vif that has an IPv4 gateway by gw=, ignored",
+            ]
+        );
+        let (options, complaints) = parse("ip=10.0.0.2/24 ip=dhcp ip=dhcp/24 ip=DHCP gw=dhcp");
+        assert_eq!(options, parse("ip=10.0.0.2/24").0);
+        assert_eq!(
+            complaints,
+            [
+                "option \"ip=dhcp\" is not for a vif that has an IPv4 address by ip=, ignored",
+                "option \"ip=dhcp/24\" is not ip=ADDR/LEN or ip=dhcp, ignored",
+                "option \"ip=DHCP\" is not ip=ADDR/LEN or ip=dhcp, ignored",
+                "option \"gw=dhcp\" is not gw=ADDR, ignored",
+            ]
+        );
+        // It takes a place among the addresses, whether it comes last or first.
+        let eight = "ip=fd00::2/64 ".repeat(8);
+        assert_eq!(parse(&alloc::format!("{eight} ip=dhcp")).1.len(), 1);
+        let (options, complaints) = parse(&alloc::format!("ip=dhcp {eight}"));
+        assert_eq!((options.vifs[&0].addresses.len(), complaints.len()), (7, 1));
+    }
+
+    #[test]
+    fn a_gateway_is_one_machine() {
+        let (options, complaints) = parse("gw=0.0.0.0 gw=255.255.255.255 gw=224.0.0.1 gw=ff02::1");
+        assert_eq!((options, complaints.len()), (parse("").0, 4));
+        assert_eq!(
+            complaints[0],
+            "option \"gw=0.0.0.0\" is not gw=ADDR with an address of one machine, ignored"
         );
     }
 

@@ -12,18 +12,17 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::mem;
 
-use packet_views::announce::announce;
 use packet_views::device::Link;
-use packet_views::device::{Changes, NetDevice, WriteError};
+use packet_views::device::{Changes, NetDevice};
 use packet_views::phy::Device;
 use smoltcp::iface::{Interface, SocketSet};
 use smoltcp::phy::Device as _;
 use smoltcp::time::Instant;
-use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr, Ipv6Address};
 use xen_guest::Xen;
 use xen_netfront::netfront::{self, Netfront};
 use xen_netfront::platform::{self, Platform};
 
+use super::addresses::{Addresses, address_of};
 use super::http::Http;
 use super::large::{self, Large};
 use super::listener::{Connection, Listener};
@@ -52,14 +51,12 @@ const LARGEST_PACKET: usize = 1 << 16;
 pub struct Vif {
     number: u32,
     driver: netfront::Config,
-    options: VifOptions,
+    addresses: Addresses,
     device: Device<Netfront<Xen, Xen>>,
     /// On the heap: it holds the buffer that fragments are cut from.
     iface: Box<Interface>,
     sockets: SocketSet<'static>,
     link: Link,
-    /// The neighbours don't know of this connection yet.
-    unannounced: bool,
     /// Times that one of the vif's event channels has ended a sleep.
     events: u64,
     services: Services,
@@ -94,16 +91,16 @@ impl Vif {
     ) -> Vif {
         let mut device = Device::new(net);
         let mut iface = Box::new(device.interface(xen.random(), xen.now()));
-        configure(&mut iface, &options);
         let mut sockets = SocketSet::new(vec![]);
+        let addresses = Addresses::new(number, options, &mut iface, &mut sockets);
         let services = Services::new(&mut sockets, sizes.window);
         let (mac, mtu) = (iface.hardware_addr(), device.netif().mtu());
         log::info!("vif {number}: {mac} mtu {mtu}, window {}", sizes.window);
         for cidr in iface.ip_addrs() {
             log::info!("vif {number}: {cidr} answers ping, UDP 7, TCP 7 9 19 80");
         }
-        let (link, unannounced, events) = (Link::Up, true, 0);
-        Vif { number, driver, options, device, iface, sockets, link, unannounced, events, services }
+        let (link, events) = (Link::Up, 0);
+        Vif { number, driver, addresses, device, iface, sockets, link, events, services }
     }
 
     /// Does what there is to do now; whether there may be more.
@@ -112,14 +109,17 @@ impl Vif {
         self.device.netif_mut().complete_tx();
         self.note_link();
         self.follow(xen);
-        self.announce();
         let now = Instant::from(xen.now());
-        let Vif { device, iface, sockets, services, .. } = self;
+        let Vif { device, iface, sockets, addresses, services, .. } = self;
+        if device.netif().link() == Link::Up {
+            addresses.announce(iface, device.netif_mut());
+        }
         device.poll_ingress(iface, sockets, now);
+        let readdressed = addresses.turn(iface, sockets, now);
         let moved = services.turn(iface, sockets, device.netif().mtu(), now);
         device.poll_egress(iface, sockets, now);
         self.send_fragments(now);
-        moved
+        moved || readdressed
     }
 
     /// Whether a connection waits for [`tell`](Vif::tell).
@@ -151,9 +151,10 @@ impl Vif {
 
     /// When there is something to do though nothing happens.
     pub fn deadline(&mut self, xen: Xen) -> Option<platform::Instant> {
-        let Vif { device, iface, sockets, services, .. } = self;
+        let Vif { device, iface, sockets, addresses, services, .. } = self;
         let stack = device.poll_at(iface, sockets, xen.now());
-        let above = [stack, services.deadline()].map(|at| at.map(platform::Instant::from));
+        let above = [stack, addresses.deadline(), services.deadline()]
+            .map(|at| at.map(platform::Instant::from));
         above.into_iter().chain([device.netif().next_deadline()]).flatten().min()
     }
 
@@ -195,25 +196,14 @@ impl Vif {
         }
     }
 
-    /// Tells the neighbours where our addresses are, once a connection: the backend may be another.
-    fn announce(&mut self) {
-        if self.link == Link::Down || !self.unannounced {
-            return;
-        }
-        let own = self.iface.ip_addrs().iter().map(|cidr| cidr.address().into());
-        let done = announce(self.device.netif_mut(), own);
-        self.unannounced = matches!(done, Err(WriteError::Full | WriteError::NoMemory));
-    }
-
     /// A vif may come back with another address, MTU or features than it had.
     fn follow(&mut self, xen: Xen) {
-        let Vif { device, iface, options, .. } = self;
+        let Vif { device, iface, sockets, addresses, .. } = self;
         let changes = device.follow(iface, || xen.random(), xen.now());
         if changes == Changes::NONE {
             return;
         }
-        configure(iface, options);
-        self.unannounced |= changes.connection;
+        addresses.follow(changes, iface, sockets, xen.now().into());
         let (mac, mtu) = (iface.hardware_addr(), device.netif().mtu());
         log::info!("vif {}: {mac} mtu {mtu}", self.number);
     }
@@ -291,40 +281,4 @@ impl Services {
             tcp("http", &self.http),
         ]
     }
-}
-
-/// Gives the interface its addresses and gateways. With any IPv6 address comes a link-local one
-/// (RFC 4291, appendix A), for neighbours expect that.
-fn configure(iface: &mut Interface, options: &VifOptions) {
-    let mac = address_of(iface);
-    let own = &options.addresses;
-    let has_v6 = own.iter().any(|cidr| matches!(cidr, IpCidr::Ipv6(_)));
-    let link_local = IpCidr::new(IpAddress::Ipv6(link_local(mac)), 64);
-    iface.update_ip_addrs(|list| {
-        list.clear();
-        for cidr in own.iter().copied().chain(has_v6.then_some(link_local)) {
-            // The options have made sure of room for theirs.
-            let _ = list.push(cidr);
-        }
-    });
-    for gateway in &options.gateways {
-        let routes = iface.routes_mut();
-        // There is room for one of each kind, and one of each kind replaces the one before.
-        let _ = match *gateway {
-            IpAddress::Ipv4(gateway) => routes.add_default_ipv4_route(gateway),
-            IpAddress::Ipv6(gateway) => routes.add_default_ipv6_route(gateway),
-        };
-    }
-}
-
-/// All devices here are Ethernet.
-fn address_of(iface: &Interface) -> EthernetAddress {
-    let HardwareAddress::Ethernet(mac) = iface.hardware_addr();
-    mac
-}
-
-fn link_local(mac: EthernetAddress) -> Ipv6Address {
-    let [a, b, c, d, e, f] = mac.0;
-    let tail = [a ^ 2, b, c, 0xff, 0xfe, d, e, f];
-    Ipv6Address::from_bits(0xfe80 << 112 | u128::from(u64::from_be_bytes(tail)))
 }
