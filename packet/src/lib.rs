@@ -49,3 +49,8 @@ pub mod phy;
 mod wake;
 
 pub use wake::Wake;
+
+/// The README's program is compiled with the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -345,7 +345,7 @@ impl<N: NetDevice> Device<N> {
         self.tx.netif_mut()
     }
 
-    /// What this adaptor has done. What the device has done, [`NetDevice::counters`] says.
+    /// What this adaptor has done. What the device has done, [`NetDevice::totals`] says.
     pub fn counters(&self) -> Counters {
         let mut counters = Counters::default();
         self.rx.count(&mut counters);
