@@ -382,7 +382,7 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
         self.disconnect();
         let opened = match self.bus.frontend_offer() {
             Some(offer) => {
-                self.bus.own().identity().map_err(Obstacle::Store).and_then(|identity| {
+                Identity::read(&self.bus.own()).map_err(Obstacle::Store).and_then(|identity| {
                     self.identity = identity;
                     let channel = Channel {
                         peer: self.client,
