@@ -7,6 +7,7 @@
 //! | [`values`] | what a node's value means: numbers, domains, paths |
 //! | [`client::Client`] | a domain's connection to xenstored, over its page and its event channel |
 //! | [`memory::MemoryStore`] | a xenstore in memory, for tests and examples |
+//! | [`intercept`] | a store whose requests somebody sees first, to count them or to let some fail |
 //! | [`wire`], [`byte_ring`] | messages, and the rings of bytes that carry them |
 //!
 //! A driver takes any [`Store`]. This one counts how often it was started:
@@ -54,6 +55,7 @@ extern crate std;
 pub mod byte_ring;
 pub mod client;
 mod error;
+pub mod intercept;
 pub mod memory;
 pub mod nodes;
 mod store;
