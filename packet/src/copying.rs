@@ -23,7 +23,7 @@ use crate::buffer::{
     AnyPacket, Block, BufMut, HeapBlock, Meta, Packet, PacketMut, SharedHeapBlock, View,
 };
 use crate::buffer::{MAX_FRAGMENTS, MAX_FRAME, MAX_PACKET};
-use crate::device::{Linear, NetDevice, PacketOf, Permit, SendError, Totals, Unsendable, slots};
+use crate::device::{Linear, NetDevice, PacketOf, Permit, SendError, SendErrorKind, Totals, slots};
 use crate::features::{Capabilities, Features};
 use crate::header::checksum::settle_blank;
 use crate::header::{ETHERNET_HEADER, Ethernet, LINK_HEADER, MacAddr};
@@ -185,27 +185,27 @@ impl<Io: RawIo> Copying<Io> {
 
     /// Makes a packet as `io` takes it, but for what is done when it is its turn: cut, or put in one
     /// piece.
-    fn prepare(&self, packet: &mut PacketMut<HeapBlock>) -> Result<(), Unsendable> {
+    fn prepare(&self, packet: &mut PacketMut<HeapBlock>) -> Result<(), SendErrorKind> {
         let len = packet.len();
         if len < ETHERNET_HEADER {
-            return Err(Unsendable::TooShort);
+            return Err(SendErrorKind::TooShort);
         }
         if self.is_to_be_cut(packet) {
-            let plan = Segments::plan(packet).map_err(Unsendable::Gso)?;
+            let plan = Segments::plan(packet).map_err(SendErrorKind::Gso)?;
             return if plan.longest > self.longest(packet.head()) {
-                Err(Unsendable::TooLong)
+                Err(SendErrorKind::TooLong)
             } else {
                 Ok(())
             };
         }
         if packet.meta.gso.is_some() {
-            return make_blank(packet).map_err(Unsendable::Gso);
+            return make_blank(packet).map_err(SendErrorKind::Gso);
         }
         if len > self.longest(packet.head()) {
-            return Err(Unsendable::TooLong);
+            return Err(SendErrorKind::TooLong);
         }
         if !self.features().takes_packet(packet) {
-            settle_blank(packet).map_err(Unsendable::Checksum)?;
+            settle_blank(packet).map_err(SendErrorKind::Checksum)?;
         }
         Ok(())
     }

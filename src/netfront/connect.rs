@@ -217,7 +217,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     }
 
     /// Sees whether the backend has broken a rule or gone silent, and has the bus reconnect.
-    pub(super) fn watch_connection(&mut self, now: Instant) {
+    pub(super) fn check_connection(&mut self, now: Instant) {
         let Some(connection) = &mut self.connection else { return };
         match connection.state {
             State::Broken => {

@@ -50,7 +50,7 @@ mod tx;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use xen_grant::{Frame, FramePool, GrantTable, Overbooked, Quarantine, Reference, TableFull};
+use xen_grant::{ClaimError, Frame, FramePool, GrantTable, Quarantine, Reference, ReserveError};
 
 use crate::buffer::Packet;
 use crate::platform::{Instant, Platform, Port};
@@ -84,10 +84,10 @@ pub enum OpenError {
         /// References that the device claims.
         needed: usize,
         /// Why there was no other.
-        error: TableFull,
+        error: ClaimError,
     },
     /// The pool has fewer pages that are nobody else's than [`Config::least_pages`].
-    Pool(Overbooked),
+    Pool(ReserveError),
 }
 
 impl core::fmt::Display for OpenError {
@@ -187,7 +187,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         self.retry_quarantine(now);
         // A backend is silent only if it has not answered, not if nobody has looked.
         self.complete_tx();
-        self.watch_connection(now);
+        self.check_connection(now);
         match self.bus.poll(now) {
             FrontStep::Wait => {}
             FrontStep::Connect => self.connect(now),

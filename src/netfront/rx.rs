@@ -12,7 +12,7 @@ use xen_grant::{Frame, Granted, GrantedPage, Grantee, Quarantine, ReadWrite, Ref
 use xen_ring::{FrontRing, Notify};
 
 use super::budget::Budget;
-use super::counters::{Counters, RxDrops};
+use super::counters::{Counters, RxDrop};
 use super::fault::Fault;
 use super::target::Target;
 use crate::buffer::{Buf, Packet};
@@ -54,13 +54,10 @@ pub(super) struct RxQueue {
     features: Features,
 }
 
-/// What is wrong with a packet: the counter to raise.
-type Wrong = fn(&mut RxDrops) -> &mut u64;
-
 /// Why there is no packet.
 enum Bad {
     /// It is dropped.
-    Packet(Wrong),
+    Packet(RxDrop),
     /// So is the backend.
     Peer(Fault),
 }
@@ -252,7 +249,7 @@ impl RxQueue {
                 // The usual packet: one slot.
                 self.fragment(index, response, quarantine, counters).and_then(|(buf, len)| {
                     if len < ETHERNET_HEADER {
-                        return Err(bad(|drops| &mut drops.runt));
+                        return Err(bad(RxDrop::Runt));
                     }
                     let mut packet = Packet::from(buf);
                     packet.meta.checksum = checksum(response.flags);
@@ -273,7 +270,7 @@ impl RxQueue {
                 Ok(len) => bytes += len,
                 Err(Bad::Packet(wrong)) => {
                     dropped += 1;
-                    *wrong(&mut counters.rx_drops) += 1;
+                    *counters.rx_drops.counter(wrong) += 1;
                 }
                 Err(Bad::Peer(found)) => {
                     dropped += 1;
@@ -314,14 +311,14 @@ impl RxQueue {
         counters: &mut Counters,
     ) -> Result<(Packet, usize), Bad> {
         let (mut packet, mut bytes) = (Packet::new(), 0);
-        let mut wrong: Option<Wrong> = None;
+        let mut wrong: Option<RxDrop> = None;
         let flags = response.flags;
         let (mut index, mut response, mut extra) = (first, response, true);
         loop {
             let added =
                 self.fragment(index, response, quarantine, counters).and_then(|(buf, len)| {
                     bytes += len;
-                    packet.push(buf).map_err(|_| bad(|drops| &mut drops.too_many_slots))
+                    packet.push(buf).map_err(|_| bad(RxDrop::TooManySlots))
                 });
             match added {
                 Ok(()) => {}
@@ -339,15 +336,15 @@ impl RxQueue {
                 break;
             }
             let Some((next, slot)) = self.ring.pop() else {
-                wrong = wrong.or(Some(|drops| &mut drops.truncated));
+                wrong = wrong.or(Some(RxDrop::Truncated));
                 break;
             };
             (index, response) = (next, slot.response());
         }
         match wrong {
             Some(why) => Err(bad(why)),
-            None if bytes < ETHERNET_HEADER => Err(bad(|drops| &mut drops.runt)),
-            None if bytes > MAX_FRAME => Err(bad(|drops| &mut drops.too_long)),
+            None if bytes < ETHERNET_HEADER => Err(bad(RxDrop::Runt)),
+            None if bytes > MAX_FRAME => Err(bad(RxDrop::TooLong)),
             None => {
                 packet.meta.checksum = checksum(flags);
                 Ok((self.large(packet, counters)?, bytes))
@@ -359,7 +356,7 @@ impl RxQueue {
     fn large(&self, packet: Packet, counters: &mut Counters) -> Result<Packet, Bad> {
         let Some(gso) = packet.meta.gso else { return Ok(packet) };
         if !self.features.takes_gso(gso.kind) {
-            return Err(bad(|drops| &mut drops.bad_extra));
+            return Err(bad(RxDrop::BadExtra));
         }
         counters.rx_gso += 1;
         if packet.meta.checksum == Checksum::Blank {
@@ -367,14 +364,14 @@ impl RxQueue {
         }
         // Nobody else has seen it yet, so it can be written.
         let Ok(mut packet) = packet.try_into_mut() else {
-            return Err(bad(|drops| &mut drops.bad_extra));
+            return Err(bad(RxDrop::BadExtra));
         };
         match make_blank(&mut packet) {
             Ok(()) => {
                 counters.rx_made_blank += 1;
                 Ok(packet.freeze())
             }
-            Err(_) => Err(bad(|drops| &mut drops.bad_extra)),
+            Err(_) => Err(bad(RxDrop::BadExtra)),
         }
     }
 
@@ -392,17 +389,17 @@ impl RxQueue {
             return Err(wrong_id(expected, response.id));
         }
         let Some(frame) = self.take_back(index, quarantine, counters) else {
-            return Err(bad(|drops| &mut drops.still_in_use));
+            return Err(bad(RxDrop::StillInUse));
         };
         let Ok(len) = usize::try_from(response.status) else {
-            return Err(bad(|drops| &mut drops.backend_error));
+            return Err(bad(RxDrop::BackendError));
         };
         let offset = usize::from(response.offset);
         // The access has ended, so what is read from here on nobody changes. That the bytes lie
         // within the page is what the view checks.
         match Buf::new(frame.share(), offset..offset + len) {
             Some(buf) => Ok((buf, len)),
-            None => Err(bad(|drops| &mut drops.bad_extent)),
+            None => Err(bad(RxDrop::BadExtent)),
         }
     }
 
@@ -438,18 +435,18 @@ impl RxQueue {
         &mut self,
         quarantine: &mut Quarantine,
         counters: &mut Counters,
-    ) -> Result<Option<Gso>, Wrong> {
-        let (mut gso, mut wrong): (_, Option<Wrong>) = (None, None);
+    ) -> Result<Option<Gso>, RxDrop> {
+        let (mut gso, mut wrong): (_, Option<RxDrop>) = (None, None);
         loop {
             let Some((index, slot)) = self.ring.pop() else {
-                return Err(|drops| &mut drops.truncated);
+                return Err(RxDrop::Truncated);
             };
             drop(self.take_back(index, quarantine, counters));
             let extra = slot.extra();
             match (extra.gso(), gso) {
                 (Some(found), None) => gso = Some(found),
                 // A kind that we did not ask for, a bad GSO, a second GSO.
-                _ => wrong = Some(|drops| &mut drops.bad_extra),
+                _ => wrong = Some(RxDrop::BadExtra),
             }
             if extra.flags & Extra::MORE == 0 {
                 return match wrong {
@@ -499,7 +496,7 @@ fn borrow_reference(slots: &mut [Slot; RING_SIZE], id: usize) -> Option<Referenc
 // What the packet path does not do is kept off it.
 
 #[cold]
-fn bad(wrong: Wrong) -> Bad {
+fn bad(wrong: RxDrop) -> Bad {
     Bad::Packet(wrong)
 }
 

@@ -40,9 +40,9 @@ mod values;
 mod tests;
 
 pub use back::{
-    BackBus, BackStep, BadOffer, EventChannels, FrontendOffer, MAX_QUEUES, QueueOffer, Removal,
+    BackBus, BackStep, EventChannels, FrontendOffer, MAX_QUEUES, OfferError, QueueOffer, Removal,
 };
-pub use clients::{Changes, Clients, MAX_VIFS, Vif};
+pub use clients::{Clients, MAX_VIFS, Vif, VifChanges};
 pub use features::feature_nodes;
 pub use front::{BackendOffer, FrontBus, FrontStep, Rate};
 pub use nodes::{Identity, Reader, transact};

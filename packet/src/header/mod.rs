@@ -136,10 +136,10 @@ pub use ethernet::{ETHERNET_HEADER, EtherType, Ethernet, LINK_HEADER, MacAddr, N
 pub use flow::{flow_hash, packet_flow_hash};
 pub use ipv4::Ipv4;
 pub use ipv6::Ipv6;
-pub use layout::{Extensions, Ip, Layout, Part, Unclear};
+pub use layout::{Extensions, HeaderError, Ip, Layout, Part};
 pub use source::{Copied, Narrow, Pieces, Source, ViewMut};
 pub(crate) use source::{copy_out, parts};
-pub use transport::{Fragment, Icmp, Protocol, Tcp, Transport, Udp};
+pub use transport::{Icmp, IpFragment, Protocol, Tcp, Transport, Udp};
 pub use zerocopy::network_endian::{U16, U32};
 
 /// A header: plain bytes in network order, at any address.

@@ -33,7 +33,7 @@ use super::values::parse_u32;
 use crate::platform::Instant;
 use xen_store::{Store, StoreError};
 
-pub use offer::{BadOffer, EventChannels, FrontendOffer, MAX_QUEUES, QueueOffer};
+pub use offer::{EventChannels, FrontendOffer, MAX_QUEUES, OfferError, QueueOffer};
 use rules::Phase;
 use work::PATIENCE;
 
