@@ -5,6 +5,7 @@
 mod allocations;
 mod copying;
 mod devices;
+mod frames;
 mod lent;
 mod model;
 mod offloads;
