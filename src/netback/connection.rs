@@ -27,7 +27,7 @@ use packet_views::header::packet_flow_hash;
 
 /// All queues of a connected client. Dropped, it lets go of all that is the client's.
 pub(super) struct Connection<P: BackendPlatform> {
-    /// At least one.
+    /// At least one. All in one place: whole batches go through here, so finding a queue costs nothing.
     queues: Vec<Queue<P>>,
     /// Whose turn it is to be polled.
     turn: usize,

@@ -6,21 +6,14 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::ops::RangeInclusive;
-
 use xen_grant::DomId;
 
 use super::values::{parse_domain, parse_mac, parse_path, parse_u32};
-use crate::wire::MAX_PACKET;
-use packet_views::header::ETHERNET_HEADER;
+use packet_views::header::MTUS;
 use xen_store::{Store, StoreError, Transaction};
 
 /// A vif's MTU where nobody says another.
 const DEFAULT_MTU: u16 = 1500;
-
-/// From the smallest MTU of IPv4 to what fits a packet of `XEN_NETIF_MAX_TX_SIZE`, which counts the
-/// Ethernet header.
-const MTUS: RangeInclusive<u16> = 68..=(MAX_PACKET - ETHERNET_HEADER) as u16;
 
 /// How often a transaction is run that meets another one each time, before we come back later.
 pub(super) const TRIES: usize = 2;
@@ -137,7 +130,7 @@ impl<S: Store> Reader<'_, S> {
         let mtu = self.u32("mtu")?.and_then(|mtu| u16::try_from(mtu).ok());
         Ok(Identity {
             mac: self.bytes("mac")?.as_deref().and_then(parse_mac),
-            mtu: mtu.filter(|mtu| MTUS.contains(mtu)).unwrap_or(DEFAULT_MTU),
+            mtu: mtu.filter(|&mtu| MTUS.contains(&mtu.into())).unwrap_or(DEFAULT_MTU),
         })
     }
 

@@ -133,7 +133,8 @@ use crate::buffer::{Block, BufMut};
 
 pub use arp::Arp;
 pub use ethernet::{
-    ETHERNET_HEADER, EtherType, Ethernet, LINK_HEADER, MacAddr, Network, VLAN_TAG, longest_frame,
+    ETHERNET_HEADER, EtherType, Ethernet, LINK_HEADER, MTUS, MacAddr, Network, VLAN_TAG,
+    longest_frame,
 };
 pub use flow::{flow_hash, packet_flow_hash};
 pub use ipv4::Ipv4;

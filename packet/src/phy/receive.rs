@@ -247,8 +247,8 @@ impl<N: NetDevice> RxToken<'_, N> {
             None => {}
         }
         f(match copied {
-            Some(Copied::Whole) => reassembly.whole_mut(),
-            Some(Copied::Linear(from)) => {
+            Some(CopiedTo::Reassembly) => reassembly.whole_mut(),
+            Some(CopiedTo::Linear(from)) => {
                 linear.contents_mut().get_mut(*from..).unwrap_or_default()
             }
             None => &mut [],
