@@ -84,13 +84,13 @@
 mod config;
 mod connection;
 mod counters;
+mod error;
 mod fault;
 mod from_client;
 mod obstacle;
 mod pace;
 mod parse;
 mod queue;
-mod refused;
 mod software;
 mod to_client;
 
@@ -112,8 +112,8 @@ use xen_store::{Store, StoreError};
 
 pub use config::Config;
 pub use counters::{Counters, FromClientDrops, ToClientDrops};
+pub use error::DeliverError;
 pub use fault::Fault;
-pub use refused::Refused;
 
 /// More steps than the bus ever asks for at once. Should there be more, they are done the next time.
 const MAX_STEPS: usize = 4;
@@ -303,14 +303,15 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
     /// If the queue has no room for all segments the first ones stay in it, and the others count as
     /// dropped.
     #[inline]
-    pub fn deliver(&mut self, mut packet: Packet) -> Result<(), Refused> {
+    pub fn deliver(&mut self, mut packet: Packet) -> Result<(), DeliverError> {
         match &mut self.connection {
             Some(connection) if self.fault.is_none() => {
                 connection.deliver(&mut packet, &self.pool, &mut self.counters)
             }
             Some(_) | None => {
-                self.counters.to_drops.not_connected += 1;
-                Err(Refused::NotConnected)
+                let why = DeliverError::NotConnected;
+                *self.counters.to_drops.counter(why) += 1;
+                Err(why)
             }
         }
     }

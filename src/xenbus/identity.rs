@@ -1,20 +1,13 @@
 //! What a vif's toolstack says of it: its address and its MTU.
 
-use core::ops::RangeInclusive;
+use packet_views::header::MTUS;
 
-use packet_views::header::ETHERNET_HEADER;
-
-use crate::wire::MAX_PACKET;
 use xen_store::nodes::Reader;
 use xen_store::values::trim;
 use xen_store::{Store, StoreError};
 
 /// A vif's MTU where nobody says another.
 const DEFAULT_MTU: u16 = 1500;
-
-/// From the smallest MTU of IPv4 to what fits a packet of `XEN_NETIF_MAX_TX_SIZE`, which counts the
-/// Ethernet header.
-const MTUS: RangeInclusive<u16> = 68..=(MAX_PACKET - ETHERNET_HEADER) as u16;
 
 /// What the toolstack says of a vif, to each end in its own directory, where the peer does not
 /// write.
@@ -38,7 +31,7 @@ impl Identity {
         let mtu = own.u32("mtu")?.and_then(|mtu| u16::try_from(mtu).ok());
         Ok(Identity {
             mac: own.bytes("mac")?.as_deref().and_then(parse_mac),
-            mtu: mtu.filter(|mtu| MTUS.contains(mtu)).unwrap_or(DEFAULT_MTU),
+            mtu: mtu.filter(|&mtu| MTUS.contains(&mtu.into())).unwrap_or(DEFAULT_MTU),
         })
     }
 }

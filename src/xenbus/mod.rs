@@ -39,9 +39,9 @@ mod state;
 mod tests;
 
 pub use back::{
-    BackBus, BackStep, BadOffer, EventChannels, FrontendOffer, MAX_QUEUES, QueueOffer, Removal,
+    BackBus, BackStep, EventChannels, FrontendOffer, MAX_QUEUES, OfferError, QueueOffer, Removal,
 };
-pub use clients::{Changes, Clients, MAX_VIFS, Vif};
+pub use clients::{Clients, MAX_VIFS, Vif, VifChanges};
 pub use features::feature_nodes;
 pub use front::{BackendOffer, FrontBus, FrontStep, Rate};
 pub use identity::Identity;

@@ -38,9 +38,9 @@
 //! }
 //! ```
 
+mod error;
 mod lent;
 mod linear;
-mod refused;
 
 use core::future::poll_fn;
 use core::task::{Context, Poll};
@@ -50,8 +50,8 @@ use crate::buffer::{AnyPacket, Block, BufMut, Packet, PacketMut};
 use crate::features::Capabilities;
 use crate::header::{ETHERNET_HEADER, MacAddr};
 
+pub use error::{SendError, SendErrorKind, WriteError};
 pub use linear::Linear;
-pub use refused::{SendError, Unsendable, WriteError};
 
 /// Received packets in a row that [`NetDevice::next_packet`] passes over because they are dropped: as
 /// many as the largest ring holds.
@@ -288,7 +288,7 @@ pub trait Permit {
         self.send(buf.into()).map_err(|error| match error {
             SendError::Full(packet) => match packet.into_single() {
                 Ok(buf) => SendError::Full(buf),
-                Err(_) => SendError::Refused(Unsendable::TooManyFragments),
+                Err(_) => SendError::Refused(SendErrorKind::TooManyFragments),
             },
             SendError::Refused(why) => SendError::Refused(why),
         })

@@ -52,7 +52,7 @@ pub enum Transport<V> {
     Icmpv6(At<Icmp, V>),
     /// A fragment of an IP packet: what it carries is not whole, and only the first has the
     /// header.
-    Fragment(Fragment<V>),
+    Fragment(IpFragment<V>),
     /// Something else.
     Other(Protocol, V),
 }
@@ -69,7 +69,7 @@ impl<V: Source> Transport<V> {
         let transport = match (ip.routing, ip.part) {
             (Some(_), _) => Transport::Other(Protocol::ROUTING, view),
             (None, Some(Part { protocol, offset, more, id, .. })) => {
-                Transport::Fragment(Fragment { protocol, offset, more, id, view })
+                Transport::Fragment(IpFragment { protocol, offset, more, id, view })
             }
             (None, None) => Transport::of(ip.protocol, view),
         };
@@ -90,7 +90,7 @@ impl<V: Source> Transport<V> {
 
 /// A fragment of an IP packet.
 #[derive(Clone, Copy, Debug)]
-pub struct Fragment<V> {
+pub struct IpFragment<V> {
     /// What the packet carries.
     pub protocol: Protocol,
     /// Bytes in front of this fragment's.
@@ -103,7 +103,7 @@ pub struct Fragment<V> {
     pub view: V,
 }
 
-impl<V: Source> Fragment<V> {
+impl<V: Source> IpFragment<V> {
     /// What the packet carries, if this is its first fragment. It is cut short: ports can be read
     /// with [`peek`](At::peek), lengths and checksums do not fit.
     pub fn first(self) -> Option<Transport<V>> {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use packet_views::buffer::{AnyPacket, BufMut, HeapBlock, PacketMut};
 use packet_views::device::{
-    Changes, Linear, Link, NetDevice, PacketMutOf, PacketOf, Permit, SendError, Totals, Unsendable,
-    WriteError,
+    Changes, Linear, Link, NetDevice, PacketMutOf, PacketOf, Permit, SendError, SendErrorKind,
+    Totals, WriteError,
 };
 use packet_views::features::Capabilities;
 use packet_views::header::MacAddr;
@@ -33,7 +33,7 @@ impl Permit for NoRoom {
         &mut self,
         _packet: PacketMut<HeapBlock>,
     ) -> Result<(), SendError<PacketMut<HeapBlock>>> {
-        Err(SendError::Refused(Unsendable::TooLong))
+        Err(SendError::Refused(SendErrorKind::TooLong))
     }
 
     fn flush(self) {}

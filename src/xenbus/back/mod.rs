@@ -33,7 +33,7 @@ use xen_store::nodes::Reader;
 use xen_store::values::parse_u32;
 use xen_store::{Store, StoreError};
 
-pub use offer::{BadOffer, EventChannels, FrontendOffer, MAX_QUEUES, QueueOffer};
+pub use offer::{EventChannels, FrontendOffer, MAX_QUEUES, OfferError, QueueOffer};
 use rules::Phase;
 use work::PATIENCE;
 

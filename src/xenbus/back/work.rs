@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::ToString;
 use core::time::Duration;
 
-use super::offer::{BadOffer, FrontendOffer};
+use super::offer::{FrontendOffer, OfferError};
 use super::rules::{self, Action, Phase, View};
 use super::{BackBus, BackStep, Removal};
 use crate::platform::Instant;
@@ -116,8 +116,8 @@ impl<S: Store> End for BackBus<S> {
 
 impl<S: Store> BackBus<S> {
     /// Reads what the frontend has published, all of it as of one moment.
-    fn read_offer(&self) -> Result<Result<FrontendOffer, BadOffer>, StoreError> {
-        let Some(dir) = self.bus.dirs.peer_dir() else { return Ok(Err(BadOffer::Rings)) };
+    fn read_offer(&self) -> Result<Result<FrontendOffer, OfferError>, StoreError> {
+        let Some(dir) = self.bus.dirs.peer_dir() else { return Ok(Err(OfferError::Rings)) };
         let store = self.bus.dirs.store();
         self.bus.dirs.transact(|transaction| {
             FrontendOffer::read(Reader { store, within: Some(transaction), dir }, self.max_queues)
