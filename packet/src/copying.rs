@@ -340,21 +340,22 @@ impl<Io: RawIo> NetDevice for Copying<Io> {
     }
 
     fn receive(&mut self, budget: usize, mut sink: impl FnMut(PacketOf<Self>)) -> usize {
-        let mut received = 0;
-        for _ in 0..budget {
-            let Some(looked) = self.next.take().map(Some).or_else(|| self.fetch()) else { break };
-            let Some(packet) = looked else { continue };
-            self.counters.rx_packets += 1;
-            self.counters.rx_bytes += packet.len() as u64;
-            received += 1;
-            sink(packet);
+        for looked in 0..budget {
+            match self.next.take().map(Some).or_else(|| self.fetch()) {
+                None => return looked,
+                Some(None) => {}
+                Some(Some(packet)) => {
+                    self.counters.rx_packets += 1;
+                    self.counters.rx_bytes += packet.len() as u64;
+                    sink(packet);
+                }
+            }
         }
-        received
+        budget
     }
 
-    fn room(&self) -> usize {
-        let waits = self.frame.is_some() || self.segments.is_some() || !self.packets.is_empty();
-        if waits { 0 } else { MAX_FRAGMENTS }
+    fn room(&mut self) -> usize {
+        if self.drain() { MAX_FRAGMENTS } else { 0 }
     }
 
     fn has_packet(&mut self) -> bool {

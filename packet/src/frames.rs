@@ -95,7 +95,7 @@ pub trait FrameDevice {
 
     /// Frames of the largest size that there is room for now. There may be more once earlier ones are
     /// seen to be done, which [`send_frame`](FrameDevice::send_frame) looks at.
-    fn room(&self) -> usize;
+    fn room(&mut self) -> usize;
 
     /// Whether a frame has come. It may turn out to be one that is dropped.
     fn has_frame(&mut self) -> bool;
@@ -205,7 +205,7 @@ impl<N: NetDevice> Frames<N> {
                 },
             }
         }
-        Ok(false)
+        Ok(self.next.is_some())
     }
 
     /// Makes of a packet that has just come what is handed up.
@@ -289,13 +289,14 @@ impl<N: NetDevice> FrameDevice for Frames<N> {
         self.netif.link()
     }
 
-    /// What the device has done, and dropped here. A large packet counts as one that was received.
+    /// What the device has done, and what was dropped here: that had been received, and is counted as that
+    /// too, a large packet as one.
     fn totals(&self) -> Totals {
         let totals = self.netif.totals();
         Totals { rx_dropped: totals.rx_dropped + self.drops.total(), ..totals }
     }
 
-    fn room(&self) -> usize {
+    fn room(&mut self) -> usize {
         self.netif.room() / self.blocks(self.max_frame()).max(1)
     }
 

@@ -85,12 +85,23 @@ impl<P: Platform, S: Store> NetDevice for Netfront<P, S> {
             return None;
         }
         let connection = self.connection.as_mut()?;
-        Some(TxPermit::new(connection, &mut self.budget, &mut self.counters, &self.platform))
+        let (budget, counters) = (&mut self.budget, &mut self.counters);
+        Some(TxPermit::new(connection, slots, budget, counters, &self.platform))
     }
 
-    #[inline]
-    fn room(&self) -> usize {
-        if self.link() == Link::Up { Netfront::room(self) } else { 0 }
+    fn room(&mut self) -> usize {
+        for complete in [true, false] {
+            let connection = self.connection.as_mut().filter(|it| it.takes_packets());
+            let room = connection.map_or(0, |connection| connection.queues.room());
+            if room > 0 || !complete || self.complete_tx() == 0 {
+                return room;
+            }
+        }
+        0
+    }
+
+    fn pause_receive(&mut self, is_paused: bool) {
+        self.is_paused = is_paused;
     }
 
     #[inline]
@@ -184,7 +195,11 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     #[cold]
     #[inline(never)]
     fn has_room_now(&mut self, slots: usize) -> bool {
-        self.complete_tx() > 0 && self.has_room(slots)
+        let has_room = self.complete_tx() > 0 && self.has_room(slots);
+        if let (false, Some(connection)) = (has_room, &mut self.connection) {
+            connection.queues.want(slots);
+        }
+        has_room
     }
 
     /// Room for a packet, on the queue that it will go to.
@@ -192,7 +207,8 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     fn reserve_for(&mut self, packet: &PacketMut, slots: usize) -> Option<TxPermit<'_, P>> {
         self.make_room(packet, slots)?;
         let connection = self.connection.as_mut()?;
-        Some(TxPermit::new(connection, &mut self.budget, &mut self.counters, &self.platform))
+        let (budget, counters) = (&mut self.budget, &mut self.counters);
+        Some(TxPermit::new(connection, slots, budget, counters, &self.platform))
     }
 
     /// Sees to it that the queue of a packet has so much room; `None` if it has not.
@@ -205,6 +221,8 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             }
             if complete {
                 self.complete_tx();
+            } else {
+                connection.queues.of_packet(packet).tx.want(slots);
             }
         }
         None

@@ -100,6 +100,8 @@ pub struct Netfront<P: Platform, S: Store> {
     settings: Option<Settings>,
     /// What nobody has asked about.
     changes: Changes,
+    /// The layer above takes no packets for now.
+    is_paused: bool,
     /// Why it could not connect the last time that it was to.
     obstacle: Option<Obstacle>,
     /// The machine that the domain was on when somebody last told us that it had left one.
@@ -145,6 +147,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             linear: Linear::default(),
             settings: None,
             changes: Changes::NONE,
+            is_paused: false,
             obstacle: None,
             machine: table.machine(),
         })

@@ -52,8 +52,12 @@ impl<N: NetDevice + ?Sized> NetDevice for &mut N {
         (**self).reserve(slots)
     }
 
-    fn room(&self) -> usize {
+    fn room(&mut self) -> usize {
         (**self).room()
+    }
+
+    fn pause_receive(&mut self, is_paused: bool) {
+        (**self).pause_receive(is_paused);
     }
 
     #[inline]

@@ -108,9 +108,9 @@ pub trait NetDevice {
     /// connected.
     fn reserve(&mut self, slots: usize) -> Option<Self::Permit<'_>>;
 
-    /// Slots that have room now, whatever is sent: [`reserve`](NetDevice::reserve) gives at least so
-    /// many.
-    fn room(&self) -> usize;
+    /// Slots that have room now, whatever is sent, 0 while nothing can be:
+    /// [`reserve`](NetDevice::reserve) gives at least so many.
+    fn room(&mut self) -> usize;
 
     /// Whether a packet has come: a look, no more. It may turn out to be one that is dropped.
     fn has_packet(&mut self) -> bool;
@@ -160,8 +160,15 @@ pub trait NetDevice {
         poll_fn(|context| self.poll_ready(context))
     }
 
+    /// The layer above takes no packets until it says so again, for it has no room to answer: until then
+    /// packets are no reason to call the device [ready](NetDevice::poll_ready), and a peer that goes on
+    /// sending wakes nobody. Those that are there stay there.
+    fn pause_receive(&mut self, is_paused: bool) {
+        let _ = is_paused;
+    }
+
     /// Hands up to `budget` received packets to `sink`, oldest first, each of them its own; returns
-    /// how many. It may be called as often as one likes: with nothing there it is cheap.
+    /// how many it has looked at, those included that it had to drop. It may be called as often as one likes: with nothing there it is cheap.
     ///
     /// A packet starts at its Ethernet header. One that `sink` drops is gone.
     fn receive(&mut self, budget: usize, sink: impl FnMut(PacketOf<Self>)) -> usize;
@@ -200,9 +207,8 @@ pub trait NetDevice {
     }
 
     /// As [`reserve`](NetDevice::reserve); the peer is shown what was sent when the token is dropped.
-    fn token(&mut self, slots: usize) -> Option<Token<'_, Self>> {
-        let has_room = self.reserve(slots).is_some();
-        has_room.then(|| Token(self))
+    fn token(&mut self, slots: usize) -> Option<Token<Self::Permit<'_>>> {
+        self.reserve(slots).map(|permit| Token(Some(permit)))
     }
 
     /// Sends a frame of at most `size` bytes, which `fill` writes in place. `size` is at most
@@ -295,25 +301,34 @@ pub trait Permit {
     }
 }
 
-/// Room in a device, and whoever drops it shows the peer what was sent: for stacks that never say that
-/// they are done.
-pub struct Token<'a, N: NetDevice + ?Sized>(&'a mut N);
+/// A [`Permit`] that shows the peer what was sent when it is dropped: for stacks that never say that they
+/// are done.
+#[must_use = "dropped, the room is free again"]
+pub struct Token<P: Permit>(Option<P>);
 
-impl<N: NetDevice + ?Sized> Token<'_, N> {
-    /// As [`NetDevice::alloc`].
-    pub fn alloc(&mut self, headroom: usize) -> Option<BufMut<N::Block>> {
-        self.0.alloc(headroom)
+impl<P: Permit> Token<P> {
+    /// As [`Permit::alloc`].
+    pub fn alloc(&mut self, headroom: usize) -> Option<BufMut<P::Block>> {
+        self.0.as_mut()?.alloc(headroom)
     }
 
-    /// As [`NetDevice::send`].
-    pub fn send(&mut self, packet: PacketMutOf<N>) -> Result<(), SendError<PacketMutOf<N>>> {
-        self.0.send(packet)
+    /// As [`Permit::send`].
+    pub fn send(
+        &mut self,
+        packet: PacketMut<P::Block>,
+    ) -> Result<(), SendError<PacketMut<P::Block>>> {
+        match &mut self.0 {
+            Some(permit) => permit.send(packet),
+            None => Err(SendError::Full(packet)),
+        }
     }
 }
 
-impl<N: NetDevice + ?Sized> Drop for Token<'_, N> {
+impl<P: Permit> Drop for Token<P> {
     fn drop(&mut self) {
-        self.0.flush();
+        if let Some(permit) = self.0.take() {
+            permit.flush();
+        }
     }
 }
 

@@ -24,6 +24,7 @@ use crate::device::{Link, NetDevice};
 impl<N: NetDevice> Device<N> {
     /// Has the task woken when there is something to do: at once if there is already.
     fn wait(&mut self, context: &mut Context<'_>) {
+        self.rx.before_waiting(&mut self.tx);
         if self.tx.below().poll_ready(context).is_ready() {
             context.waker().wake_by_ref();
         }

@@ -328,6 +328,7 @@ impl<N: NetDevice> Device<N> {
     pub fn flush(&mut self) {
         self.rx.flushed();
         self.tx.flush();
+        self.rx.before_waiting(&mut self.tx);
     }
 
     /// Whether a received packet, or an answer to one, waits for room to transmit: poll again when there is some.

@@ -327,3 +327,25 @@ fn r9_a_tagged_frame_of_full_size_goes_and_comes() {
         assert_eq!(heard, if goes { vec![frame] } else { vec![] });
     }
 }
+
+/// What was reserved is sure, whoever holds it: a token as well as a permit.
+#[test]
+fn n4_a_token_is_sure_of_its_slots() {
+    let packet = |netif: &mut Copying<Wire>| {
+        let mut buf = netif.alloc(0).unwrap();
+        buf.append(60).unwrap().fill(1);
+        AnyPacket::from(buf)
+    };
+    let mut netif = copying(0);
+    let both = [packet(&mut netif), packet(&mut netif)];
+    let mut permit = netif.reserve(2).unwrap();
+    for packet in both {
+        assert!(packet_views::device::Permit::send(&mut permit, packet).is_ok());
+    }
+    let mut netif = copying(0);
+    let both = [packet(&mut netif), packet(&mut netif)];
+    let mut token = netif.token(2).unwrap();
+    for packet in both {
+        assert!(token.send(packet).is_ok());
+    }
+}

@@ -113,7 +113,7 @@ impl<B: Block, F: FnMut() -> Option<B>> NetDevice for Mirror<F> {
         if self.room < slots { None } else { Some(MirrorPermit(self)) }
     }
 
-    fn room(&self) -> usize {
+    fn room(&mut self) -> usize {
         self.room
     }
 

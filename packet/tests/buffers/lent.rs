@@ -84,7 +84,7 @@ impl NetDevice for Counting {
         Some(NoRoom)
     }
 
-    fn room(&self) -> usize {
+    fn room(&mut self) -> usize {
         99
     }
 
@@ -106,6 +106,10 @@ impl NetDevice for Counting {
     fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<()> {
         self.count("poll_ready");
         Poll::Pending
+    }
+
+    fn pause_receive(&mut self, _is_paused: bool) {
+        self.count("pause_receive");
     }
 
     fn receive(&mut self, budget: usize, _sink: impl FnMut(PacketOf<Self>)) -> usize {
@@ -158,6 +162,7 @@ fn use_all<N: NetDevice<Block = HeapBlock>>(mut net: N) {
     assert!(net.has_packet() && net.next_packet().is_none());
     assert_eq!(net.service(), Some(Duration::from_millis(3)));
     assert!(net.poll_ready(&mut Context::from_waker(Waker::noop())).is_pending());
+    net.pause_receive(true);
     assert_eq!(net.receive(6, |_| panic!("nothing comes")), 7);
     net.flush();
     let _ = net.linear();
@@ -177,6 +182,7 @@ fn n9_a_device_that_is_lent_does_everything_itself() {
         "has_packet",
         "linear",
         "next_packet",
+        "pause_receive",
         "poll_ready",
         "receive",
         "recycle",

@@ -143,7 +143,7 @@ impl NetDevice for Served {
         (vif.queued() < QUEUE).then_some(Delivery { vif, pool: &self.pool })
     }
 
-    fn room(&self) -> usize {
+    fn room(&mut self) -> usize {
         let vif = self.vif.as_ref().filter(|vif| vif.is_connected());
         vif.map_or(0, |vif| QUEUE.saturating_sub(vif.queued()))
     }

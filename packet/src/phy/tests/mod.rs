@@ -114,7 +114,7 @@ impl NetDevice for Mock {
         if self.room < slots { None } else { Some(MockPermit(self, slots)) }
     }
 
-    fn room(&self) -> usize {
+    fn room(&mut self) -> usize {
         self.room
     }
 

@@ -165,3 +165,38 @@ fn a_backend_that_takes_large_packets_may_be_sent_longer_ones_than_the_mtu() {
     }
     assert_eq!((bench.sent().len(), bench.front.counters().tx_drops.bad_length), (1, 2));
 }
+
+/// What was reserved is sure, with a limit of bytes in flight too.
+#[test]
+fn n4_a_permit_is_sure_of_its_slots_with_a_limit_of_bytes() {
+    use packet_views::device::Permit;
+    let config = Config { tx_bytes: Some(1000), ..Config::default() };
+    let mut bench = Bench::with(config, &[], &[]);
+    let packet = |front: &mut Front| {
+        let mut buf = front.alloc(0).unwrap();
+        buf.append(1514).unwrap().fill(1);
+        PacketMut::from(buf)
+    };
+    let both = [packet(&mut bench.front), packet(&mut bench.front)];
+    let mut permit = bench.front.reserve(2).unwrap();
+    let sent = both.map(|packet| permit.send(packet).is_ok());
+    assert_eq!(sent, [true, true]);
+}
+
+/// And a burst of single fragments keeps to the limit as others do.
+#[test]
+fn n4_a_burst_of_single_fragments_keeps_to_the_limit_of_bytes() {
+    use packet_views::device::Permit;
+    let config = Config { tx_bytes: Some(3000), ..Config::default() };
+    let mut bench = Bench::with(config, &[], &[]);
+    let mut sent = 0;
+    let mut burst = bench.front.reserve(0).unwrap();
+    while let Some(mut buf) = burst.alloc(0) {
+        buf.append(1514).unwrap().fill(1);
+        if burst.send_single(buf).is_err() {
+            break;
+        }
+        sent += 1;
+    }
+    assert_eq!(sent, 2);
+}

@@ -224,7 +224,7 @@ fn without_frames_the_rest_of_a_large_packet_is_dropped_and_counted() {
     let cuts: Vec<usize> = (4096..bytes.len()).step_by(4096).collect();
     let packet = bench.packet(&bytes, &cuts, flow.meta(1450));
     let left = 7;
-    let mut hogged: Vec<_> = std::iter::from_fn(|| bench.front.frame()).collect();
+    let mut hogged: Vec<_> = std::iter::from_fn(|| bench.front.alloc(0)).collect();
     hogged.truncate(hogged.len() - left);
     assert_eq!(refusal(&mut bench, packet), SendErrorKind::NoMemory);
     bench.front.flush();

@@ -261,7 +261,7 @@ fn n4_a_packet_that_is_held_keeps_no_page() {
     bench.deliver(&[&arp_request()]);
     let spare = Bench::new();
     let mut device = Device::new(std::mem::replace(&mut bench.front, spare.front));
-    let hogged: Vec<_> = std::iter::from_fn(|| device.netif_mut().frame()).collect();
+    let hogged: Vec<_> = std::iter::from_fn(|| device.netif_mut().alloc(0)).collect();
     assert_eq!(bench.pool.free(), 0);
     let now = bench.domain.now().into();
     assert!(device.receive(now).is_none() && device.is_held());

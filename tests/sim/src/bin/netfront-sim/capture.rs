@@ -264,12 +264,16 @@ impl<N: NetDevice> NetDevice for Captured<N> {
         })
     }
 
-    fn room(&self) -> usize {
+    fn room(&mut self) -> usize {
         self.netif.room()
     }
 
     fn has_packet(&mut self) -> bool {
         self.netif.has_packet()
+    }
+
+    fn pause_receive(&mut self, is_paused: bool) {
+        self.netif.pause_receive(is_paused);
     }
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()> {
