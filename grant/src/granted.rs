@@ -157,7 +157,6 @@ unsafe impl<A: Access> Send for Granted<A> {}
 unsafe impl<A: Access> Sync for Granted<A> {}
 
 /// A revoke that failed: the peer uses the page at this moment. The grant is as it was.
-#[derive(Debug)]
 pub struct StillInUse<A: Access>(pub Granted<A>);
 
 impl<A: Access> Granted<A> {
@@ -198,6 +197,12 @@ impl<A: Access> Drop for Granted<A> {
 impl<A: Access> core::fmt::Debug for Granted<A> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "Granted({})", self.number())
+    }
+}
+
+impl<A: Access> core::fmt::Debug for StillInUse<A> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_tuple("StillInUse").field(&self.0).finish()
     }
 }
 

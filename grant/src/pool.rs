@@ -377,3 +377,9 @@ impl core::fmt::Debug for FramePool {
         write!(f, "FramePool({} of {} free)", self.free(), self.size())
     }
 }
+
+impl core::fmt::Debug for Frames<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Frames({} left)", self.left)
+    }
+}

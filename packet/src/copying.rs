@@ -423,3 +423,21 @@ impl<Io: RawIo> Permit for CopyingPermit<'_, Io> {
         self.device.drain();
     }
 }
+
+impl<Io> core::fmt::Debug for Copying<Io> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Copying")
+            .field("mac", &self.mac)
+            .field("mtu", &self.mtu)
+            .field("to_send", &self.packets.len())
+            .field("received", &self.next.is_some())
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<Io> core::fmt::Debug for CopyingPermit<'_, Io> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("CopyingPermit").field("slots", &self.slots).finish_non_exhaustive()
+    }
+}

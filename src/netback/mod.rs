@@ -420,3 +420,17 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
         }
     }
 }
+
+impl<P: BackendPlatform, S: Store> core::fmt::Debug for Netback<P, S> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Netback")
+            .field("client", &self.client)
+            .field("vif", &self.vif)
+            .field("is_connected", &self.is_connected())
+            .field("is_gone", &self.gone)
+            .field("queues", &self.queues())
+            .field("queued", &self.queued())
+            .field("fault", &self.fault)
+            .finish_non_exhaustive()
+    }
+}

@@ -457,3 +457,16 @@ impl<P: Platform, S: Store> Drop for Netfront<P, S> {
         self.dismantle();
     }
 }
+
+impl<P: Platform, S: Store> core::fmt::Debug for Netfront<P, S> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Netfront")
+            .field("vif", &self.vif)
+            .field("link", &self.link())
+            .field("queues", &self.queues().count())
+            .field("room", &self.room())
+            .field("quarantined", &self.quarantined())
+            .field("obstacle", &self.obstacle)
+            .finish_non_exhaustive()
+    }
+}

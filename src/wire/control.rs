@@ -19,6 +19,7 @@ use xen_ring::{Protocol, Wire};
 use super::{high, low, pair};
 
 /// The control ring: 128 slots of 16 bytes.
+#[derive(Debug)]
 pub enum CtrlRing {}
 
 impl Protocol for CtrlRing {

@@ -158,6 +158,12 @@ impl<S: Store> Drop for Clients<S> {
     }
 }
 
+impl<S: Store> core::fmt::Debug for Clients<S> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Clients({} vifs)", self.known.len())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

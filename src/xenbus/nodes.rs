@@ -147,6 +147,12 @@ impl<S: Store> Reader<'_, S> {
     }
 }
 
+impl<S: Store> core::fmt::Debug for Reader<'_, S> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Reader({})", self.dir)
+    }
+}
+
 /// A node below a directory.
 pub(super) fn join(dir: &str, key: &str) -> String {
     let mut path = String::with_capacity(dir.len() + 1 + key.len());

@@ -299,6 +299,12 @@ impl<N: NetDevice + ?Sized> Token<'_, N> {
     }
 }
 
+impl<N: NetDevice + ?Sized> core::fmt::Debug for Token<'_, N> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Token({} slots have room)", self.0.room())
+    }
+}
+
 impl<N: NetDevice + ?Sized> Drop for Token<'_, N> {
     fn drop(&mut self) {
         self.0.flush();

@@ -308,3 +308,15 @@ fn with_meta<V>(buf: V, meta: Meta) -> AnyPacket<V> {
     packet.meta = meta;
     packet
 }
+
+impl<V> core::fmt::Debug for Coalescer<V> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Coalescer")
+            .field("flows", &self.waiting.len())
+            .field("fragments", &self.fragments)
+            .field("v4", &self.v4)
+            .field("v6", &self.v6)
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
+    }
+}

@@ -364,3 +364,13 @@ fn check<V: Piece>(packet: &AnyPacket<V>) -> Result<(Layout, usize), Refusal> {
     at.blank(0)?;
     Ok((at, size))
 }
+
+impl<V> core::fmt::Debug for Segments<V> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Segments")
+            .field("size", &self.size)
+            .field("left", &self.left)
+            .field("remaining", &self.remaining)
+            .finish_non_exhaustive()
+    }
+}

@@ -145,6 +145,16 @@ mod follow;
 mod probe;
 mod reassembly;
 mod receive;
+impl<N: NetDevice> core::fmt::Debug for Device<N> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Device")
+            .field("is_held", &self.is_held())
+            .field("max_frame", &self.shown.max)
+            .field("counters", &self.counters())
+            .finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests;
 mod transmit;

@@ -225,6 +225,17 @@ impl<N: NetDevice> phy::RxToken for RxToken<'_, N> {
     }
 }
 
+impl<N: NetDevice> core::fmt::Debug for RxToken<'_, N> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Receive { packet, copied, linear, reassembly, .. } = &*self.rx;
+        let frame = match copied {
+            Some(Copied::Whole) => reassembly.whole(),
+            _ => arrived::<N>(packet, copied, linear),
+        };
+        write!(f, "RxToken({} bytes)", frame.len())
+    }
+}
+
 /// The bytes of a frame that has come.
 #[inline]
 fn arrived<'a, N: NetDevice>(

@@ -305,3 +305,12 @@ fn finish(frame: &mut [u8], size: Option<NonZeroU16>, left_blank: &mut u64) -> M
     let gso = size.filter(|_| checksum == Checksum::Blank).map(|size| Gso { size, kind });
     Meta { checksum, gso }
 }
+
+impl<'a, N: NetDevice + 'a> core::fmt::Debug for TxToken<'a, N> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("TxToken")
+            .field("max_frame", &self.max)
+            .field("gso", &self.gso)
+            .finish_non_exhaustive()
+    }
+}
