@@ -24,6 +24,8 @@
 //! else is ever granted. Whoever shares a pool has a [`Reservation`] of it. A frame remembers which peer has seen its bytes, and bytes of others are
 //! cleared before a grant shows them.
 //!
+//! [`driver`] shows how a whole driver is made of it and of `xen-ring`.
+//!
 //! The crate knows no machine: it asks a [`Memory`] for pages and for the frames of the grant
 //! table, and a [`ForeignMemory`] for what a back end does with a client's grants. `unsafe` lives
 //! in this crate, so that rings and protocols above it need none.
@@ -130,3 +132,12 @@ pub use table::{GrantTable, Reference, TableFull, TableUse};
 /// }
 /// ```
 mod rules {}
+
+/// The README's program is compiled with the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
+#[cfg(doc)]
+#[doc = include_str!("../docs/driver.md")]
+pub mod driver {}

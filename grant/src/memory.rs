@@ -72,6 +72,8 @@ impl core::fmt::Display for GrantStatus {
     }
 }
 
+impl core::error::Error for GrantStatus {}
+
 /// A domain's own memory: pages to hand out, and the frames its grant table lies in.
 ///
 /// An implementation is a cheap handle; clones stand for the same domain.

@@ -104,3 +104,8 @@ pub fn not_here() {
     extern crate std;
     std::println!("This is a Xen PVH kernel: build it for x86_64-unknown-none and boot it on Xen.");
 }
+
+/// The README's program is compiled with the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

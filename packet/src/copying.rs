@@ -17,8 +17,6 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use zerocopy::FromBytes;
-
 use crate::buffer::{
     AnyPacket, Block, BufMut, HeapBlock, Meta, Packet, PacketMut, SharedHeapBlock, View,
 };
@@ -26,7 +24,7 @@ use crate::buffer::{MAX_FRAGMENTS, MAX_FRAME, MAX_PACKET};
 use crate::device::{Linear, NetDevice, PacketOf, Permit, SendError, Totals, Unsendable, slots};
 use crate::features::{Capabilities, Features};
 use crate::header::checksum::settle_blank;
-use crate::header::{ETHERNET_HEADER, Ethernet, LINK_HEADER, MacAddr};
+use crate::header::{ETHERNET_HEADER, LINK_HEADER, MacAddr, longest_frame};
 use crate::offload::{Segments, Sums, make_blank};
 
 /// What a copying device does: two methods, three more if its frames carry a [`Meta`].
@@ -84,6 +82,9 @@ impl<Io: RawIo + ?Sized> RawIo for &mut Io {
 /// Free bytes in front of a received packet, for whoever sends it on with more headers.
 pub const HEADROOM: usize = 64;
 
+/// Frames in a row that a look passes over because they are dropped.
+const MOST_PASSED_OVER: usize = 64;
+
 /// Blocks kept for later. More than this are not in flight at once, usually: a
 /// [`Coalescer`](crate::offload::Coalescer) above may keep 144.
 const SPARE: usize = 160;
@@ -138,11 +139,9 @@ impl<Io: RawIo> Copying<Io> {
         Features { scatter_gather: true, ..self.io.features() }.coherent()
     }
 
-    /// The longest frame that is not to be cut, of those that begin with `head`: a tag does not count
-    /// into the MTU.
+    /// The longest frame that is not to be cut, of those that begin with `head`.
     fn longest(&self, head: &[u8]) -> usize {
-        let is_tagged = Ethernet::ref_from_prefix(head).is_ok_and(|(it, _)| it.kind.is_tag());
-        self.mtu + if is_tagged { LINK_HEADER } else { ETHERNET_HEADER }
+        longest_frame(self.mtu, head)
     }
 
     /// Bytes of a block for a frame.
@@ -364,10 +363,23 @@ impl<Io: RawIo> NetDevice for Copying<Io> {
     }
 
     fn has_packet(&mut self) -> bool {
-        if self.next.is_none() {
-            self.next = self.fetch().flatten();
+        for _ in 0..MOST_PASSED_OVER {
+            if self.next.is_some() {
+                break;
+            }
+            let Some(looked) = self.fetch() else { return false };
+            self.next = looked;
         }
-        self.next.is_some()
+        true
+    }
+
+    fn next_packet(&mut self) -> Option<PacketOf<Self>> {
+        let mut next = None;
+        // What is dropped counts in a budget.
+        if self.has_packet() {
+            self.receive(1, |packet| next = Some(packet));
+        }
+        next
     }
 
     fn flush(&mut self) {

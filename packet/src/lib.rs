@@ -27,6 +27,7 @@
 //! | [`device`] | what any network device offers to the layers above |
 //! | [`announce`] | telling neighbours where our addresses are, after a migration for example |
 //! | [`copying`] | the same interface for devices that copy (TAP, pcap) |
+//! | [`frames`] | any of these devices as an object of plain Ethernet frames |
 //! | `phy` (feature `smoltcp`) | any of these devices under smoltcp |
 //!
 //! It needs `alloc`, and nothing else of the machine that it runs on: no clock, no lock, no unsafe code.
@@ -40,6 +41,7 @@ pub mod buffer;
 pub mod copying;
 pub mod device;
 pub mod features;
+pub mod frames;
 pub mod header;
 pub mod offload;
 #[cfg(feature = "smoltcp")]
@@ -47,3 +49,8 @@ pub mod phy;
 mod wake;
 
 pub use wake::Wake;
+
+/// The README's program is compiled with the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

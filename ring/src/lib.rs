@@ -110,3 +110,8 @@ fn notify(old: u32, new: u32, event: u32) -> Notify {
         Notify::Suppressed
     }
 }
+
+/// The README's program is compiled with the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

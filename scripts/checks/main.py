@@ -17,8 +17,8 @@ failed, N skipped": tests and single checks together. The exit status is 0 if
 nothing failed.
 
 It installs what its steps need and this machine lacks: Debian packages (as root),
-rustup targets and components, a nightly toolchain for Miri. The steps on real Xen
-download more packages, into ~/.cache/xen-netfront."""
+rustup targets and components, older toolchains, a nightly one for Miri. The steps on
+real Xen download more packages, into ~/.cache/xen-netfront."""
 
 EXAMPLES = """\
 examples:

@@ -1,4 +1,4 @@
-"""Checks of the source: where `unsafe` is, what tests are called, what the README says."""
+"""Checks of the source: where `unsafe` is, what tests are called, what README and docs say."""
 
 import re
 
@@ -17,6 +17,8 @@ UNSAFE_ROOMS = (
     "tests/sim/tests/grants.rs",
     "packet/tests/buffers/allocations.rs",
     "packet/tests/buffers/devices.rs",
+    # A kernel's memory is its own promise: this shows how it is made.
+    "examples/machine.rs",
 )
 NO_UNSAFE = {
     "src/lib.rs": "#![forbid(unsafe_code)]",
@@ -31,13 +33,8 @@ NOT_CODE = re.compile(
     r'//[^\n]*|/\*.*?\*/|\br(#*)".*?"\1|"(?:\\.|[^"\\])*"', re.DOTALL
 )
 
-REQUIREMENTS = (
-    [f"f{n}" for n in range(1, 14)]
-    + [f"b{n}" for n in (1, 2, 3, 4, 6, 8, 9, 10, 11)]
-    + [f"p{n}" for n in (2, 3, 5)]
-    + [f"r{n}" for n in range(1, 17)]
-    + [f"n{n}" for n in (3, 4, 7, 8, 9)]
-)
+# A line of docs/requirements.md that says what a promise is: `| F4 | ... |`.
+PROMISE = re.compile(r"^\| ([FBPRN]\d+) \|", re.MULTILINE)
 
 
 def unsafe_rooms(context):
@@ -60,7 +57,7 @@ def unsafe_rooms(context):
 
 def no_std_dependencies(context):
     """What xen-netfront pulls in for bare metal. Procedural macros run on the builder's machine."""
-    for features in ([], ["--features", "smoltcp"]):
+    for features in ([], ["--features", "smoltcp"], ["--features", "embassy"]):
         tree = context.output_of(
             "cargo", "tree", "-p", "xen-netfront", "-e", "normal,no-proc-macro", *features,
             "--target", BARE_METAL, "--prefix", "none", "-f", "{p};{f}",
@@ -107,34 +104,54 @@ def named_checks():
 
 
 def requirements(context):
+    """Every promise has a test named after it, and every test so named is a promise's."""
+    promises = PROMISE.findall((ROOT / "docs/requirements.md").read_text())
+    context.check("there are promises", promises)
+    twice = sorted({promise for promise in promises if promises.count(promise) > 1})
+    context.check("promises that are there twice", not twice, ", ".join(twice))
     covered = {}
     for name in sorted(rust_tests(context) | named_checks()):
         # A test may be named after several: f7_r15_no_stale_byte.
-        for requirement in re.match(r"(?:[fbprn]\d+_)*", name)[0].split("_")[:-1]:
+        for requirement in re.match(r"(?:[fbprn]\d+_)*", name)[0].upper().split("_")[:-1]:
             covered.setdefault(requirement, []).append(name)
-    for requirement in REQUIREMENTS:
-        context.check(
-            f"{requirement.upper()} has no test named after it", requirement in covered
-        )
+    for promise in promises:
+        context.check(f"{promise} has no test named after it", promise in covered)
+    for promise in sorted(covered.keys() - set(promises)):
+        context.fail(f"docs/requirements.md does not know {promise}, as in {covered[promise][0]}")
 
 
 def readme(context, steps):
-    """The README's support table: `| what | tests |`, each test in backticks.
+    """The table of docs/tests.md: `| what | tests |`, each test in backticks; and what other
+    documents name.
 
     A test is a Rust test function, a check of these scripts, a step of scripts/test (written
     `scripts/test --only NAME`), or a test on real Xen (`scripts/xen test NAME`).
     """
-    text = (ROOT / "README.md").read_text()
-    section = re.search(r"^## What works\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
-    rows = re.findall(r"^\|(.+)\|(.+)\|$", section[1], re.MULTILINE) if section else []
+    rows = re.findall(r"^\|(.+)\|(.+)\|$", (ROOT / "docs/tests.md").read_text(), re.MULTILINE)
     rows = [row for row in rows if not set(row[1]) <= set(" -:")][1:]
-    context.check("the README has a table of what works", bool(rows))
+    context.check("docs/tests.md has a table of what works", bool(rows))
     known = rust_tests(context) | named_checks()
+    lab = {path.name for path in (ROOT / "scripts/lab/tests").iterdir()}
     known.update(f"scripts/test --only {name}" for name in steps)
-    lab = (ROOT / "scripts/lab/tests").iterdir()
-    known.update(f"scripts/xen test {path.name}" for path in lab)
+    known.update(f"scripts/xen test {name}" for name in lab)
     for what, tests in rows:
         named = re.findall(r"`([^`]+)`", tests)
         unknown = [name for name in named if name not in known]
         problem = "names no test" if not named else f"there is no {', '.join(unknown)}"
-        context.check(f"README, {what.strip()!r}", named and not unknown, problem)
+        context.check(f"docs/tests.md, {what.strip()!r}", named and not unknown, problem)
+    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]):
+        document(context, path, steps, lab)
+
+
+def document(context, file, steps, lab):
+    """The scripts' steps and tests, and the files, that a document names are there."""
+    text = file.read_text()
+    unknown = []
+    for words in re.findall(r"\bscripts/test --only((?: [a-z-]+)+)", text):
+        unknown += [f"scripts/test --only {word}" for word in words.split() if word not in steps]
+    for word in re.findall(r"\bscripts/xen test ([a-z-]+)", text):
+        unknown += [] if word in lab else [f"scripts/xen test {word}"]
+    for path in re.findall(r"\]\(([\w./-]+)\)", text):
+        unknown += [] if file.parent.joinpath(path).exists() else [path]
+    name = file.relative_to(ROOT)
+    context.check(f"{name} names what there is", not unknown, f"there is no {', '.join(unknown)}")

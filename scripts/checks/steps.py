@@ -4,10 +4,11 @@ import os
 from dataclasses import dataclass
 from typing import Callable
 
+import examples
 import image
 import job
 import offload_tap
-import outside
+import publish
 import source
 import tap
 import tools
@@ -33,6 +34,9 @@ TOO_MUCH_FOR_MIRI = (
 def fmt(context):
     tools.cargo(context, "rustfmt")
     context.command("cargo", "fmt", "--all", "--check", "--", "--color", "never")
+    # These are in no workspace.
+    outside = [str(path) for path in sorted((ROOT / "scripts/outside").glob("*/src/*.rs"))]
+    context.command("rustfmt", "--check", "--color", "never", "--edition", "2024", *outside)
 
 
 def clippy(context):
@@ -60,8 +64,10 @@ def bare(context):
     """Each crate alone: a workspace build would hide a feature that another crate turned on."""
     tools.bare_metal(context)
     for package in (["xen-ring"], ["xen-grant"], ["xen-store"], ["packet-views"],
-                    ["packet-views", "--features", "smoltcp"], ["xen-netfront"],
-                    ["xen-netfront", "--features", "smoltcp"]):  # fmt: skip
+                    ["packet-views", "--features", "smoltcp"],
+                    ["packet-views", "--features", "embassy"], ["xen-netfront"],
+                    ["xen-netfront", "--features", "smoltcp"],
+                    ["xen-netfront", "--features", "embassy"]):  # fmt: skip
         context.command("cargo", "build", "-p", *package, "--target", BARE_METAL)
     source.no_std_dependencies(context)
 
@@ -76,6 +82,11 @@ def guest_tests(context):
     tools.cargo(context)
     words = ("cargo", "test", "--no-fail-fast", "-p", "xen-guest")
     context.cargo_tests(*words, "--", "--skip", "abi_")
+
+
+def all_examples(context):
+    tools.cargo(context)
+    examples.check(context)
 
 
 def abi(context):
@@ -146,7 +157,12 @@ def guest_image(context):
     tools.bare_metal(context)
     tools.binutils(context)
     image.check(context)
-    outside.check(context)
+
+
+def packages(context):
+    tools.bare_metal(context)
+    tools.binutils(context)
+    publish.check(context)
 
 
 def instructions(context):
@@ -206,12 +222,14 @@ STEPS = [
     Step("unsafe", "unsafe code stays in its rooms", source.unsafe_rooms),
     Step("clippy", "no lint has anything to say", clippy),
     Step("bare", "each crate builds alone, without std", bare),
+    Step("oldest", "each crate builds with the oldest Rust that will do", publish.oldest),
     Step("docs", "the documentation builds without warnings", docs),
     Step("tests", "unit, integration and documentation tests", tests, 1200),
     Step("guest", "tests of the guest's parts that need no machine", guest_tests),
+    Step("examples", "each example runs, and says what it did", all_examples, 600),
     Step("abi", "layouts and numbers against Xen's C headers", abi),
-    Step("requirements", "every requirement has a test named after it", requirements),
-    Step("readme", "every test that the README names exists", readme),
+    Step("requirements", "every promise has a test named after it, every such test a promise", requirements),
+    Step("readme", "every test that README and docs name exists", readme),
     Step("names", "the tests that both have read of are those that are compiled", names_in_sources),
     Step("main-job", "cargo run --release, honest and hostile", main_job),
     Step("tap", "ping, curl, iperf and tcpdump of this machine, on a TAP device", on_a_tap, 900),
@@ -219,7 +237,8 @@ STEPS = [
     Step("seeds", "seeds of the deterministic host (XEN_SEEDS)", seeds, 1200),
     Step("loom", "every interleaving of the lock-free parts", loom),
     Step("miri", "ring, grant and buffers under Miri", miri, 2400, beside=True),
-    Step("image", "the guest image: segments, hypercall stubs; a kernel elsewhere", guest_image),
+    Step("image", "the guest image: segments, hypercall stubs", guest_image),
+    Step("publish", "each crate can be published; kernels elsewhere use what is", packages),
     Step("instructions", "the instruction counts can be measured", instructions),
     Step("soak", "ten more minutes of the deterministic host", soak, 1800, long=True),
     Step("xen", "boot on real Xen", xen, 3000),

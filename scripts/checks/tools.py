@@ -28,6 +28,14 @@ def bare_metal(context):
     context.setup("rustup", "target", "add", BARE_METAL)
 
 
+def toolchain(context, version):
+    """An older Rust, for `cargo +VERSION`."""
+    cargo(context)
+    context.setup(
+        "rustup", "toolchain", "install", version, "--profile", "minimal", "--target", BARE_METAL
+    )
+
+
 def xen_headers(context):
     if not Path("/usr/include/xen/io/netif.h").exists():
         # There is no command to ask for: the name only goes into apt.sh's message.

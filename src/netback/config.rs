@@ -2,10 +2,19 @@
 
 use core::time::Duration;
 
-use crate::xenbus::Removal;
+use super::from_client::BATCH_OPS;
+use crate::wire::MAX_SLOTS;
+use crate::xenbus::{MAX_QUEUES, Removal};
 use packet_views::features::Features;
 
 /// What a backend offers, and how much a client may take.
+///
+/// By default it offers little: packets of several pages, and neither checksums nor GSO. Whatever is
+/// offered, a client may do, and it is the layers above that have to cope: with packets of 64 KB, which a
+/// bridge on the other side may not take, and with checksums that are not filled in yet. A forwarder to
+/// other vifs copes with all of it, because either end does in software what its peer does not take: it
+/// sets `features` to [`Features::ALL`]. (A [frontend](crate::netfront::Config) takes everything by default,
+/// because what it asks for is for itself.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Bytes left free in front of each packet from the client, at most 2048: room for a header
@@ -44,5 +53,20 @@ impl Default for Config {
             max_queues: 1,
             removal: Removal::Ours,
         }
+    }
+}
+
+impl Config {
+    /// How large a pool a client needs for itself ([`Netback::open`](super::Netback::open)): with as many
+    /// pages, none of its packets is dropped for want of one, and none that is prepared for it. These are
+    /// the pages of a hypercall's copies, those that may wait for the client, and those of one packet that
+    /// is being cut or filled in: 786 by default.
+    ///
+    /// Packets of the client's that the layers above keep, or another vif does, come on top: up to that
+    /// one's [`queue_frames`](Config::queue_frames), or what a frontend has in flight, a ring of 256 a
+    /// queue.
+    pub fn least_pages(&self) -> usize {
+        let queues = self.max_queues.clamp(1, MAX_QUEUES) as usize;
+        BATCH_OPS + self.queue_frames.max(queues * MAX_SLOTS) + MAX_SLOTS
     }
 }

@@ -9,6 +9,32 @@ const GRANTS: usize = 2 * RING_SIZE + 2;
 
 /// What the frontend asks for. The backend may have less to offer. A number out of its range is taken
 /// as the nearest that is in it.
+///
+/// By default that is everything, for it costs nothing where the backend has less: what it does not
+/// take is done in software. Who reads packets without `phy` or
+/// [`offload`](packet_views::offload), and wants them plain, sets `features` to [`Features::NONE`]. The
+/// default has one queue, for one loop drives all of them, and lets receive rings grow to all that they
+/// hold while much arrives.
+///
+/// How large a pool has to be, for any number of devices on it, is a sum:
+///
+/// ```
+/// use xen_netfront::netfront::Config;
+///
+/// let configs = [Config::default(), Config { queues: 4, ..Config::default() }];
+/// // Packets that the layers above keep: received and not dropped, or not sent yet.
+/// let held = 64;
+/// let promised: usize = configs.iter().map(Config::least_pages).sum();
+/// assert_eq!((configs[0].least_pages(), configs[1].least_pages()), (130, 328));
+/// let least = promised + held;
+/// // With as much for bursts as the receive rings grow to, nothing is ever short.
+/// let bursts: usize = configs.iter().map(|config| 256 * config.queues as usize).sum();
+/// let enough = least + bursts;
+/// # assert_eq!((least, enough), (522, 1802));
+/// ```
+///
+/// With less than `promised` a device is [refused](super::OpenError); between that and enough all of them
+/// work, and share what nobody was promised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
     /// What to take from the backend, and what to give it if it takes as much.
@@ -28,7 +54,7 @@ pub struct Config {
     /// The most pages posted, on each queue, while much arrives: 20 to 256.
     pub rx_ceiling: u16,
     /// The most bytes in flight to the backend, on each queue, before
-    /// [`reserve`](super::Netfront::reserve) says that there is no room. With `None` the ring is the limit.
+    /// [`reserve`](packet_views::device::NetDevice::reserve) says that there is no room. With `None` the ring is the limit.
     /// One packet always goes.
     pub tx_bytes: Option<u32>,
     /// Where the ring indices start. They wrap, so tests start shortly before that.

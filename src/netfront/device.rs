@@ -1,6 +1,7 @@
 //! The frontend as a [`NetDevice`].
 
 use core::task::{Context, Poll};
+use core::time::Duration;
 
 use xen_grant::Frame;
 
@@ -95,6 +96,11 @@ impl<P: Platform, S: Store> NetDevice for Netfront<P, S> {
     #[inline]
     fn has_packet(&mut self) -> bool {
         self.has_news()
+    }
+
+    fn service(&mut self) -> Option<Duration> {
+        Netfront::service(self);
+        self.next_deadline().map(|at| at.since(self.platform.now()))
     }
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()> {

@@ -14,9 +14,11 @@
 //! interrupt, an async task):
 //!
 //! ```no_run
+//! use xen_netfront::packet::device::NetDevice;
 //! # use xen_netfront::{netfront::Netfront, platform::Platform, store::Store};
 //! # fn wait_for_an_event<T>(_: T) {}
 //! # fn upper_layer<P>(_: P) {}
+//!
 //! # fn example<P: Platform, S: Store>(mut net: Netfront<P, S>) {
 //! loop {
 //!     net.service(); // xenbus, timers: cheap when nothing happened

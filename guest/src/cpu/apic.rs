@@ -3,11 +3,9 @@
 //! In x2APIC mode its registers are MSRs (Intel SDM volume 3, 11.12), so no page of it has to be
 //! mapped.
 
-use core::arch::x86_64::__cpuid;
-
 use x86_64::registers::model_specific::Msr;
 
-use super::UPCALL_VECTOR;
+use super::{UPCALL_VECTOR, cpuid};
 
 /// `IA32_APIC_BASE`
 const BASE: u32 = 0x1b;
@@ -22,7 +20,7 @@ const SPURIOUS_ENABLED: u64 = 1 << 8;
 /// Switches this vCPU's APIC on, in x2APIC mode; again is fine. False if it has no such mode.
 pub fn enable() -> bool {
     const X2APIC: u32 = 1 << 21;
-    if __cpuid(1).ecx & X2APIC == 0 {
+    if cpuid(1).ecx & X2APIC == 0 {
         return false;
     }
     // SAFETY: every processor with an APIC has this MSR.

@@ -15,10 +15,11 @@
 //! ```
 
 use core::arch::global_asm;
-use core::arch::x86_64::__cpuid;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use xen_grant::DomId;
+
+use crate::cpu::cpuid;
 
 /// Whether this processor wants `vmmcall`. The stubs read it.
 #[unsafe(no_mangle)]
@@ -52,12 +53,12 @@ HYPERCALL_PAGE:
 /// Whether Xen is below us: its CPUID leaves start at a multiple of 0x100 from 0x4000_0000 on and
 /// are signed "XenVMMXenVMM" (xen/arch-x86/cpuid.h). Chooses the stubs' instruction.
 pub fn detect() -> bool {
-    let cpu = __cpuid(0);
+    let cpu = cpuid(0);
     let vendor = [cpu.ebx, cpu.edx, cpu.ecx];
     let by_vmmcall = [words(b"AuthenticAMD"), words(b"HygonGenuine")].contains(&vendor);
     HYPERCALL_BY_VMMCALL.store(by_vmmcall, Ordering::Relaxed);
     let first = (0x4000_0000..0x4001_0000).step_by(0x100).find(|&leaf| {
-        let answer = __cpuid(leaf);
+        let answer = cpuid(leaf);
         [answer.ebx, answer.ecx, answer.edx] == words(b"XenVMMXenVMM")
     });
     LEAVES.store(first.unwrap_or(0), Ordering::Relaxed);
@@ -69,8 +70,8 @@ pub fn detect() -> bool {
 pub fn own_domain() -> Option<DomId> {
     const DOMID_PRESENT: u32 = 1 << 4;
     let leaves = LEAVES.load(Ordering::Relaxed);
-    let last = __cpuid(leaves).eax;
-    let features = (leaves != 0 && last >= leaves + 4).then(|| __cpuid(leaves + 4))?;
+    let last = cpuid(leaves).eax;
+    let features = (leaves != 0 && last >= leaves + 4).then(|| cpuid(leaves + 4))?;
     let domain = (features.eax & DOMID_PRESENT != 0).then_some(features.ecx)?;
     u16::try_from(domain).ok().map(DomId)
 }

@@ -1,6 +1,7 @@
 //! `&mut N` is a device where `N` is one.
 
 use core::task::{Context, Poll};
+use core::time::Duration;
 
 use super::{
     Changes, Linear, Link, NetDevice, PacketMutOf, PacketOf, SendError, Totals, WriteError,
@@ -63,6 +64,10 @@ impl<N: NetDevice + ?Sized> NetDevice for &mut N {
     #[inline]
     fn next_packet(&mut self) -> Option<PacketOf<Self>> {
         (**self).next_packet()
+    }
+
+    fn service(&mut self) -> Option<Duration> {
+        (**self).service()
     }
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()> {

@@ -44,6 +44,7 @@ mod refused;
 
 use core::future::poll_fn;
 use core::task::{Context, Poll};
+use core::time::Duration;
 
 use crate::buffer::{AnyPacket, Block, BufMut, Packet, PacketMut};
 use crate::features::Capabilities;
@@ -128,6 +129,17 @@ pub trait NetDevice {
             }
         }
         next
+    }
+
+    /// Sees to what the device needs besides packets: connecting, timers, a peer that is silent. Called
+    /// each time round or when its task is woken, for it costs next to nothing when nothing has happened;
+    /// never in an interrupt. Returns after how long, at the latest, to call it again though nothing
+    /// happens; `None` if only an event makes it necessary.
+    ///
+    /// Most devices need nothing. It may change what the device says of itself:
+    /// [`take_changes`](NetDevice::take_changes) tells.
+    fn service(&mut self) -> Option<Duration> {
+        None
     }
 
     /// Whether there is something to do: a packet has come, there is room again. If not, the task is

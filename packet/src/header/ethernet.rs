@@ -13,6 +13,13 @@ pub const VLAN_TAG: usize = 4;
 /// An Ethernet header with an 802.1Q tag: what a frame may have besides the MTU.
 pub const LINK_HEADER: usize = ETHERNET_HEADER + VLAN_TAG;
 
+/// The longest frame over a link with this MTU, of those that begin with `head`: a tag does not count
+/// into the MTU.
+pub fn longest_frame(mtu: usize, head: &[u8]) -> usize {
+    let is_tagged = Ethernet::ref_from_prefix(head).is_ok_and(|(it, _)| it.kind.is_tag());
+    mtu.saturating_add(if is_tagged { LINK_HEADER } else { ETHERNET_HEADER })
+}
+
 const _: () = assert!(size_of::<Ethernet>() == ETHERNET_HEADER);
 
 /// A hardware address.

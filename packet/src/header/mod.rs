@@ -132,7 +132,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::buffer::{Block, BufMut};
 
 pub use arp::Arp;
-pub use ethernet::{ETHERNET_HEADER, EtherType, Ethernet, LINK_HEADER, MacAddr, Network, VLAN_TAG};
+pub use ethernet::{
+    ETHERNET_HEADER, EtherType, Ethernet, LINK_HEADER, MacAddr, Network, VLAN_TAG, longest_frame,
+};
 pub use flow::{flow_hash, packet_flow_hash};
 pub use ipv4::Ipv4;
 pub use ipv6::Ipv6;

@@ -79,6 +79,19 @@
 //! these unread (RFC 9293, 3.10.7.4, would have it look). With both directions full, that is the end.
 //! Who only receives in bulk, or only sends, may have larger ones.
 //!
+//! # embassy-net
+//!
+//! With the feature `embassy` a [`Device`] is an `embassy_net_driver::Driver`, and goes to
+//! `embassy_net::new` as it is, whichever smoltcp embassy-net has. The stack's task then drives the
+//! device too: it calls [`NetDevice::service`] and is woken when that is due, by embassy's clock, when
+//! packets come, and when there is room again. What else is to wake it, a xenstore watch say, wakes the
+//! device's [`Wake`](crate::Wake). Each packet is shown to the peer as it is sent, so none waits to leave
+//! together with others. The stack asks for the MTU once, when it is made, and never follows: make it when the
+//! link is up. An address that changes it follows. Questions whether an address is free are not answered,
+//! for the stack's addresses are not known here.
+//!
+//! # An example
+//!
 //! A ping to ourselves, over a device that hands back what it is given:
 //!
 //! ```
@@ -141,6 +154,8 @@
 //! assert!(received.ends_with(b"hello"));
 //! ```
 
+#[cfg(feature = "embassy")]
+mod embassy;
 mod follow;
 mod probe;
 mod reassembly;
@@ -171,6 +186,8 @@ use crate::device::NetDevice;
 use crate::offload::Coalescer;
 use crate::offload::Counters as CoalescerCounters;
 
+#[cfg(feature = "embassy")]
+pub use self::embassy::FlushingTxToken;
 pub use self::receive::RxToken;
 pub use self::transmit::TxToken;
 
@@ -338,7 +355,7 @@ impl<N: NetDevice> Device<N> {
         self.tx.netif_mut()
     }
 
-    /// What this adaptor has done. What the device has done, [`NetDevice::counters`] says.
+    /// What this adaptor has done. What the device has done, [`NetDevice::totals`] says.
     pub fn counters(&self) -> Counters {
         let mut counters = Counters::default();
         self.rx.count(&mut counters);

@@ -173,6 +173,14 @@ impl Reassembly {
         place.and_then(|place| place.frame.get(range.clone())).unwrap_or_default()
     }
 
+    /// The same, to write.
+    #[cfg(feature = "embassy")]
+    pub(super) fn whole_mut(&mut self) -> &mut [u8] {
+        let (at, range) = &self.whole;
+        let place = self.places.get_mut(*at);
+        place.and_then(|place| place.frame.get_mut(range.clone())).unwrap_or_default()
+    }
+
     /// The place of a fragment's datagram, a new one if it has none.
     fn place_for(&mut self, piece: &Piece<'_>, now: Instant) -> Option<usize> {
         let is_its = |place: &Place| place.key == Some(piece.key) && !place.is_over(now);

@@ -18,6 +18,8 @@ use super::probe::{Own, Taken};
 use super::reassembly::Reassembly;
 use super::transmit::{Transmit, Want};
 use super::{BURST, Counters};
+#[cfg(feature = "embassy")]
+use crate::buffer::BufMut;
 use crate::buffer::MAX_FRAME;
 use crate::buffer::{AnyPacket, Checksum};
 use crate::device::{Linear, NetDevice, PacketOf};
@@ -221,6 +223,35 @@ impl<N: NetDevice> phy::RxToken for RxToken<'_, N> {
         f(match copied {
             Some(Copied::Whole) => reassembly.whole(),
             _ => arrived::<N>(packet, copied, linear),
+        })
+    }
+}
+
+#[cfg(feature = "embassy")]
+impl<N: NetDevice> RxToken<'_, N> {
+    /// As `consume`, for who may write to the bytes: where they are if nobody else reads them.
+    pub(super) fn consume_mut<R>(self, f: impl FnOnce(&mut [u8]) -> R) -> R {
+        let Receive { packet, copied, is_done, linear, reassembly, .. } = self.rx;
+        *is_done = true;
+        match packet.take().map(AnyPacket::try_into_mut) {
+            Some(Ok(mut own)) => {
+                let result = f(own.fragments_mut().first_mut().map_or(&mut [], BufMut::bytes_mut));
+                *packet = Some(own.freeze());
+                return result;
+            }
+            Some(Err(shared)) => {
+                linear.gather(&shared);
+                *packet = Some(shared);
+                return f(linear.contents_mut());
+            }
+            None => {}
+        }
+        f(match copied {
+            Some(Copied::Whole) => reassembly.whole_mut(),
+            Some(Copied::Linear(from)) => {
+                linear.contents_mut().get_mut(*from..).unwrap_or_default()
+            }
+            None => &mut [],
         })
     }
 }

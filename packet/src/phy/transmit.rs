@@ -135,6 +135,14 @@ impl<N: NetDevice> Transmit<N> {
         self.uncut.is_none().then_some(())
     }
 
+    /// Takes a frame for which there was a token and is no room any more: it is lost, and counted.
+    #[cfg(feature = "embassy")]
+    #[cold]
+    pub(super) fn lose<R>(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
+        self.lost += 1;
+        fill(self.linear.blank(len))
+    }
+
     /// Sends what waits, and tells the peer.
     pub(super) fn flush(&mut self) {
         if self.is_stale {

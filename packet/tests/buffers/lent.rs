@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use packet_views::buffer::{AnyPacket, BufMut, HeapBlock, PacketMut};
 use packet_views::device::{
@@ -97,6 +98,11 @@ impl NetDevice for Counting {
         None
     }
 
+    fn service(&mut self) -> Option<Duration> {
+        self.count("service");
+        Some(Duration::from_millis(3))
+    }
+
     fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<()> {
         self.count("poll_ready");
         Poll::Pending
@@ -150,6 +156,7 @@ fn use_all<N: NetDevice<Block = HeapBlock>>(mut net: N) {
     assert!(net.reserve(5).is_some());
     assert_eq!((net.link(), net.room()), (Link::NoCarrier, 99));
     assert!(net.has_packet() && net.next_packet().is_none());
+    assert_eq!(net.service(), Some(Duration::from_millis(3)));
     assert!(net.poll_ready(&mut Context::from_waker(Waker::noop())).is_pending());
     assert_eq!(net.receive(6, |_| panic!("nothing comes")), 7);
     net.flush();
@@ -175,6 +182,7 @@ fn n9_a_device_that_is_lent_does_everything_itself() {
         "recycle",
         "reserve",
         "send",
+        "service",
         "take_changes",
         "write",
     ];

@@ -6,6 +6,7 @@ mod allocations;
 mod copying;
 mod debug;
 mod devices;
+mod frames;
 mod lent;
 mod model;
 mod offloads;

@@ -17,11 +17,11 @@ use crate::pipe::{Pipe, pipe};
 
 const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 7]);
 /// Bytes of data in a segment: few for Miri, which takes milliseconds to sum up each.
-const SIZE: usize = if cfg!(miri) { 40 } else { 1000 };
+pub const SIZE: usize = if cfg!(miri) { 40 } else { 1000 };
 /// Bytes of data in a large packet.
-const LARGE: usize = if cfg!(miri) { 10 } else { 60 } * SIZE;
+pub const LARGE: usize = if cfg!(miri) { 10 } else { 60 } * SIZE;
 /// A block that holds four segments and a bit.
-const BLOCK: usize = 4 * SIZE + 96;
+pub const BLOCK: usize = 4 * SIZE + 96;
 
 /// A segment by etherparse: `data` from so many segments into the stream.
 fn segment(v4: bool, at: usize, data: &[u8], is_last: bool) -> Vec<u8> {
@@ -43,7 +43,7 @@ fn segment(v4: bool, at: usize, data: &[u8], is_last: bool) -> Vec<u8> {
 }
 
 /// A large packet in blocks of so many bytes, and its segments.
-fn large(v4: bool, data: usize, block: usize) -> (PacketMut<HeapBlock>, Vec<Vec<u8>>) {
+pub fn large(v4: bool, data: usize, block: usize) -> (PacketMut<HeapBlock>, Vec<Vec<u8>>) {
     let data: Vec<u8> = (0..data).map(|at| ((at * 7) >> 3) as u8).collect();
     let segments: Vec<Vec<u8>> = data
         .chunks(SIZE)
@@ -62,7 +62,7 @@ fn large(v4: bool, data: usize, block: usize) -> (PacketMut<HeapBlock>, Vec<Vec<
     (packet, segments)
 }
 
-fn joined<V: View>(packet: &AnyPacket<V>) -> Vec<u8> {
+pub fn joined<V: View>(packet: &AnyPacket<V>) -> Vec<u8> {
     packet.fragments().iter().flat_map(|fragment| fragment.bytes().to_vec()).collect()
 }
 

@@ -5,6 +5,9 @@
 //!   Scheduler / threads        who runs next
 //!   Toolstack                  makes and removes interfaces in xenstore
 //!   hostile::{Backend,Client}  peers that break rules by a script
+//!   served, echo               an honest backend as a device; one with a stack that echoes
+//!   mirror                     a guest whose packets come back
+//!   embassy                    an async guest (feature `embassy`)
 //!        │
 //!   Domain                     Memory, ForeignMemory, Platform, BackendPlatform, Store
 //!        │
@@ -47,15 +50,20 @@
 
 mod counters;
 mod domain;
+pub mod echo;
+#[cfg(feature = "embassy")]
+pub mod embassy;
 mod event;
 mod fault;
 mod grants;
 mod host;
 pub mod hostile;
 pub mod memory;
+pub mod mirror;
 #[allow(unsafe_code)]
 mod page;
 mod sched;
+pub mod served;
 mod store;
 mod toolstack;
 mod violation;

@@ -103,6 +103,40 @@ fn b11_a_storm_in_xenstore_is_paced() {
     assert_eq!(bench.host.violations(), []);
 }
 
+/// A pool of the size that the configuration names is enough for all that may wait for the client and
+/// for all that it sends.
+#[test]
+fn a_pool_of_least_pages_never_lacks_one() {
+    let takes_all = packet_views::features::Features::ALL;
+    let config = Config { queue_packets: 512, features: takes_all, ..Config::default() };
+    let lacking = |pages| {
+        let mut bench = Bench::new(config, pages);
+        let mut client = Client::new(&bench.host, &bench.vif, 0);
+        // It takes no large packets: they are cut for it, and the headers written into its pool.
+        let plain = Features::default().with("feature-sg", "0").with("feature-gso-tcpv4", "0");
+        client.connect(&mut bench.netback, &plain);
+        bench.pool = FramePool::new(&bench.back, 400).unwrap();
+        let large = frames::blank(frames::frame(false, true, 9, &pattern(1, 60_000)));
+        for _ in 0..20 {
+            let mut packet = bench.plain(&large);
+            packet.meta = Meta { checksum: Checksum::Blank, gso: Some(gso(1000)) };
+            let _ = bench.netback.deliver(packet);
+        }
+        while client.tx.free() >= 15 {
+            client.chain(&[(0, 0, PAGE_SIZE as u16); 15], 0, &[]);
+        }
+        client.show();
+        let packets = (0..20).map(|_| bench.netback.poll(100, drop)).sum::<usize>();
+        let counters = bench.netback.counters();
+        assert_eq!(packets as u64 + counters.from_drops.no_frame, 17);
+        assert!(counters.to_drops.queue_full > 0, "as much waits as may");
+        (counters.from_drops.no_frame, counters.to_drops.no_frame)
+    };
+    assert_eq!(config.least_pages(), 786);
+    assert_eq!(lacking(config.least_pages()), (0, 0));
+    assert!(lacking(config.queue_frames / 2).0 > 0);
+}
+
 #[test]
 fn a_deadline_is_named_while_the_bus_rests() {
     let (mut bench, client) = bench_at(0);

@@ -27,7 +27,7 @@ use std::time::Duration;
 use packet_views::buffer::{Checksum, Meta};
 use packet_views::buffer::{Gso, GsoKind};
 use raw_client::{Bench, CLIENT, Client, Features, TX_PAGES, bytes, pattern};
-use xen_grant::{DomId, PAGE_SIZE};
+use xen_grant::{DomId, FramePool, PAGE_SIZE};
 use xen_netfront::netback::{Config, Fault, Refused};
 use xen_netfront::platform::{Instant, Platform};
 use xen_netfront::wire::{Extra, RxRequest, RxResponse, TxRequest, TxSlot, rx_flags, tx_flags};

@@ -5,6 +5,7 @@
 mod accounts;
 mod bounds;
 mod changes;
+mod frames;
 mod lent;
 mod lent_pages;
 mod link;

@@ -8,7 +8,7 @@ use packet_views::features::Features;
 use xen_netfront::{netback, netfront};
 
 use crate::files::is_standard;
-use crate::served::QUEUE;
+use xen_sim::served::QUEUE;
 
 /// Bytes each way if neither `--bytes` nor `--seconds` says otherwise.
 const DEFAULT_BYTES: u64 = 64 << 20;

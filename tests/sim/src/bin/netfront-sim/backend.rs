@@ -11,9 +11,9 @@ use crate::alloc::{Charge, Owner};
 use crate::args::Args;
 use crate::client::wait;
 use crate::error::Error;
-use crate::served::{Back, QUEUE, Served};
 use crate::stack::{Network, Stack};
 use crate::stream::{Sink, Source};
+use xen_sim::served::{Back, QUEUE, Served};
 
 /// Pages for each client: a batch of the largest packets from the client, and a full queue of them
 /// to it.

@@ -7,7 +7,7 @@
 //!   smoltcp               stack.rs             smoltcp
 //!   phy::Device                                phy::Device
 //!   (pcap)                capture.rs
-//!   Netfront              client.rs, served.rs Netback            attacks.rs, hostile.rs
+//!   Netfront              client.rs            Netback            attacks.rs, hostile.rs
 //!   ────────────────────────── rings, grants, events, xenstore: xen_sim ──────────────────────
 //! ```
 #![deny(unsafe_code)]
@@ -30,7 +30,6 @@ mod measure;
 mod progress;
 mod replay;
 mod report;
-mod served;
 mod stack;
 mod stream;
 mod table;

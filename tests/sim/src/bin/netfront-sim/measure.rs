@@ -10,7 +10,7 @@ use xen_sim::Domain;
 
 use crate::alloc;
 use crate::client::Front;
-use crate::served::Served;
+use xen_sim::served::Served;
 
 /// What one end has done.
 #[derive(Clone, Copy, Debug, Default)]

@@ -35,8 +35,8 @@ use crate::files;
 use crate::findings::{Findings, OfClient, Replayed, Transfer};
 use crate::interrupt::Interrupt;
 use crate::measure::Snapshot;
-use crate::served::{Back, Served};
 use crate::world::{BACK, leaks, vif};
+use xen_sim::served::{Back, Served};
 
 use player::Player;
 use recording::Recording;

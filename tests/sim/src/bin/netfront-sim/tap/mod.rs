@@ -35,8 +35,8 @@ use crate::console::Console;
 use crate::error::{Error, Stop};
 use crate::interrupt::Interrupt;
 use crate::lock;
-use crate::served::QUEUE;
 use crate::world::{BACK, leaks, vif};
+use xen_sim::served::QUEUE;
 
 use device::{Addresses, Tap};
 pub use report::Report;

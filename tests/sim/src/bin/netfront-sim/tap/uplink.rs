@@ -18,7 +18,7 @@ use super::Flags;
 use super::device::{Read, Tap};
 use crate::alloc::{Charge, Owner};
 use crate::client::wait;
-use crate::served::{Back, QUEUE};
+use xen_sim::served::{Back, QUEUE};
 
 /// Packets each way before the other way gets its turn.
 const BATCH: usize = 64;

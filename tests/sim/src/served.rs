@@ -12,7 +12,8 @@ use xen_grant::{Frame, FramePool};
 use xen_netfront::buffer::{BufMut, Packet, PacketMut};
 use xen_netfront::netback::{Counters, Netback};
 use xen_netfront::wire::MAX_SLOTS;
-use xen_sim::{Domain, StoreClient};
+
+use crate::{Domain, StoreClient};
 
 /// Packets taken from the client at once: what one grant-copy hypercall carries.
 const BATCH: usize = 64;
