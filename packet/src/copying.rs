@@ -21,7 +21,7 @@ use crate::buffer::{
     AnyPacket, Block, BufMut, HeapBlock, Meta, Packet, PacketMut, SharedHeapBlock, View,
 };
 use crate::buffer::{MAX_FRAGMENTS, MAX_FRAME, MAX_PACKET};
-use crate::device::{Linear, NetDevice, PacketOf, Permit, SendError, Totals, Unsendable, slots};
+use crate::device::{NetDevice, PacketOf, Permit, SendError, Totals, Unsendable, slots};
 use crate::features::{Capabilities, Features};
 use crate::header::checksum::settle_blank;
 use crate::header::{ETHERNET_HEADER, LINK_HEADER, MacAddr, longest_frame};
@@ -108,7 +108,6 @@ pub struct Copying<Io> {
     packets: VecDeque<PacketMut<HeapBlock>>,
     /// Received, and not handed up yet.
     next: Option<Packet<SharedHeapBlock>>,
-    linear: Linear,
     counters: Totals,
 }
 
@@ -125,7 +124,6 @@ impl<Io: RawIo> Copying<Io> {
             segments: None,
             packets: VecDeque::with_capacity(MAX_FRAGMENTS),
             next: None,
-            linear: Linear::default(),
             counters: Totals::default(),
         }
     }
@@ -329,11 +327,7 @@ impl<Io: RawIo> NetDevice for Copying<Io> {
     }
 
     fn totals(&self) -> Totals {
-        Totals {
-            linearised_packets: self.counters.linearised_packets + self.linear.packets(),
-            linearised_bytes: self.counters.linearised_bytes + self.linear.bytes(),
-            ..self.counters
-        }
+        self.counters
     }
 
     fn alloc(&mut self, headroom: usize) -> Option<BufMut<HeapBlock>> {
@@ -384,10 +378,6 @@ impl<Io: RawIo> NetDevice for Copying<Io> {
 
     fn flush(&mut self) {
         self.drain();
-    }
-
-    fn linear(&mut self) -> &mut Linear {
-        &mut self.linear
     }
 
     fn recycle(&mut self, packet: PacketOf<Self>) {

@@ -11,7 +11,7 @@ use crate::buffer::{BufMut, PacketMut};
 use crate::platform::Platform;
 use crate::wire::MAX_PACKET;
 use packet_views::device::{
-    self, Changes, Linear, Link, NetDevice, PacketOf, Permit, SendError, Unsendable,
+    self, Changes, Link, NetDevice, PacketOf, Permit, SendError, Unsendable,
 };
 use packet_views::features::Capabilities;
 use packet_views::header::{LINK_HEADER, MacAddr};
@@ -63,8 +63,7 @@ impl<P: Platform, S: Store> NetDevice for Netfront<P, S> {
             tx_dropped: counters.tx_drops.total(),
             copies: counters.tx_gathered,
             copied_bytes: counters.copied_bytes,
-            linearised_packets: self.linear.packets(),
-            linearised_bytes: self.linear.bytes(),
+            ..device::Totals::default()
         }
     }
 
@@ -122,10 +121,6 @@ impl<P: Platform, S: Store> NetDevice for Netfront<P, S> {
     #[inline(always)]
     fn flush(&mut self) {
         Netfront::flush(self);
-    }
-
-    fn linear(&mut self) -> &mut Linear {
-        &mut self.linear
     }
 
     /// A full queue holds up its own flows only. A large packet that the backend does not take is

@@ -61,7 +61,7 @@ use budget::Budget;
 use connection::{Connection, Queue, State};
 use device::Settings;
 use packet_views::Wake;
-use packet_views::device::{Changes, Linear, Link};
+use packet_views::device::{Changes, Link};
 use packet_views::features::Features;
 use patience::Patience;
 use xen_store::{Store, StoreError};
@@ -122,8 +122,6 @@ pub struct Netfront<P: Platform, S: Store> {
     quarantine: Quarantine,
     patience: Patience,
     counters: Counters,
-    /// For layers above that want a large packet in one slice.
-    linear: Linear,
     /// Of the last connection that was up.
     settings: Option<Settings>,
     /// What nobody has asked about.
@@ -170,7 +168,6 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             quarantine: Quarantine::new(config.references()),
             patience: Patience::new(),
             counters: Counters::default(),
-            linear: Linear::default(),
             settings: None,
             changes: Changes::NONE,
             obstacle: None,

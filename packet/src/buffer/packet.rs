@@ -182,6 +182,33 @@ impl<S: SharedBlock> AnyPacket<Buf<S>> {
 }
 
 impl<B: Block> AnyPacket<BufMut<B>> {
+    /// Copies `bytes` into the tailroom of `bufs`, of as many as it takes; `None` if they have too
+    /// little. Buffers that are not needed are dropped.
+    ///
+    /// ```
+    /// # use packet_views::buffer::{AnyPacket, BufMut, HeapBlock};
+    /// let bufs = || core::iter::repeat_with(|| BufMut::new(HeapBlock::new(64), 0));
+    /// let packet = AnyPacket::from_slice(&[7; 100], bufs()).unwrap();
+    /// assert_eq!((packet.fragments().len(), packet.len()), (2, 100));
+    /// assert!(AnyPacket::from_slice(&[7; 100], bufs().take(1)).is_none());
+    /// ```
+    pub fn from_slice(
+        bytes: &[u8],
+        bufs: impl IntoIterator<Item = BufMut<B>>,
+    ) -> Option<AnyPacket<BufMut<B>>> {
+        let (mut packet, mut rest) = (AnyPacket::new(), bytes);
+        for mut buf in bufs {
+            let (now, later) = rest.split_at_checked(buf.tailroom()).unwrap_or((rest, &[]));
+            buf.append(now.len())?.copy_from_slice(now);
+            packet.push(buf).ok()?;
+            rest = later;
+            if rest.is_empty() {
+                return Some(packet);
+            }
+        }
+        None
+    }
+
     /// No more writing: a packet that others can share.
     pub fn freeze(self) -> AnyPacket<Buf<B::Shared>> {
         let fragments = self.fragments.into_iter().map(BufMut::freeze).collect();

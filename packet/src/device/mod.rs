@@ -39,9 +39,9 @@
 //! ```
 
 mod lent;
-mod linear;
 mod refused;
 
+use alloc::vec::Vec;
 use core::future::poll_fn;
 use core::task::{Context, Poll};
 use core::time::Duration;
@@ -50,7 +50,6 @@ use crate::buffer::{AnyPacket, Block, BufMut, Packet, PacketMut};
 use crate::features::Capabilities;
 use crate::header::{ETHERNET_HEADER, MacAddr};
 
-pub use linear::Linear;
 pub use refused::{SendError, Unsendable, WriteError};
 
 /// Received packets in a row that [`NetDevice::next_packet`] passes over because they are dropped: as
@@ -170,10 +169,6 @@ pub trait NetDevice {
     /// one event serves a batch: call it after the last.
     fn flush(&mut self);
 
-    /// Where packets larger than a block are put together for [`write`](NetDevice::write). A device
-    /// keeps one, empty at first.
-    fn linear(&mut self) -> &mut Linear;
-
     /// Takes back a received packet nobody needs any more. The same as dropping it, except that a
     /// device whose memory does not find home by itself reuses it.
     fn recycle(&mut self, packet: PacketOf<Self>) {
@@ -213,8 +208,8 @@ pub trait NetDevice {
     /// when sending is sure to succeed. No byte of an earlier packet can leave this way: the frame
     /// consists of zeros and of what `fill` has written.
     ///
-    /// A frame that no single block holds is filled in [`linear`](NetDevice::linear) memory, then
-    /// copied into blocks, and counted.
+    /// A frame that no single block holds is filled in memory that is allocated for the call, then
+    /// copied into blocks. Where such frames are many, [`send`](NetDevice::send) them in fragments.
     #[inline]
     fn write(
         &mut self,
@@ -427,20 +422,15 @@ fn write_large<N: NetDevice + ?Sized>(
         room += buf.tailroom();
         bufs.push(buf).map_err(|_| WriteError::TooLong)?;
     }
-    let mut linear = core::mem::take(netif.linear());
-    let result = match netif.reserve(bufs.fragments().len()) {
-        None => Err(WriteError::Full),
-        Some(mut permit) => {
-            let filled = fill(linear.blank(size));
-            is_frame(filled, size).and_then(|send| {
-                if send {
-                    let bufs = bufs.into_fragments();
-                    permit.send(linear.scatter(filled, bufs).ok_or(WriteError::TooLong)?)?;
-                }
-                Ok(())
-            })
-        }
-    };
-    *netif.linear() = linear;
-    result
+    let mut permit = netif.reserve(bufs.fragments().len()).ok_or(WriteError::Full)?;
+    let mut frame = Vec::new();
+    frame.try_reserve_exact(size).map_err(|_| WriteError::NoMemory)?;
+    frame.resize(size, 0);
+    let filled = fill(&mut frame);
+    if is_frame(filled, size)? {
+        let frame = frame.get(..filled).ok_or(WriteError::BadLength)?;
+        let packet = AnyPacket::from_slice(frame, bufs.into_fragments());
+        permit.send(packet.ok_or(WriteError::TooLong)?)?;
+    }
+    Ok(())
 }

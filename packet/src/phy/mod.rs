@@ -157,6 +157,7 @@
 #[cfg(feature = "embassy")]
 mod embassy;
 mod follow;
+mod linear;
 mod probe;
 mod reassembly;
 mod receive;

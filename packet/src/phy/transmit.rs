@@ -18,9 +18,10 @@ use arrayvec::ArrayVec;
 use smoltcp::phy::{self, PacketMeta};
 
 use super::Counters;
+use super::linear::Linear;
 use crate::buffer::{AnyPacket, BufMut, Checksum, Meta, PacketMut};
 use crate::buffer::{Gso, GsoKind, MAX_FRAGMENTS, MAX_PACKET};
-use crate::device::{Linear, NetDevice, Permit, SendError};
+use crate::device::{NetDevice, Permit, SendError};
 use crate::features::Capabilities;
 use crate::offload::{Coalescer, leave_blank};
 

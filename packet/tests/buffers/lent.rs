@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use packet_views::buffer::{AnyPacket, BufMut, HeapBlock, PacketMut};
 use packet_views::device::{
-    Changes, Linear, Link, NetDevice, PacketMutOf, PacketOf, Permit, SendError, Totals, Unsendable,
+    Changes, Link, NetDevice, PacketMutOf, PacketOf, Permit, SendError, Totals, Unsendable,
     WriteError,
 };
 use packet_views::features::Capabilities;
@@ -17,7 +17,6 @@ use packet_views::header::MacAddr;
 #[derive(Default)]
 struct Counting {
     calls: BTreeMap<&'static str, u32>,
-    linear: Linear,
 }
 
 struct NoRoom;
@@ -117,11 +116,6 @@ impl NetDevice for Counting {
         self.count("flush");
     }
 
-    fn linear(&mut self) -> &mut Linear {
-        self.count("linear");
-        &mut self.linear
-    }
-
     fn recycle(&mut self, _packet: PacketOf<Self>) {
         self.count("recycle");
     }
@@ -160,7 +154,6 @@ fn use_all<N: NetDevice<Block = HeapBlock>>(mut net: N) {
     assert!(net.poll_ready(&mut Context::from_waker(Waker::noop())).is_pending());
     assert_eq!(net.receive(6, |_| panic!("nothing comes")), 7);
     net.flush();
-    let _ = net.linear();
     net.recycle(AnyPacket::from(buf().freeze()));
     assert!(net.send(AnyPacket::from(buf())).is_ok());
     assert_eq!(net.write(10, |_| panic!("it is not filled")), Err(WriteError::BadLength));
@@ -175,7 +168,6 @@ fn n9_a_device_that_is_lent_does_everything_itself() {
         "alloc",
         "flush",
         "has_packet",
-        "linear",
         "next_packet",
         "poll_ready",
         "receive",

@@ -95,3 +95,9 @@ impl core::fmt::Display for Failed {
 }
 
 impl core::error::Error for Failed {}
+
+impl std::fmt::Debug for Mirror {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Mirror").field(&self.guest).field(&self.backend).finish()
+    }
+}

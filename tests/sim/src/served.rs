@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use packet_views::device::{self, Linear, Link, NetDevice, PacketOf, Permit, SendError};
+use packet_views::device::{self, Link, NetDevice, PacketOf, Permit, SendError};
 use packet_views::features::Capabilities;
 use packet_views::features::Features;
 use packet_views::header::MacAddr;
@@ -31,7 +31,6 @@ pub struct Served {
     mac: MacAddr,
     mtu: usize,
     arrived: VecDeque<Packet>,
-    linear: Linear,
     /// What backends that are no more have done.
     past: Counters,
 }
@@ -45,7 +44,6 @@ impl Served {
             mac: MacAddr(mac),
             mtu: mtu.into(),
             arrived: VecDeque::with_capacity(BATCH),
-            linear: Linear::default(),
             past: Counters::default(),
         }
     }
@@ -126,8 +124,7 @@ impl NetDevice for Served {
             tx_dropped: counters.to_drops.total(),
             copies: 0,
             copied_bytes: counters.copied_bytes,
-            linearised_packets: self.linear.packets(),
-            linearised_bytes: self.linear.bytes(),
+            ..device::Totals::default()
         }
     }
 
@@ -167,10 +164,6 @@ impl NetDevice for Served {
             vif.flush();
         }
     }
-
-    fn linear(&mut self) -> &mut Linear {
-        &mut self.linear
-    }
 }
 
 /// A place in the client's queue.
@@ -194,5 +187,20 @@ impl Permit for Delivery<'_> {
 
     fn flush(self) {
         self.vif.flush();
+    }
+}
+
+impl std::fmt::Debug for Served {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Served")
+            .field("vif", &self.vif)
+            .field("arrived", &self.arrived.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Delivery<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Delivery").field(&self.vif).finish()
     }
 }
