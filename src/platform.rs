@@ -85,6 +85,7 @@ pub enum Rings {
 
 /// What an event channel is for.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Channel {
     /// The domain at the other end.
     pub peer: DomId,

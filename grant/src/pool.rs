@@ -239,6 +239,7 @@ pub struct FramePool(Arc<Owner>);
 
 /// Why a pool could not be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PoolError {
     /// The platform ran out of pages after this many.
     OutOfPages(usize),

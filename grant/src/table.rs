@@ -117,6 +117,7 @@ impl core::error::Error for TableFull {}
 
 /// How a table is used, at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TableUse {
     /// Entries in the frames mapped so far.
     pub entries: usize,

@@ -46,6 +46,7 @@ pub mod header;
 pub mod offload;
 #[cfg(feature = "smoltcp")]
 pub mod phy;
+mod setters;
 mod wake;
 
 pub use wake::Wake;

@@ -39,7 +39,7 @@ pub(super) fn fill(
             packet.meta.checksum = Checksum::Unknown;
             Ok(packet)
         }
-        Err(NotFilled::Unknown | NotFilled::Unclear(_)) => Err(Refused::Offload),
+        Err(_) => Err(Refused::Offload),
     }
 }
 
@@ -109,7 +109,7 @@ pub(super) fn cut(
         let (queued, lost) = match segment {
             Ok(segment) => (queue(segment), segments.remaining()),
             Err(Stopped::NoMemory) => (Err(Refused::NoFrame), segments.remaining() - 1),
-            Err(Stopped::NoRoom) => (Err(Refused::Offload), segments.remaining() - 1),
+            Err(_) => (Err(Refused::Offload), segments.remaining() - 1),
         };
         if let Err(why) = queued {
             *counters.to_drops.counter(why) += lost as u64;

@@ -4,6 +4,7 @@ use packet_views::device::Unsendable;
 
 /// Received packets that were not handed up, by what was wrong with them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RxDrops {
     /// The backend reported an error for a slot.
     pub backend_error: u64,
@@ -46,6 +47,7 @@ impl RxDrops {
 
 /// Packets that were to be sent and were not, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TxDrops {
     /// Shorter than an Ethernet header, or longer than the MTU allows.
     pub bad_length: u64,
@@ -73,8 +75,9 @@ impl TxDrops {
             Unsendable::TooShort | Unsendable::TooLong => &mut self.bad_length,
             Unsendable::TooManyFragments => &mut self.too_many_slots,
             Unsendable::Checksum(_) => &mut self.bad_checksum,
-            Unsendable::Gso(_) | Unsendable::NoGso => &mut self.no_gso,
             Unsendable::NoMemory => &mut self.no_frame,
+            // `Gso`, `NoGso`, and what a peer may not take some day.
+            _ => &mut self.no_gso,
         } += 1;
         why
     }
@@ -104,6 +107,7 @@ impl TxDrops {
 
 /// A frontend's counters, from its opening on; reconnecting does not reset them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Counters {
     /// Packets handed up.
     pub rx_packets: u64,

@@ -4,6 +4,7 @@ use xen_ring::PeerFault;
 
 /// A rule of netif that the backend broke. The device disconnects and connects anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Fault {
     /// A rule of rings.
     Ring(PeerFault),

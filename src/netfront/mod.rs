@@ -77,6 +77,7 @@ const NO_FRAME_RETRY: Duration = Duration::from_millis(10);
 
 /// Why a device could not be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OpenError {
     /// Xenstore would not let us watch the vif.
     Store(StoreError),

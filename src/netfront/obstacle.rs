@@ -5,6 +5,7 @@ use xen_store::StoreError;
 
 /// Why a device does not connect though the backend is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Obstacle {
     /// The toolstack has given the vif no hardware address of one station: its `mac` node is missing
     /// or no such address.

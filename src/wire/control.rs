@@ -150,6 +150,7 @@ pub struct GrefList {
 
 /// Why a control request was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum BadCtrl {
     /// A type that netif.h does not know, or `XEN_NETIF_CTRL_TYPE_INVALID`.
     UnknownType(u16),

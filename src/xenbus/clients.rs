@@ -28,6 +28,7 @@ pub type Vif = (DomId, u32);
 
 /// What has changed since the poll before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Changes {
     /// New vifs: open a [`BackBus`](super::BackBus) for each, soon. (One that vanished and is back
     /// may still have its old one, which then sees to it.)

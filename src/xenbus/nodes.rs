@@ -87,6 +87,7 @@ pub(super) fn remove_if_there<S: Store>(
 /// What the toolstack says of a vif, to each end in its own directory, where the peer does not
 /// write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Identity {
     /// `mac`: the frontend's address. `None` where there is none.
     pub mac: Option<[u8; 6]>,

@@ -36,6 +36,7 @@ pub struct Region {
 
 /// Why the start info cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum BadStartInfo {
     /// It lies where we cannot read.
     Unreachable,

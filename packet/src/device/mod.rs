@@ -339,6 +339,7 @@ pub enum Link {
 
 /// What belongs to a connection, and changed with it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Changes {
     /// Packets can be sent, and could not before. The peer, or the switch behind it, may be another:
     /// [announce](crate::announce::announce) what addresses there are.
@@ -350,6 +351,13 @@ pub struct Changes {
     /// [`NetDevice::capabilities`].
     pub capabilities: bool,
 }
+
+crate::setters!(Changes {
+    with_connection = connection: bool,
+    with_mac = mac: bool,
+    with_mtu = mtu: bool,
+    with_capabilities = capabilities: bool,
+});
 
 impl Changes {
     /// Nothing.
@@ -370,6 +378,7 @@ impl Changes {
 
 /// What a device has done since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Totals {
     /// Packets handed up.
     pub rx_packets: u64,
@@ -393,6 +402,19 @@ pub struct Totals {
     /// Their bytes.
     pub linearised_bytes: u64,
 }
+
+crate::setters!(Totals {
+    with_rx_packets = rx_packets: u64,
+    with_rx_bytes = rx_bytes: u64,
+    with_rx_dropped = rx_dropped: u64,
+    with_tx_packets = tx_packets: u64,
+    with_tx_bytes = tx_bytes: u64,
+    with_tx_dropped = tx_dropped: u64,
+    with_copies = copies: u64,
+    with_copied_bytes = copied_bytes: u64,
+    with_linearised_packets = linearised_packets: u64,
+    with_linearised_bytes = linearised_bytes: u64,
+});
 
 /// Whether `fill` left a frame to send.
 fn is_frame(filled: usize, size: usize) -> Result<bool, WriteError> {

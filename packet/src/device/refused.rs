@@ -52,6 +52,7 @@ impl<P: core::fmt::Debug> core::error::Error for SendError<P> {}
 
 /// Why a device can't send a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Unsendable {
     /// Shorter than an Ethernet header.
     TooShort,
@@ -91,6 +92,7 @@ impl core::error::Error for Unsendable {}
 
 /// Why [`NetDevice::write`] did not send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum WriteError {
     /// `size` is more than the device sends at once.
     TooLong,

@@ -113,6 +113,7 @@ pub struct Ethernet {
 
 /// What is in a frame, each a view that starts there.
 #[derive(Clone, Copy)]
+#[non_exhaustive]
 pub enum Network<V> {
     /// IPv4
     Ipv4(At<Ipv4, V>),

@@ -41,6 +41,7 @@ impl Protocol {
 
 /// What an IP packet carries, each a view that starts there.
 #[derive(Clone, Copy)]
+#[non_exhaustive]
 pub enum Transport<V> {
     /// TCP
     Tcp(At<Tcp, V>),

@@ -49,6 +49,7 @@ pub const FLOWS: usize = 8;
 
 /// What a [`Coalescer`] has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Counters {
     /// Packets taken.
     pub taken: u64,

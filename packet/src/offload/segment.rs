@@ -35,6 +35,7 @@ pub enum Sums {
 
 /// Bytes copied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Copied {
     /// Of headers: once for each segment.
     pub headers: u64,
@@ -45,6 +46,7 @@ pub struct Copied {
 
 /// Why there are no more segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Stopped {
     /// There is no free block now.
     NoMemory,
@@ -107,6 +109,7 @@ pub struct Segments<V> {
 
 /// What a packet will be cut into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Plan {
     /// How many segments.
     pub segments: usize,

@@ -216,6 +216,7 @@ pub struct Device<N: NetDevice> {
 
 /// What a [`Device`] has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Counters {
     /// Packets of several slots gathered into one slice, and frames scattered over several.
     pub linearised_packets: u64,

@@ -195,15 +195,13 @@ fn r9_a_copying_device_copies_once_each_way_and_counts() {
     for _ in 0..10 {
         assert_eq!(say(&mut netif, b"hello", false), b"hello");
     }
-    let expected = Totals {
-        rx_packets: 10,
-        rx_bytes: 470,
-        tx_packets: 10,
-        tx_bytes: 470,
-        copies: 20,
-        copied_bytes: 940,
-        ..Totals::default()
-    };
+    let expected = Totals::default()
+        .with_rx_packets(10)
+        .with_rx_bytes(470)
+        .with_tx_packets(10)
+        .with_tx_bytes(470)
+        .with_copies(20)
+        .with_copied_bytes(940);
     assert_eq!(netif.totals(), expected);
 }
 

@@ -94,7 +94,7 @@ impl<B: Block, F: FnMut() -> Option<B>> NetDevice for Mirror<F> {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { max_fragments: 18, ..Capabilities::plain(4096) }
+        Capabilities::plain(4096).with_max_fragments(18)
     }
 
     fn totals(&self) -> Totals {

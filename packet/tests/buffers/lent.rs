@@ -65,12 +65,12 @@ impl NetDevice for Counting {
     }
 
     fn totals(&self) -> Totals {
-        Totals { rx_packets: 88, ..Totals::default() }
+        Totals::default().with_rx_packets(88)
     }
 
     fn take_changes(&mut self) -> Changes {
         self.count("take_changes");
-        Changes { mtu: true, ..Changes::NONE }
+        Changes::NONE.with_mtu(true)
     }
 
     fn alloc(&mut self, headroom: usize) -> Option<BufMut<HeapBlock>> {
