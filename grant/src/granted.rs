@@ -206,4 +206,12 @@ impl<A: Access> core::fmt::Debug for StillInUse<A> {
     }
 }
 
+impl<A: Access> core::fmt::Display for StillInUse<A> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "the peer is using the page of grant reference {}", self.0.number())
+    }
+}
+
+impl<A: Access> core::error::Error for StillInUse<A> {}
+
 const _: () = assert!(size_of::<Option<Granted<ReadOnly>>>() == 16);

@@ -47,4 +47,12 @@ impl core::fmt::Display for Fault {
     }
 }
 
-impl core::error::Error for Fault {}
+impl core::error::Error for Fault {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            // It says what the fault in it says.
+            Fault::Ring(fault) => fault.source(),
+            _ => None,
+        }
+    }
+}

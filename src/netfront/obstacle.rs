@@ -48,7 +48,16 @@ impl core::fmt::Display for Obstacle {
     }
 }
 
-impl core::error::Error for Obstacle {}
+impl core::error::Error for Obstacle {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            // They say what the error in them says.
+            Obstacle::NoEventChannel(error) => error.source(),
+            Obstacle::Store(error) => error.source(),
+            _ => None,
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {

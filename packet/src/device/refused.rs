@@ -48,7 +48,15 @@ impl<P> core::fmt::Display for SendError<P> {
     }
 }
 
-impl<P: core::fmt::Debug> core::error::Error for SendError<P> {}
+impl<P: core::fmt::Debug> core::error::Error for SendError<P> {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            SendError::Full(_) => None,
+            // It says what the reason says.
+            SendError::Refused(why) => why.source(),
+        }
+    }
+}
 
 /// Why a device can't send a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,17 +86,23 @@ impl core::fmt::Display for Unsendable {
             Unsendable::TooShort => "shorter than an Ethernet header",
             Unsendable::TooLong => "longer than the MTU allows",
             Unsendable::TooManyFragments => "too many fragments",
-            Unsendable::Checksum(why) => {
-                return write!(f, "the blank checksum can't be filled in: {why}");
-            }
-            Unsendable::Gso(why) => return write!(f, "the packet can't be cut: {why}"),
+            Unsendable::Checksum(_) => "the blank checksum can't be filled in",
+            Unsendable::Gso(_) => "the packet can't be cut",
             Unsendable::NoGso => "the peer takes no such large packet",
             Unsendable::NoMemory => "no memory for what the peer does not do",
         })
     }
 }
 
-impl core::error::Error for Unsendable {}
+impl core::error::Error for Unsendable {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Unsendable::Checksum(why) => Some(why),
+            Unsendable::Gso(why) => Some(why),
+            _ => None,
+        }
+    }
+}
 
 /// Why [`NetDevice::write`] did not send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

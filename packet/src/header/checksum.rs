@@ -56,6 +56,8 @@ impl core::fmt::Display for NotFilled {
     }
 }
 
+impl core::error::Error for NotFilled {}
+
 /// Fills in the checksum of a packet of TCP or UDP over IPv4 or IPv6 whose state is
 /// [`Checksum::Blank`]; it is [`Checksum::Complete`] then. A packet in another state is left alone.
 ///

@@ -1,10 +1,11 @@
 //! What `{:?}` says: lengths and states, never what is in a packet; of any device, with no bound on it.
 
+use core::error::Error;
 use core::fmt::Debug;
 
 use packet_views::buffer::{AnyPacket, HeapBlock, SharedHeapBlock};
 use packet_views::copying::{Copying, RawIo};
-use packet_views::device::{NetDevice, PacketMutOf, PacketOf, SendError, Token};
+use packet_views::device::{NetDevice, PacketMutOf, PacketOf, SendError, Token, Unsendable};
 use packet_views::header::{At, Ethernet, Source};
 
 /// A frame of IPv4 and UDP; 173 is not a length of anything in it.
@@ -64,4 +65,17 @@ fn all_of<'a, N: NetDevice + 'a, V: Source, Io>() {
 #[test]
 fn everything_is_shown_without_a_bound() {
     all_of::<&mut Copying<NoIo>, &[u8], ()>();
+}
+
+/// An error says its part, and its source the rest: printed one after another nothing comes twice.
+#[test]
+fn an_error_does_not_repeat_its_source() {
+    use packet_views::header::checksum::NotFilled;
+    let why = Unsendable::Checksum(NotFilled::Unknown);
+    let error = SendError::<()>::Refused(why);
+    assert_eq!(error.to_string(), "the blank checksum can't be filled in");
+    let source = error.source().unwrap();
+    assert_eq!(source.to_string(), NotFilled::Unknown.to_string());
+    assert!(source.source().is_none());
+    assert!(SendError::Full(()).source().is_none() && Unsendable::NoMemory.source().is_none());
 }
