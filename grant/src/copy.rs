@@ -23,23 +23,23 @@ pub struct Foreign {
 
 /// An operation that can't be: it would cross the end of a page, or no frame is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BadCopy;
+pub struct CopyError;
 
-impl core::fmt::Display for BadCopy {
+impl core::fmt::Display for CopyError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str("a grant copy would cross the end of a page")
     }
 }
 
-impl core::error::Error for BadCopy {}
+impl core::error::Error for CopyError {}
 
 /// Both ends must lie within a page; returns the length as the hypervisor wants it.
-fn checked(foreign: Foreign, own: &Range<usize>) -> Result<u16, BadCopy> {
-    let len = own.end.checked_sub(own.start).ok_or(BadCopy)?;
+fn checked(foreign: Foreign, own: &Range<usize>) -> Result<u16, CopyError> {
+    let len = own.end.checked_sub(own.start).ok_or(CopyError)?;
     if own.end > PAGE_SIZE || usize::from(foreign.offset) + len > PAGE_SIZE {
-        return Err(BadCopy);
+        return Err(CopyError);
     }
-    u16::try_from(len).map_err(|_| BadCopy)
+    u16::try_from(len).map_err(|_| CopyError)
 }
 
 fn foreign_end(foreign: Foreign) -> CopyEnd {
@@ -80,9 +80,9 @@ impl CopyIn {
     }
 
     /// Copies into bytes `to` of the frame added last.
-    pub fn push(&mut self, from: Foreign, to: Range<usize>) -> Result<(), BadCopy> {
+    pub fn push(&mut self, from: Foreign, to: Range<usize>) -> Result<(), CopyError> {
         let len = checked(from, &to)?;
-        let frame = self.frames.last_mut().ok_or(BadCopy)?;
+        let frame = self.frames.last_mut().ok_or(CopyError)?;
         frame.mark(to.clone());
         let dest = CopyEnd::Own { gfn: frame.gfn(), offset: to.start as u16 };
         self.ops.push(CopyOp {
@@ -159,9 +159,9 @@ impl CopyOut {
     }
 
     /// Copies bytes `from` of the frame added last.
-    pub fn push(&mut self, from: Range<usize>, to: Foreign) -> Result<(), BadCopy> {
+    pub fn push(&mut self, from: Range<usize>, to: Foreign) -> Result<(), CopyError> {
         let len = checked(to, &from)?;
-        let frame = self.frames.last().ok_or(BadCopy)?;
+        let frame = self.frames.last().ok_or(CopyError)?;
         let source = CopyEnd::Own { gfn: frame.gfn(), offset: from.start as u16 };
         self.ops.push(CopyOp {
             source,

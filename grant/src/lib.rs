@@ -48,7 +48,7 @@ mod shared_page;
 mod sync;
 mod table;
 
-pub use copy::{BadCopy, CopyIn, CopyOut, Foreign};
+pub use copy::{CopyError, CopyIn, CopyOut, Foreign};
 pub use exposure::Grantee;
 pub use frame::{Frame, SharedFrame};
 pub use granted::{Access, Granted, ReadOnly, ReadWrite, StillInUse};
@@ -58,10 +58,10 @@ pub use memory::{
 };
 pub use pool::{FramePool, Frames, PoolError};
 pub use quarantine::Quarantine;
-pub use reservation::{Overbooked, Reservation};
+pub use reservation::{Reservation, ReserveError};
 #[cfg(not(loom))]
 pub use shared_page::{ForeignPage, GrantedPage, SharedPage};
-pub use table::{GrantTable, Reference, TableFull, TableUse};
+pub use table::{ClaimError, GrantTable, Reference, TableUse};
 
 /// The rules that the compiler keeps (F8). Each line that must not compile has a twin that does.
 ///

@@ -23,32 +23,36 @@ pub struct Reservation {
 /// A pool has not so many pages left that nobody else was promised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Overbooked {
+pub struct ReserveError {
     /// Pages asked for.
     pub wanted: usize,
     /// Pages that are nobody's.
     pub left: usize,
 }
 
-impl core::fmt::Display for Overbooked {
+impl core::fmt::Display for ReserveError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let Overbooked { wanted, left } = self;
+        let ReserveError { wanted, left } = self;
         write!(f, "{wanted} pages of the frame pool are needed, and {left} are nobody else's")
     }
 }
 
-impl core::error::Error for Overbooked {}
+impl core::error::Error for ReserveError {}
 
 impl FramePool {
     /// Promises `pages` pages to the caller, if so many are promised to nobody else.
     ///
     /// A promise is kept by those who have one: hold no more frames than [`Reservation::pages`], and
     /// the others find theirs. [`take`](FramePool::take) does not look at it.
-    pub fn reserve(&self, pages: usize) -> Result<Reservation, Overbooked> {
+    pub fn reserve(&self, pages: usize) -> Result<Reservation, ReserveError> {
         let mut reservation = Reservation { pool: self.clone(), pages: 0 };
         let drawn = reservation.draw(u32::try_from(pages).unwrap_or(u32::MAX)) as usize;
         // What was drawn goes back with the reservation.
-        if drawn < pages { Err(Overbooked { wanted: pages, left: drawn }) } else { Ok(reservation) }
+        if drawn < pages {
+            Err(ReserveError { wanted: pages, left: drawn })
+        } else {
+            Ok(reservation)
+        }
     }
 }
 

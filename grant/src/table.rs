@@ -105,15 +105,15 @@ unsafe impl Sync for Inner {}
 /// A reference that can't be claimed: the table has grown to the hypervisor's limit, or growing
 /// failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TableFull(pub GrantStatus);
+pub struct ClaimError(pub GrantStatus);
 
-impl core::fmt::Display for TableFull {
+impl core::fmt::Display for ClaimError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "no grant reference is free ({})", self.0)
     }
 }
 
-impl core::error::Error for TableFull {}
+impl core::error::Error for ClaimError {}
 
 /// How a table is used, at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -157,7 +157,7 @@ impl GrantTable {
     }
 
     /// Claims a reference. It is the caller's until dropped.
-    pub fn claim(&self) -> Result<Reference, TableFull> {
+    pub fn claim(&self) -> Result<Reference, ClaimError> {
         let state = &mut *self.0.state.lock();
         let from = state.hint.min(state.free.len());
         let found = state.free[from..].first_one().map(|at| from + at);
@@ -178,17 +178,17 @@ impl GrantTable {
     }
 
     /// Claims `count` references, or none.
-    pub fn claim_many(&self, count: usize) -> Result<Vec<Reference>, TableFull> {
+    pub fn claim_many(&self, count: usize) -> Result<Vec<Reference>, ClaimError> {
         (0..count).map(|_| self.claim()).collect()
     }
 
     /// Maps the next frame of the table; returns its first free entry.
-    fn grow(&self, state: &mut State) -> Result<usize, TableFull> {
+    fn grow(&self, state: &mut State) -> Result<usize, ClaimError> {
         let index = state.entries.len();
         if index >= self.0.most_frames {
-            return Err(TableFull(GrantStatus::NO_SPACE));
+            return Err(ClaimError(GrantStatus::NO_SPACE));
         }
-        let frame = (self.0.map_frame)(index as u32).map_err(TableFull)?;
+        let frame = (self.0.map_frame)(index as u32).map_err(ClaimError)?;
         let first = index * PER_FRAME;
         let entry = |at: usize| Entry {
             // SAFETY: a frame of the table has 512 entries of two words.

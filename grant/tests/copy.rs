@@ -6,7 +6,7 @@ mod common;
 
 use common::Domain;
 use xen_grant::{
-    BadCopy, CopyIn, CopyOut, DomId, Foreign, FramePool, GrantStatus, GrantTable, Grantee,
+    CopyError, CopyIn, CopyOut, DomId, Foreign, FramePool, GrantStatus, GrantTable, Grantee,
     ReadOnly, ReadWrite,
 };
 
@@ -26,16 +26,16 @@ fn b6_each_operation_has_its_own_outcome() {
     let from = |offset| Foreign { domain: CLIENT, gref: granted.number(), offset };
 
     let mut batch = CopyIn::with_capacity(4, 8);
-    assert_eq!(batch.push(from(0), 0..1), Err(BadCopy), "no frame yet");
+    assert_eq!(batch.push(from(0), 0..1), Err(CopyError), "no frame yet");
     batch.frame(pool.take().unwrap());
     batch.push(from(10), 100..120).unwrap();
     batch.push(from(40), 120..130).unwrap();
     batch.frame(pool.take().unwrap());
     batch.push(from(4095), 0..1).unwrap();
-    assert_eq!(batch.push(from(4095), 0..2), Err(BadCopy), "crosses the client's page");
-    assert_eq!(batch.push(from(0), 4095..4097), Err(BadCopy), "crosses ours");
+    assert_eq!(batch.push(from(4095), 0..2), Err(CopyError), "crosses the client's page");
+    assert_eq!(batch.push(from(0), 4095..4097), Err(CopyError), "crosses ours");
     let backwards = std::ops::Range { start: 5, end: 4 };
-    assert_eq!(batch.push(from(0), backwards), Err(BadCopy));
+    assert_eq!(batch.push(from(0), backwards), Err(CopyError));
     assert_eq!(batch.len(), 3);
     domain.fail_copies(&[GrantStatus::OKAY, GrantStatus::BAD_GNTREF]);
     batch.submit(&domain);

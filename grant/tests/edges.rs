@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use common::Domain;
 use xen_grant::{
-    BadCopy, CopyIn, CopyOut, DomId, Foreign, FramePool, Gfn, GrantStatus, GrantTable, Granted,
-    Grantee, PAGE_SIZE, PoolError, Quarantine, ReadOnly, ReadWrite, Reference, TableFull,
+    ClaimError, CopyError, CopyIn, CopyOut, DomId, Foreign, FramePool, Gfn, GrantStatus,
+    GrantTable, Granted, Grantee, PAGE_SIZE, PoolError, Quarantine, ReadOnly, ReadWrite, Reference,
 };
 
 const PEER: DomId = DomId(7);
@@ -42,7 +42,7 @@ fn a_copy_may_reach_the_last_byte_on_either_side() {
     domain.scribble(theirs.number(), 0x77);
     let ours = pool.take().unwrap().share();
     let (mut into, mut out) = (CopyIn::default(), CopyOut::default());
-    assert_eq!(out.push(0..1, at(0)), Err(BadCopy), "no frame yet");
+    assert_eq!(out.push(0..1, at(0)), Err(CopyError), "no frame yet");
     into.frame(pool.take().unwrap());
     out.frame(ours);
     let end = PAGE_SIZE as u16;
@@ -60,7 +60,7 @@ fn a_copy_may_reach_the_last_byte_on_either_side() {
     ];
     let mut pushed = 0;
     for (offset, own, fits) in cases {
-        let expected = if fits { Ok(()) } else { Err(BadCopy) };
+        let expected = if fits { Ok(()) } else { Err(CopyError) };
         assert_eq!(into.push(at(offset), own.clone()), expected, "{offset} {own:?}");
         assert_eq!(out.push(own.clone(), at(offset)), expected, "{offset} {own:?}");
         pushed += usize::from(fits);
@@ -78,7 +78,7 @@ fn a_copy_may_reach_the_last_byte_on_either_side() {
     out.clear();
     assert!(into.is_empty() && out.is_empty());
     assert_eq!((into.len(), out.len()), (0, 0));
-    assert_eq!(out.push(0..1, at(0)), Err(BadCopy), "the frame has gone, too");
+    assert_eq!(out.push(0..1, at(0)), Err(CopyError), "the frame has gone, too");
 }
 
 /// A copy's bytes are somebody else's: they count as written.
@@ -235,8 +235,8 @@ fn each_thing_says_what_it_is() {
     assert_eq!(format!("{granted:?}"), "Granted(8)");
     assert_eq!((to().domain(), Grantee::new(PEER, false).domain()), (PEER, PEER));
     let said = [
-        TableFull(GrantStatus::NO_SPACE).to_string(),
-        BadCopy.to_string(),
+        ClaimError(GrantStatus::NO_SPACE).to_string(),
+        CopyError.to_string(),
         PoolError::OutOfPages(3).to_string(),
         PoolError::GfnTooBig(Gfn(1 << 32)).to_string(),
         PoolError::TooMany.to_string(),

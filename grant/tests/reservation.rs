@@ -5,7 +5,7 @@
 mod common;
 
 use common::Domain;
-use xen_grant::{FramePool, Overbooked};
+use xen_grant::{FramePool, ReserveError};
 
 fn pool(pages: usize) -> FramePool {
     FramePool::new(&Domain::new(pages, 1), pages).unwrap()
@@ -27,7 +27,7 @@ fn pages_are_promised_once() {
     let second = pool.reserve(4).unwrap();
     assert_eq!((second.pages(), pool.unreserved()), (4, 0));
     assert_eq!(pool.reserve(0).unwrap().pages(), 0);
-    assert!(matches!(pool.reserve(1), Err(Overbooked { wanted: 1, left: 0, .. })));
+    assert!(matches!(pool.reserve(1), Err(ReserveError { wanted: 1, left: 0, .. })));
     assert_eq!(first.draw(1), 0);
     drop(second);
     assert_eq!((first.draw(3), first.pages(), pool.unreserved()), (3, 9, 1));

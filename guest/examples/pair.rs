@@ -42,7 +42,7 @@ mod pair {
     /// How long a storm is endured, first without defence, then with it.
     const ENDURE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
-    type Outcome = Result<(), String>;
+    type TestResult = Result<(), String>;
 
     pub fn run(xen: Xen) {
         let outcome = match xen.command_line().split_once('=') {
@@ -72,7 +72,7 @@ mod pair {
     }
 
     /// Grants a page to another domain; done when the other one has written into it and let go.
-    fn offer(xen: Xen, to: &str) -> Outcome {
+    fn offer(xen: Xen, to: &str) -> TestResult {
         let peer = domain(Some(to))?;
         let pool = FramePool::new(&xen, 1).map_err(|error| format!("{error}"))?;
         let frame = pool.take().ok_or("no frame")?;
@@ -100,7 +100,7 @@ mod pair {
     }
 
     /// The other side of [`offer`].
-    fn take(xen: Xen, from: &str) -> Outcome {
+    fn take(xen: Xen, from: &str) -> TestResult {
         let mut words = from.split(',');
         let (peer, gref) = (domain(words.next())?, number(words.next())?);
         let remote = port(words.next())?;
@@ -123,7 +123,7 @@ mod pair {
     }
 
     /// Counts how often a peer that fires a channel for nothing gets us to look.
-    fn endure(xen: Xen, from: &str) -> Outcome {
+    fn endure(xen: Xen, from: &str) -> TestResult {
         let error = |error| format!("{error}");
         let here = xen.alloc_unbound(domain(Some(from))?).map_err(error)?;
         let text = format!("{}", here.get());
@@ -156,7 +156,7 @@ mod pair {
     }
 
     /// The other side of [`endure`]: fires until there is nobody left.
-    fn storm(xen: Xen, at: &str) -> Outcome {
+    fn storm(xen: Xen, at: &str) -> TestResult {
         let mut words = at.split(',');
         let peer = domain(words.next())?;
         let remote = port(words.next())?;

@@ -41,8 +41,8 @@ mod selftest {
         };
     }
 
-    type Outcome = Result<(), String>;
-    type Test = fn(Xen) -> Outcome;
+    type TestResult = Result<(), String>;
+    type Test = fn(Xen) -> TestResult;
 
     pub fn run(xen: Xen) {
         let tests: [(&str, Test); 10] = [
@@ -62,7 +62,7 @@ mod selftest {
             words.find_map(|word| word.strip_prefix(name))
         };
         let mut failed = 0;
-        let mut judge = |name: &str, outcome: Outcome| match outcome {
+        let mut judge = |name: &str, outcome: TestResult| match outcome {
             Ok(()) => log::info!("selftest: {name}: ok"),
             Err(why) => {
                 failed += 1;
@@ -82,7 +82,7 @@ mod selftest {
         }
     }
 
-    fn pages(xen: Xen) -> Outcome {
+    fn pages(xen: Xen) -> TestResult {
         let before = xen.free_memory();
         for _ in 0..2 {
             let pages: Vec<_> = (0..64).map_while(|_| xen.alloc_page()).collect();
@@ -102,7 +102,7 @@ mod selftest {
         Ok(())
     }
 
-    fn heap(_: Xen) -> Outcome {
+    fn heap(_: Xen) -> TestResult {
         let mut kept = Vec::new();
         for round in 0..2000usize {
             kept.push(vec![round as u8; round * 7 % 3000]);
@@ -116,7 +116,7 @@ mod selftest {
     }
 
     /// P5: nothing is both writable and executable; nothing is at address 0.
-    fn page_tables(_: Xen) -> Outcome {
+    fn page_tables(_: Xen) -> TestResult {
         fn walk(table: &PageTable, level: u8, visit: &mut impl FnMut(u64, Flags)) {
             for entry in table.iter() {
                 let flags = entry.flags();
@@ -149,7 +149,7 @@ mod selftest {
         Ok(())
     }
 
-    fn clock(xen: Xen) -> Outcome {
+    fn clock(xen: Xen) -> TestResult {
         let mut last = xen.now();
         for _ in 0..100_000 {
             let now = xen.now();
@@ -176,7 +176,7 @@ mod selftest {
         Ok(own)
     }
 
-    fn events(xen: Xen) -> Outcome {
+    fn events(xen: Xen) -> TestResult {
         let own = own_domain(xen)?;
         let error = |error| format!("{error}");
         let here = xen.alloc_unbound(own).map_err(error)?;
@@ -214,7 +214,7 @@ mod selftest {
     }
 
     /// An event whose interrupt comes when `hlt` is the next instruction: it is not slept over.
-    fn early_event(xen: Xen) -> Outcome {
+    fn early_event(xen: Xen) -> TestResult {
         unsafe extern "C" {
             /// The runtime's `hlt`.
             static idle_asleep: u8;
@@ -259,7 +259,7 @@ mod selftest {
         Ok(())
     }
 
-    fn xenstore(xen: Xen) -> Outcome {
+    fn xenstore(xen: Xen) -> TestResult {
         let error = |error| format!("{error}");
         ensure!(xen.read(None, "nothing/here") == Err(StoreError::NotFound));
         ensure!(xen.write(None, "/local/domain/0/mine", b"") == Err(StoreError::Denied));
@@ -299,7 +299,7 @@ mod selftest {
         Ok(())
     }
 
-    fn watches(xen: Xen) -> Outcome {
+    fn watches(xen: Xen) -> TestResult {
         let error = |error| format!("{error}");
         let watch = xen.watch("data/watched").map_err(error)?;
         ensure!(xen.fired(&watch));
@@ -319,7 +319,7 @@ mod selftest {
         xen.remove(None, "data/watched").map_err(error)
     }
 
-    fn grants(xen: Xen) -> Outcome {
+    fn grants(xen: Xen) -> TestResult {
         let own = own_domain(xen)?;
         let pool = FramePool::new(&xen, 8).map_err(|error| format!("{error}"))?;
         let table = GrantTable::new(&xen);
@@ -361,7 +361,7 @@ mod selftest {
         Ok(())
     }
 
-    fn entropy(xen: Xen) -> Outcome {
+    fn entropy(xen: Xen) -> TestResult {
         let mut drawn: Vec<u64> = (0..1000).map(|_| xen.random()).collect();
         let ones: u32 = drawn.iter().map(|number| number.count_ones()).sum();
         // 64,000 coins: half of them ones, give or take eight times the deviation.
@@ -372,7 +372,7 @@ mod selftest {
         Ok(())
     }
 
-    fn typing(xen: Xen, word: &str) -> Outcome {
+    fn typing(xen: Xen, word: &str) -> TestResult {
         let mut typed = Vec::new();
         let patience = xen.now() + Duration::from_secs(60);
         log::info!("type {word}");

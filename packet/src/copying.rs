@@ -21,10 +21,10 @@ use crate::buffer::{
     AnyPacket, Block, BufMut, HeapBlock, Meta, Packet, PacketMut, SharedHeapBlock, View,
 };
 use crate::buffer::{MAX_FRAGMENTS, MAX_FRAME, MAX_PACKET};
-use crate::device::{NetDevice, PacketOf, Permit, SendError, Totals, Unsendable, slots};
+use crate::device::{NetDevice, PacketOf, Permit, SendError, SendErrorKind, Totals, slots};
 use crate::features::{Capabilities, Features};
 use crate::header::checksum::settle_blank;
-use crate::header::{ETHERNET_HEADER, LINK_HEADER, MacAddr, longest_frame};
+use crate::header::{ETHERNET_HEADER, LINK_HEADER, MTUS, MacAddr, longest_frame};
 use crate::offload::{Segments, Sums, make_blank};
 
 /// What a copying device does: two methods, three more if its frames carry a [`Meta`].
@@ -117,7 +117,7 @@ impl<Io: RawIo> Copying<Io> {
         Copying {
             io,
             mac,
-            mtu: mtu.min(MAX_PACKET - ETHERNET_HEADER),
+            mtu: mtu.min(*MTUS.end()),
             spare: Vec::with_capacity(SPARE),
             large: Vec::with_capacity(SPARE_LARGE),
             frame: None,
@@ -135,11 +135,6 @@ impl<Io: RawIo> Copying<Io> {
 
     fn features(&self) -> Features {
         Features { scatter_gather: true, ..self.io.features() }.coherent()
-    }
-
-    /// The longest frame that is not to be cut, of those that begin with `head`.
-    fn longest(&self, head: &[u8]) -> usize {
-        longest_frame(self.mtu, head)
     }
 
     /// Bytes of a block for a frame.
@@ -182,27 +177,27 @@ impl<Io: RawIo> Copying<Io> {
 
     /// Makes a packet as `io` takes it, but for what is done when it is its turn: cut, or put in one
     /// piece.
-    fn prepare(&self, packet: &mut PacketMut<HeapBlock>) -> Result<(), Unsendable> {
+    fn prepare(&self, packet: &mut PacketMut<HeapBlock>) -> Result<(), SendErrorKind> {
         let len = packet.len();
         if len < ETHERNET_HEADER {
-            return Err(Unsendable::TooShort);
+            return Err(SendErrorKind::TooShort);
         }
         if self.is_to_be_cut(packet) {
-            let plan = Segments::plan(packet).map_err(Unsendable::Gso)?;
-            return if plan.longest > self.longest(packet.head()) {
-                Err(Unsendable::TooLong)
+            let plan = Segments::plan(packet).map_err(SendErrorKind::Gso)?;
+            return if plan.longest > longest_frame(self.mtu, packet.head()) {
+                Err(SendErrorKind::TooLong)
             } else {
                 Ok(())
             };
         }
         if packet.meta.gso.is_some() {
-            return make_blank(packet).map_err(Unsendable::Gso);
+            return make_blank(packet).map_err(SendErrorKind::Gso);
         }
-        if len > self.longest(packet.head()) {
-            return Err(Unsendable::TooLong);
+        if len > longest_frame(self.mtu, packet.head()) {
+            return Err(SendErrorKind::TooLong);
         }
         if !self.features().takes_packet(packet) {
-            settle_blank(packet).map_err(Unsendable::Checksum)?;
+            settle_blank(packet).map_err(SendErrorKind::Checksum)?;
         }
         Ok(())
     }
@@ -270,7 +265,7 @@ impl<Io: RawIo> Copying<Io> {
             return None;
         };
         let is_large = meta.gso.is_some();
-        let longest = if is_large { size - HEADROOM } else { self.longest(buf.bytes()) };
+        let longest = if is_large { size - HEADROOM } else { longest_frame(self.mtu, buf.bytes()) };
         if len > longest {
             self.counters.rx_dropped += 1;
             self.keep_block(buf);

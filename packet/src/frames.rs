@@ -58,7 +58,7 @@ use core::time::Duration;
 use crate::buffer::{AnyPacket, Block, Buf, Checksum};
 use crate::device::{Link, NetDevice, PacketOf, Permit, Totals, WriteError};
 use crate::features::Capabilities;
-use crate::header::checksum::{NotFilled, settle_blank};
+use crate::header::checksum::{ChecksumError, settle_blank};
 use crate::header::{ETHERNET_HEADER, LINK_HEADER, MacAddr, longest_frame};
 use crate::offload::{Segments, Sums};
 
@@ -351,7 +351,7 @@ impl<N: NetDevice> fmt::Debug for Frames<N> {
 }
 
 /// Fills in a frame's checksum, if it is blank.
-fn settle(frame: &mut [u8], checksum: Checksum) -> Result<(), NotFilled> {
+fn settle(frame: &mut [u8], checksum: Checksum) -> Result<(), ChecksumError> {
     if checksum != Checksum::Blank {
         return Ok(());
     }

@@ -10,7 +10,7 @@ use packet_views::buffer::BufMut;
 use packet_views::buffer::{AnyPacket, Checksum, HeapBlock, Meta, PacketMut, View};
 use packet_views::buffer::{Gso, GsoKind};
 use packet_views::header::checksum::fill_blank;
-use packet_views::offload::{Piece, Segments, Sums};
+use packet_views::offload::{Cuttable, Segments, Sums};
 
 const RECORDED: &str = include_str!("offload_linux.txt");
 
@@ -38,7 +38,7 @@ fn joined<V: View>(packet: &AnyPacket<V>) -> Vec<u8> {
     packet.fragments().iter().flat_map(|fragment| fragment.bytes().to_vec()).collect()
 }
 
-fn cut<V: Piece<Block = HeapBlock>>(packet: AnyPacket<V>) -> Vec<Vec<u8>> {
+fn cut<V: Cuttable<Block = HeapBlock>>(packet: AnyPacket<V>) -> Vec<Vec<u8>> {
     let mut segments = Segments::new(packet, Sums::Fill).map_err(|(why, _)| why).unwrap();
     let block = || Some(BufMut::new(HeapBlock::new(2048), 0));
     std::iter::from_fn(|| Some(joined(&segments.cut(block)?.unwrap()))).collect()

@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use crate::PeerFault;
+use crate::{PeerFault, fill};
 
 /// No further id is free.
 const NONE: u16 = u16::MAX;
@@ -109,7 +109,7 @@ impl<F, B, const N: usize> InFlight<F, B, N> {
         let Some((entry, busy)) = busy else { return Err(refuse::<N>(id)) };
         match end(busy) {
             Some(owned) => {
-                core::mem::forget(entry.free.replace(owned));
+                fill(&mut entry.free, owned);
                 entry.next = self.first_free;
                 self.first_free = id;
                 self.free += 1;
@@ -155,8 +155,7 @@ impl<F, B> Vacant<'_, F, B> {
     #[inline]
     pub fn start<R>(self, index: u32, make: impl FnOnce(F) -> (B, R)) -> Option<(u16, R)> {
         let (busy, rest) = make(self.entry.free.take()?);
-        // A free id has nothing busy: no need to look whether there is something to drop.
-        core::mem::forget(self.entry.busy.replace(busy));
+        fill(&mut self.entry.busy, busy);
         self.entry.index = index;
         *self.free -= 1;
         let id = core::mem::replace(self.first_free, self.entry.next);

@@ -67,6 +67,7 @@ extern crate alloc;
 
 mod back;
 mod fault;
+mod fill;
 mod front;
 mod in_flight;
 mod page;
@@ -74,6 +75,7 @@ mod protocol;
 
 pub use back::BackRing;
 pub use fault::PeerFault;
+pub use fill::fill;
 pub use front::{FrontRing, Responses, Slot};
 pub use in_flight::{InFlight, Vacant};
 pub use page::RingPage;

@@ -13,11 +13,11 @@ use xen_ring::Notify;
 
 use super::config::Config;
 use super::counters::Counters;
+use super::error::DeliverError;
 use super::fault::Fault;
 use super::from_client::{BATCH_PACKETS, UNIT};
 use super::obstacle::Obstacle;
 use super::queue::Queue;
-use super::refused::Refused;
 use super::to_client::{Bounds, Takes};
 use crate::buffer::{Packet, PacketMut};
 use crate::platform::{BackendPlatform, Channel, Instant, Port};
@@ -27,7 +27,7 @@ use packet_views::header::packet_flow_hash;
 
 /// All queues of a connected client. Dropped, it lets go of all that is the client's.
 pub(super) struct Connection<P: BackendPlatform> {
-    /// At least one.
+    /// At least one. All in one place: whole batches go through here, so finding a queue costs nothing.
     queues: Vec<Queue<P>>,
     /// Whose turn it is to be polled.
     turn: usize,
@@ -128,12 +128,12 @@ impl<P: BackendPlatform> Connection<P> {
         packet: &mut Packet,
         pool: &FramePool,
         counters: &mut Counters,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), DeliverError> {
         let queue = match self.queues.as_mut_slice() {
             [only] => only,
             queues => match pick(queues, packet) {
                 Some(queue) => queue,
-                None => return Err(Refused::NotConnected),
+                None => return Err(DeliverError::NotConnected),
             },
         };
         queue.to.queue(packet, pool, counters)

@@ -1,7 +1,20 @@
 //! What the backend counts.
 
-use super::parse::Refusal;
-use super::refused::Refused;
+use super::error::DeliverError;
+
+/// Why a packet of the client's is not handed up: each has its counter in [`FromClientDrops`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FromClientDrop {
+    Runt,
+    TooManySlots,
+    Sizes,
+    Multicast,
+    ScatterGather,
+    Gso,
+    GsoHeaders,
+    CopyFailed,
+    NoFrame,
+}
 
 /// Packets from the client that were not handed up, by reason. Each costs the client, nobody else.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,14 +60,17 @@ impl FromClientDrops {
     }
 
     #[cold]
-    pub(super) fn counter(&mut self, why: Refusal) -> &mut u64 {
+    pub(super) fn counter(&mut self, why: FromClientDrop) -> &mut u64 {
         match why {
-            Refusal::Runt => &mut self.runt,
-            Refusal::TooManySlots => &mut self.too_many_slots,
-            Refusal::Sizes => &mut self.sizes,
-            Refusal::Multicast => &mut self.multicast,
-            Refusal::ScatterGather => &mut self.scatter_gather,
-            Refusal::Gso => &mut self.gso,
+            FromClientDrop::Runt => &mut self.runt,
+            FromClientDrop::TooManySlots => &mut self.too_many_slots,
+            FromClientDrop::Sizes => &mut self.sizes,
+            FromClientDrop::Multicast => &mut self.multicast,
+            FromClientDrop::ScatterGather => &mut self.scatter_gather,
+            FromClientDrop::Gso => &mut self.gso,
+            FromClientDrop::GsoHeaders => &mut self.gso_headers,
+            FromClientDrop::CopyFailed => &mut self.copy_failed,
+            FromClientDrop::NoFrame => &mut self.no_frame,
         }
     }
 }
@@ -102,14 +118,14 @@ impl ToClientDrops {
     }
 
     #[cold]
-    pub(super) fn counter(&mut self, why: Refused) -> &mut u64 {
+    pub(super) fn counter(&mut self, why: DeliverError) -> &mut u64 {
         match why {
-            Refused::NotConnected => &mut self.not_connected,
-            Refused::BadLength => &mut self.bad_length,
-            Refused::Offload => &mut self.offload,
-            Refused::NoFrame => &mut self.no_frame,
-            Refused::QueueFull => &mut self.queue_full,
-            Refused::Stalled => &mut self.stalled,
+            DeliverError::NotConnected => &mut self.not_connected,
+            DeliverError::BadLength => &mut self.bad_length,
+            DeliverError::Offload => &mut self.offload,
+            DeliverError::NoFrame => &mut self.no_frame,
+            DeliverError::QueueFull => &mut self.queue_full,
+            DeliverError::Stalled => &mut self.stalled,
         }
     }
 }

@@ -17,9 +17,9 @@ use alloc::vec::Vec;
 use xen_grant::{CopyIn, DomId, Foreign, ForeignPage, Frame, FramePool, PAGE_SIZE};
 use xen_ring::{BackRing, Notify};
 
-use super::counters::Counters;
+use super::counters::{Counters, FromClientDrop};
 use super::fault::Fault;
-use super::parse::{Chain, Refusal, Slot, Verdict, read};
+use super::parse::{Answer, Bad, Chain, read};
 use crate::buffer::{BufMut, PacketMut};
 use crate::platform::BackendPlatform;
 use crate::ring_page::Shared;
@@ -46,22 +46,13 @@ pub(super) const UNIT: usize = 2560;
 /// What an operation, or a slot, costs besides its bytes.
 const OVERHEAD: usize = 1024;
 
-/// How a packet's slots are answered.
-#[derive(Clone, Copy)]
-enum Outcome {
-    /// Handed up, and answered with OKAY.
-    Copied,
-    Refused(Refusal),
-    CopyFailed,
-    NoFrame,
-}
-
 /// A packet between being read and being answered. Ends count from the start of the batch.
 struct Staged {
     slots_end: u16,
     ops_end: u16,
     total: u16,
-    outcome: Outcome,
+    /// Whether it is handed up, as far as is known.
+    copied: Result<(), FromClientDrop>,
     meta: Meta,
 }
 
@@ -72,7 +63,7 @@ pub(super) struct FromClient<P: BackendPlatform> {
     headroom: usize,
     /// The packet that is being read.
     chain: Chain,
-    slots: Vec<Slot>,
+    answers: Vec<Answer>,
     staged: Vec<Staged>,
     copy: CopyIn,
 }
@@ -90,7 +81,7 @@ impl<P: BackendPlatform> FromClient<P> {
             offered,
             headroom: headroom.min(MAX_HEADROOM),
             chain: Chain::new(),
-            slots: Vec::with_capacity(RING_SIZE),
+            answers: Vec::with_capacity(RING_SIZE),
             staged: Vec::with_capacity(BATCH_PACKETS),
             copy: CopyIn::with_capacity(BATCH_OPS, BATCH_OPS),
         })
@@ -112,7 +103,7 @@ impl<P: BackendPlatform> FromClient<P> {
             if let Err(fault) = self.stage(pool, limit, spent) {
                 // Nothing of it is answered or handed up any more.
                 self.staged.clear();
-                self.slots.clear();
+                self.answers.clear();
                 self.copy.truncate(0, 0);
                 return Err(fault);
             }
@@ -135,25 +126,22 @@ impl<P: BackendPlatform> FromClient<P> {
             && self.staged.len() < BATCH_PACKETS
             && self.copy.len() <= BATCH_OPS - MAX_OPS
         {
-            let (slots, ops, kept) = (self.slots.len(), self.copy.len(), self.copy.frames());
+            let (slots, ops, kept) = (self.answers.len(), self.copy.len(), self.copy.frames());
             let ring = &mut self.ring;
             let next = || ring.pop().map(|(_, slot)| slot);
-            let Some(verdict) = read(next, self.offered, &mut self.slots, &mut self.chain) else {
+            let Some(parsed) = read(next, self.offered, &mut self.answers, &mut self.chain) else {
                 break;
             };
-            let outcome = match verdict {
-                Verdict::Copy => {
-                    if self.write_ops(&mut frame).is_some() {
-                        Outcome::Copied
-                    } else {
-                        self.copy.truncate(kept, ops);
-                        Outcome::NoFrame
-                    }
+            let copied = match parsed {
+                Ok(()) if self.write_ops(&mut frame).is_some() => Ok(()),
+                Ok(()) => {
+                    self.copy.truncate(kept, ops);
+                    Err(FromClientDrop::NoFrame)
                 }
-                Verdict::Refuse(why) => Outcome::Refused(why),
-                Verdict::Fatal(fault) => return Err(fault),
+                Err(Bad::Packet(why)) => Err(why),
+                Err(Bad::Peer(fault)) => return Err(fault),
             };
-            let mut count = (self.slots.len() - slots).max(self.copy.len() - ops);
+            let mut count = (self.answers.len() - slots).max(self.copy.len() - ops);
             if let Some(gso) = self.chain.meta.gso {
                 // As many segments as somebody may have to cut it into.
                 count = count.max(usize::from(self.chain.total / gso.size));
@@ -162,10 +150,10 @@ impl<P: BackendPlatform> FromClient<P> {
             *spent += (count * OVERHEAD + bytes).max(UNIT);
             self.staged.push(Staged {
                 // At most a ring of slots and a batch of operations: both fit.
-                slots_end: self.slots.len() as u16,
+                slots_end: self.answers.len() as u16,
                 ops_end: self.copy.len() as u16,
                 total: self.chain.total,
-                outcome,
+                copied,
                 meta: self.chain.meta,
             });
         }
@@ -178,11 +166,11 @@ impl<P: BackendPlatform> FromClient<P> {
     fn write_ops(&mut self, frame: &mut impl FnMut() -> Option<Frame>) -> Option<()> {
         self.copy.frame(frame()?);
         let mut at = self.headroom;
-        for fragment in &self.chain.fragments {
+        for extent in &self.chain.extents {
             let mut from =
-                Foreign { domain: self.client, gref: fragment.gref, offset: fragment.offset };
-            let mut left = usize::from(fragment.size);
-            // A fragment without bytes needs no operation.
+                Foreign { domain: self.client, gref: extent.gref, offset: extent.offset };
+            let mut left = usize::from(extent.size);
+            // One without bytes needs no operation.
             while left > 0 {
                 if at == PAGE_SIZE {
                     self.copy.frame(frame()?);
@@ -216,7 +204,7 @@ impl<P: BackendPlatform> FromClient<P> {
             let end = usize::from(staged.ops_end);
             let failed = (ops..end).filter(|&op| !self.copy.succeeded(op..op + 1)).count();
             if failed > 0 {
-                staged.outcome = Outcome::CopyFailed;
+                staged.copied = Err(FromClientDrop::CopyFailed);
                 counters.copy_failures += failed as u64;
             }
             ops = end;
@@ -227,15 +215,14 @@ impl<P: BackendPlatform> FromClient<P> {
     #[inline]
     fn finish(&mut self, counters: &mut Counters, sink: &mut impl FnMut(PacketMut)) -> usize {
         let mut frames = self.copy.take();
-        let (headroom, mut slots) = (self.headroom, self.slots.iter());
+        let (headroom, mut answers) = (self.headroom, self.answers.iter());
         // Added up here, for the sink may do anything meanwhile.
         let (mut slot, mut packets, mut copied, mut bytes) = (0, 0, 0, 0);
         for staged in self.staged.drain(..) {
             let count = usize::from(staged.slots_end) - slot;
             slot += count;
             let (total, end) = (usize::from(staged.total), headroom + usize::from(staged.total));
-            let is_copied = matches!(staged.outcome, Outcome::Copied);
-            let status = if is_copied && staged.meta.gso.is_none() && end <= PAGE_SIZE {
+            let status = if staged.copied.is_ok() && staged.meta.gso.is_none() && end <= PAGE_SIZE {
                 // The usual packet: one frame, and nothing to look at.
                 copied += total;
                 if let Some(buf) =
@@ -249,8 +236,8 @@ impl<P: BackendPlatform> FromClient<P> {
                 }
                 Status::Okay
             } else {
-                match staged.outcome {
-                    Outcome::Copied => {
+                match staged.copied {
+                    Ok(()) => {
                         copied += total;
                         let mut packet = PacketMut::new();
                         packet.meta = staged.meta;
@@ -261,32 +248,29 @@ impl<P: BackendPlatform> FromClient<P> {
                             sink(packet);
                             Status::Okay
                         } else {
-                            counters.from_drops.gso_headers += 1;
+                            *counters.from_drops.counter(FromClientDrop::GsoHeaders) += 1;
                             Status::Error
                         }
                     }
-                    Outcome::CopyFailed => {
-                        counters.from_drops.copy_failed += 1;
-                        copied += total;
-                        // Its frames are there, with some of its bytes.
-                        gather(&mut PacketMut::new(), &mut frames, headroom, total);
-                        Status::Error
-                    }
-                    Outcome::NoFrame => {
-                        counters.from_drops.no_frame += 1;
-                        Status::Dropped
-                    }
-                    Outcome::Refused(why) => {
+                    Err(why) => {
                         *counters.from_drops.counter(why) += 1;
-                        Status::Error
+                        if why == FromClientDrop::CopyFailed {
+                            copied += total;
+                            // Its frames are there, with some of its bytes.
+                            gather(&mut PacketMut::new(), &mut frames, headroom, total);
+                        }
+                        match why {
+                            FromClientDrop::NoFrame => Status::Dropped,
+                            _ => Status::Error,
+                        }
                     }
                 }
             };
-            for slot in slots.by_ref().take(count) {
+            for answer in answers.by_ref().take(count) {
                 // In a NULL response nothing but the status means anything.
-                let response = match slot {
-                    Slot::Request(id) => TxResponse { id: *id, status: status.number() },
-                    Slot::Extra => TxResponse { id: 0, status: Status::Null.number() },
+                let response = match answer {
+                    Answer::Request(id) => TxResponse { id: *id, status: status.number() },
+                    Answer::Null => TxResponse { id: 0, status: Status::Null.number() },
                 };
                 // Every slot here was popped, so there is room for its response.
                 let _pushed = self.ring.push(response);
@@ -297,7 +281,7 @@ impl<P: BackendPlatform> FromClient<P> {
         counters.from_bytes += bytes as u64;
         counters.hypervisor_copied_bytes += copied as u64;
         drop(frames);
-        self.slots.clear();
+        self.answers.clear();
         packets
     }
 

@@ -84,13 +84,13 @@
 mod config;
 mod connection;
 mod counters;
+mod error;
 mod fault;
 mod from_client;
 mod obstacle;
 mod pace;
 mod parse;
 mod queue;
-mod refused;
 mod software;
 mod to_client;
 
@@ -107,13 +107,13 @@ use crate::platform::{BackendPlatform, Channel, Instant, Port, Rings};
 use crate::xenbus::{BackBus, BackStep, FrontendOffer, Identity, MAX_QUEUES, Vif, feature_nodes};
 use connection::Connection;
 use obstacle::Obstacle;
-use pace::{Allowance, Metered};
+use pace::{Allowance, Meter, Metered};
 use xen_store::{Store, StoreError};
 
 pub use config::Config;
 pub use counters::{Counters, FromClientDrops, ToClientDrops};
+pub use error::DeliverError;
 pub use fault::Fault;
-pub use refused::Refused;
 
 /// More steps than the bus ever asks for at once. Should there be more, they are done the next time.
 const MAX_STEPS: usize = 4;
@@ -160,9 +160,10 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
         let queues = ("multi-queue-max-queues", &*queues);
         let nodes = feature_nodes(&config.features.coherent());
         let features: Vec<_> = nodes.into_iter().chain(always).chain([queues]).collect();
+        let store = Metered { store, by: Meter::default() };
         Ok(Netback {
             platform,
-            bus: BackBus::open(Metered::new(store), client, vif, &features, config.removal)?,
+            bus: BackBus::open(store, client, vif, &features, config.removal)?,
             allowance: Allowance::full(),
             pool: pool.clone(),
             client,
@@ -206,7 +207,7 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
                 }
             }
         }
-        self.allowance.spend(self.bus.own().store.take(), now);
+        self.allowance.spend(self.bus.own().store.by.take(), now);
     }
 
     /// When [`service`](Netback::service) or [`flush`](Netback::flush) has something to do though
@@ -302,14 +303,15 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
     /// If the queue has no room for all segments the first ones stay in it, and the others count as
     /// dropped.
     #[inline]
-    pub fn deliver(&mut self, mut packet: Packet) -> Result<(), Refused> {
+    pub fn deliver(&mut self, mut packet: Packet) -> Result<(), DeliverError> {
         match &mut self.connection {
             Some(connection) if self.fault.is_none() => {
                 connection.deliver(&mut packet, &self.pool, &mut self.counters)
             }
             Some(_) | None => {
-                self.counters.to_drops.not_connected += 1;
-                Err(Refused::NotConnected)
+                let why = DeliverError::NotConnected;
+                *self.counters.to_drops.counter(why) += 1;
+                Err(why)
             }
         }
     }
@@ -382,7 +384,7 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
         self.disconnect();
         let opened = match self.bus.frontend_offer() {
             Some(offer) => {
-                self.bus.own().identity().map_err(Obstacle::Store).and_then(|identity| {
+                Identity::read(&self.bus.own()).map_err(Obstacle::Store).and_then(|identity| {
                     self.identity = identity;
                     let channel = Channel {
                         peer: self.client,

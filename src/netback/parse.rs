@@ -1,5 +1,5 @@
 //! Reads one packet's requests off a client's transmit ring and checks them. Pure: slots go in, a
-//! verdict comes out, and every word of it is hostile.
+//! packet or what is wrong with it comes out, and every word of it is hostile.
 //!
 //! ```text
 //!  request 0          extra ...         request 1          request 2
@@ -21,6 +21,7 @@ use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use xen_grant::PAGE_SIZE;
 
+use super::counters::FromClientDrop;
 use super::fault::Fault;
 use crate::wire::{Extra, MAX_SLOTS, TxRequest, TxSlot, tx_flags};
 use packet_views::buffer::{Checksum, Meta};
@@ -32,18 +33,18 @@ const FATAL_SLOTS: usize = 20;
 /// An Ethernet header.
 const SHORTEST: u16 = ETHERNET_HEADER as u16;
 
-/// A slot that has been taken off the ring and must be answered.
+/// How a slot that has been taken off the ring must be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Slot {
-    /// With this id.
+pub(super) enum Answer {
+    /// A request with this id: with the packet's status.
     Request(u16),
-    /// With a NULL response.
-    Extra,
+    /// An extra: with a NULL response.
+    Null,
 }
 
 /// Bytes of a packet in one of the client's pages, all of them within the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fragment {
+pub(super) struct Extent {
     pub(super) gref: u32,
     pub(super) offset: u16,
     /// May be 0.
@@ -53,7 +54,7 @@ pub(super) struct Fragment {
 /// A packet as its requests describe it.
 pub(super) struct Chain {
     /// Their sizes add up to `total`.
-    pub(super) fragments: ArrayVec<Fragment, MAX_SLOTS>,
+    pub(super) extents: ArrayVec<Extent, MAX_SLOTS>,
     pub(super) total: u16,
     pub(super) meta: Meta,
 }
@@ -61,39 +62,20 @@ pub(super) struct Chain {
 impl Chain {
     pub(super) fn new() -> Chain {
         Chain {
-            fragments: ArrayVec::new_const(),
+            extents: ArrayVec::new_const(),
             total: 0,
             meta: Meta { checksum: Checksum::Unknown, gso: None },
         }
     }
 }
 
-/// Why a packet was dropped, and its slots answered with an error.
+/// Why there is no packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// Shorter than an Ethernet header.
-    Runt,
-    /// More than 18 data slots.
-    TooManySlots,
-    /// Later slots have more bytes than the first says there are in all.
-    Sizes,
-    /// It asks for a multicast address, a feature that was not offered.
-    Multicast,
-    /// More than one data slot, which was not offered.
-    ScatterGather,
-    /// GSO of a kind that was not offered.
-    Gso,
-}
-
-/// What is to be done with what was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// Copy it.
-    Copy,
-    /// Answer its slots with an error.
-    Refuse(Refusal),
-    /// Shut the vif.
-    Fatal(Fault),
+pub(super) enum Bad {
+    /// It is dropped, and its slots are answered with an error.
+    Packet(FromClientDrop),
+    /// The vif is shut.
+    Peer(Fault),
 }
 
 fn within_page(offset: u16, size: u16) -> Result<(), Fault> {
@@ -103,7 +85,7 @@ fn within_page(offset: u16, size: u16) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Takes the next packet's slots from `next`, notes in `slots` how each is to be answered, and
+/// Takes the next packet's slots from `next`, notes in `answers` how each is to be answered, and
 /// leaves the packet in `chain` if it is one. `None` if there was no slot at all.
 ///
 /// `next` ends where the client's published requests end; a frontend publishes packets whole.
@@ -111,12 +93,12 @@ fn within_page(offset: u16, size: u16) -> Result<(), Fault> {
 pub(super) fn read(
     mut next: impl FnMut() -> Option<TxSlot>,
     offered: Features,
-    slots: &mut Vec<Slot>,
+    answers: &mut Vec<Answer>,
     chain: &mut Chain,
-) -> Option<Verdict> {
+) -> Option<Result<(), Bad>> {
     let first = next()?.request();
-    slots.push(Slot::Request(first.id));
-    chain.fragments.clear();
+    answers.push(Answer::Request(first.id));
+    chain.extents.clear();
     chain.total = first.size;
     // `data_validated` alone is a client's word for its own checksum: let somebody verify it.
     let blank = first.flags & tx_flags::CSUM_BLANK != 0;
@@ -124,16 +106,15 @@ pub(super) fn read(
     chain.meta = Meta { checksum, gso: None };
 
     let rest = if first.flags & (tx_flags::EXTRA_INFO | tx_flags::MORE_DATA) == 0 {
-        let fragment = Fragment { gref: first.gref, offset: first.offset, size: first.size };
-        chain.fragments.push(fragment);
+        let extent = Extent { gref: first.gref, offset: first.offset, size: first.size };
+        chain.extents.push(extent);
         Ok(first.size)
     } else {
-        read_long(&first, &mut next, offered, slots, chain)
+        read_long(&first, &mut next, offered, answers, chain)
     };
-    Some(match rest.and_then(|own| within_page(first.offset, own).map_err(Verdict::Fatal)) {
-        Err(verdict) => verdict,
-        Ok(()) if first.size < SHORTEST => Verdict::Refuse(Refusal::Runt),
-        Ok(()) => Verdict::Copy,
+    Some(match rest.and_then(|own| within_page(first.offset, own).map_err(Bad::Peer)) {
+        Ok(()) if first.size < SHORTEST => Err(Bad::Packet(FromClientDrop::Runt)),
+        checked => checked,
     })
 }
 
@@ -142,30 +123,30 @@ fn read_long(
     first: &TxRequest,
     next: &mut impl FnMut() -> Option<TxSlot>,
     offered: Features,
-    slots: &mut Vec<Slot>,
+    answers: &mut Vec<Answer>,
     chain: &mut Chain,
-) -> Result<u16, Verdict> {
-    let fatal = Verdict::Fatal;
-    let mut refusal = None;
+) -> Result<u16, Bad> {
+    let fatal = Bad::Peer;
+    let mut dropped = None;
     if first.flags & tx_flags::EXTRA_INFO != 0 {
-        refusal = read_extras(next, slots, &mut chain.meta).map_err(fatal)?;
+        dropped = read_extras(next, answers, &mut chain.meta).map_err(fatal)?;
         // A request for a multicast address is a dummy and carries no packet (xen/io/netif.h); if
         // there are more slots nevertheless they belong to it, and not to the next packet.
         if chain.meta.gso.is_some_and(|gso| !offered.takes_gso(gso.kind)) {
-            refusal = refusal.or(Some(Refusal::Gso));
+            dropped = dropped.or(Some(FromClientDrop::Gso));
         }
     }
 
-    chain.fragments.push(Fragment { gref: first.gref, offset: first.offset, size: 0 });
+    chain.extents.push(Extent { gref: first.gref, offset: first.offset, size: 0 });
     let mut own = first.size;
     let mut data_slots = 1;
     let mut more = first.flags & tx_flags::MORE_DATA != 0;
     if more && !offered.scatter_gather {
-        refusal = refusal.or(Some(Refusal::ScatterGather));
+        dropped = dropped.or(Some(FromClientDrop::ScatterGather));
     }
     while more {
         let request = next().ok_or(fatal(Fault::CutShort))?.request();
-        slots.push(Slot::Request(request.id));
+        answers.push(Answer::Request(request.id));
         data_slots += 1;
         if data_slots >= FATAL_SLOTS {
             return Err(fatal(Fault::TooManySlots));
@@ -173,19 +154,19 @@ fn read_long(
         within_page(request.offset, request.size).map_err(fatal)?;
         match own.checked_sub(request.size) {
             Some(left) => own = left,
-            None => refusal = refusal.or(Some(Refusal::Sizes)),
+            None => dropped = dropped.or(Some(FromClientDrop::Sizes)),
         }
-        let fragment = Fragment { gref: request.gref, offset: request.offset, size: request.size };
-        if chain.fragments.try_push(fragment).is_err() {
-            refusal = refusal.or(Some(Refusal::TooManySlots));
+        let extent = Extent { gref: request.gref, offset: request.offset, size: request.size };
+        if chain.extents.try_push(extent).is_err() {
+            dropped = dropped.or(Some(FromClientDrop::TooManySlots));
         }
         more = request.flags & tx_flags::MORE_DATA != 0;
     }
-    if let Some(refusal) = refusal {
-        return Err(Verdict::Refuse(refusal));
+    if let Some(why) = dropped {
+        return Err(Bad::Packet(why));
     }
-    if let Some(fragment) = chain.fragments.first_mut() {
-        fragment.size = own;
+    if let Some(first) = chain.extents.first_mut() {
+        first.size = own;
     }
     Ok(own)
 }
@@ -194,22 +175,22 @@ fn read_long(
 /// one counts.
 fn read_extras(
     next: &mut impl FnMut() -> Option<TxSlot>,
-    slots: &mut Vec<Slot>,
+    answers: &mut Vec<Answer>,
     meta: &mut Meta,
-) -> Result<Option<Refusal>, Fault> {
-    let mut refusal = None;
+) -> Result<Option<FromClientDrop>, Fault> {
+    let mut dropped = None;
     loop {
         let extra = next().ok_or(Fault::CutShort)?.extra();
-        slots.push(Slot::Extra);
+        answers.push(Answer::Null);
         match extra.kind {
             Extra::GSO => meta.gso = Some(extra.gso().ok_or(Fault::BadGso)?),
-            Extra::MCAST_ADD | Extra::MCAST_DEL => refusal = Some(Refusal::Multicast),
+            Extra::MCAST_ADD | Extra::MCAST_DEL => dropped = Some(FromClientDrop::Multicast),
             // A hash that we did not ask for: a hint, and not taken.
             Extra::HASH => {}
             unknown => return Err(Fault::UnknownExtra(unknown)),
         }
         if extra.flags & Extra::MORE == 0 {
-            return Ok(refusal);
+            return Ok(dropped);
         }
     }
 }

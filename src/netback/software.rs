@@ -15,19 +15,19 @@
 use xen_grant::FramePool;
 
 use super::counters::Counters;
-use super::refused::Refused;
+use super::error::DeliverError;
 use crate::buffer::{Buf, BufMut, Packet};
 use packet_views::buffer::{Checksum, View};
 use packet_views::features::Features;
-use packet_views::header::checksum::{self, NotFilled};
-use packet_views::offload::{Segments, Stopped, Sums, blank_field};
+use packet_views::header::checksum::{self, ChecksumError};
+use packet_views::offload::{CutError, Segments, Sums, blank_field};
 
 /// Fills in a blank checksum, or says that there is none.
 pub(super) fn fill(
     mut packet: Packet,
     pool: &FramePool,
     counters: &mut Counters,
-) -> Result<Packet, Refused> {
+) -> Result<Packet, DeliverError> {
     match checksum::blank_value(&packet) {
         Ok((field, value)) => {
             packet.meta.checksum = Checksum::Complete;
@@ -35,11 +35,11 @@ pub(super) fn fill(
             counters.sums_filled += 1;
             Ok(filled)
         }
-        Err(NotFilled::None) => {
+        Err(ChecksumError::None) => {
             packet.meta.checksum = Checksum::Unknown;
             Ok(packet)
         }
-        Err(_) => Err(Refused::Offload),
+        Err(_) => Err(DeliverError::Offload),
     }
 }
 
@@ -48,8 +48,8 @@ pub(super) fn blank(
     mut packet: Packet,
     pool: &FramePool,
     counters: &mut Counters,
-) -> Result<Packet, Refused> {
-    let (field, value) = blank_field(&packet).map_err(|_| Refused::Offload)?;
+) -> Result<Packet, DeliverError> {
+    let (field, value) = blank_field(&packet).map_err(|_| DeliverError::Offload)?;
     packet.meta.checksum = Checksum::Blank;
     write(packet, field, value, pool, counters)
 }
@@ -61,7 +61,7 @@ fn write(
     value: u16,
     pool: &FramePool,
     counters: &mut Counters,
-) -> Result<Packet, Refused> {
+) -> Result<Packet, DeliverError> {
     let mut written = Packet::new();
     written.meta = packet.meta;
     let mut value = &value.to_be_bytes()[..];
@@ -71,7 +71,7 @@ fn write(
             let (now, rest) = value.split_at_checked(len - field).unwrap_or((value, &[]));
             let mut buf = own(fragment, pool, counters)?;
             let place = buf.bytes_mut().get_mut(field..field + now.len());
-            place.ok_or(Refused::Offload)?.copy_from_slice(now);
+            place.ok_or(DeliverError::Offload)?.copy_from_slice(now);
             (fragment, value) = (buf.freeze(), rest);
         }
         field = field.saturating_sub(len);
@@ -82,10 +82,10 @@ fn write(
 }
 
 /// A fragment to write: itself, or a copy if somebody else reads it.
-fn own(fragment: Buf, pool: &FramePool, counters: &mut Counters) -> Result<BufMut, Refused> {
+fn own(fragment: Buf, pool: &FramePool, counters: &mut Counters) -> Result<BufMut, DeliverError> {
     fragment.try_into_mut().or_else(|shared| {
-        let mut copy = BufMut::new(pool.take().ok_or(Refused::NoFrame)?, 0);
-        let bytes = copy.append(shared.len()).ok_or(Refused::Offload)?;
+        let mut copy = BufMut::new(pool.take().ok_or(DeliverError::NoFrame)?, 0);
+        let bytes = copy.append(shared.len()).ok_or(DeliverError::Offload)?;
         bytes.copy_from_slice(shared.bytes());
         counters.copied_bytes += shared.len() as u64;
         Ok(copy)
@@ -99,17 +99,17 @@ pub(super) fn cut(
     takes: Features,
     pool: &FramePool,
     counters: &mut Counters,
-    mut queue: impl FnMut(Packet) -> Result<(), Refused>,
-) -> Result<(), Refused> {
+    mut queue: impl FnMut(Packet) -> Result<(), DeliverError>,
+) -> Result<(), DeliverError> {
     let sums = if takes.fills(&packet) { Sums::Blank } else { Sums::Fill };
-    let mut segments = Segments::new(packet, sums).map_err(|_| Refused::Offload)?;
+    let mut segments = Segments::new(packet, sums).map_err(|_| DeliverError::Offload)?;
     counters.cut += 1;
     counters.segments += segments.remaining() as u64;
     while let Some(segment) = segments.cut(|| Some(BufMut::new(pool.take()?, 0))) {
         let (queued, lost) = match segment {
             Ok(segment) => (queue(segment), segments.remaining()),
-            Err(Stopped::NoMemory) => (Err(Refused::NoFrame), segments.remaining() - 1),
-            Err(_) => (Err(Refused::Offload), segments.remaining() - 1),
+            Err(CutError::NoMemory) => (Err(DeliverError::NoFrame), segments.remaining() - 1),
+            Err(_) => (Err(DeliverError::Offload), segments.remaining() - 1),
         };
         if let Err(why) = queued {
             *counters.to_drops.counter(why) += lost as u64;

@@ -25,9 +25,9 @@ use xen_grant::{CopyOut, DomId, Foreign, ForeignPage, FramePool, PAGE_SIZE};
 use xen_ring::{BackRing, Notify};
 
 use super::counters::Counters;
+use super::error::DeliverError;
 use super::fault::Fault;
 use super::from_client::{BATCH_OPS, BATCH_PACKETS};
-use super::refused::Refused;
 use super::software;
 use crate::buffer::{Buf, Packet};
 use crate::platform::{BackendPlatform, Instant};
@@ -150,7 +150,7 @@ impl<P: BackendPlatform> ToClient<P> {
         packet: &mut Packet,
         pool: &FramePool,
         counters: &mut Counters,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), DeliverError> {
         let meta = packet.meta;
         let is_plain = meta.gso.is_none() && meta.checksum != Checksum::Blank;
         let queued = if is_plain || self.takes_whole(packet) {
@@ -176,7 +176,7 @@ impl<P: BackendPlatform> ToClient<P> {
         packet: Packet,
         pool: &FramePool,
         counters: &mut Counters,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), DeliverError> {
         // No work for nothing.
         self.has_room(1, 1)?;
         let takes = self.takes.features;
@@ -198,25 +198,25 @@ impl<P: BackendPlatform> ToClient<P> {
     }
 
     #[inline]
-    fn has_room(&self, fragments: usize, slots: usize) -> Result<(), Refused> {
+    fn has_room(&self, fragments: usize, slots: usize) -> Result<(), DeliverError> {
         if self.wanted > 0 && slots > self.available() {
-            return Err(Refused::Stalled);
+            return Err(DeliverError::Stalled);
         }
         if self.packets.len() >= self.bounds.packets
             || self.packets.len() + self.fragments.len() + fragments > self.bounds.fragments
         {
-            return Err(Refused::QueueFull);
+            return Err(DeliverError::QueueFull);
         }
         Ok(())
     }
 
     #[inline]
-    fn push(&mut self, packet: &mut Packet) -> Result<(), Refused> {
+    fn push(&mut self, packet: &mut Packet) -> Result<(), DeliverError> {
         let meta = packet.meta;
         let Some(only) = packet.take_only() else { return self.push_several(packet) };
         let len = only.len();
         if len < ETHERNET_HEADER {
-            return Err(Refused::BadLength);
+            return Err(DeliverError::BadLength);
         }
         // A fragment lies in a page.
         let slots = 1 + usize::from(meta.gso.is_some());
@@ -226,7 +226,7 @@ impl<P: BackendPlatform> ToClient<P> {
     }
 
     #[inline(never)]
-    fn push_several(&mut self, packet: &mut Packet) -> Result<(), Refused> {
+    fn push_several(&mut self, packet: &mut Packet) -> Result<(), DeliverError> {
         let meta = packet.meta;
         let (mut len, mut fragments) = (0, 0);
         for fragment in packet.fragments() {
@@ -235,12 +235,12 @@ impl<P: BackendPlatform> ToClient<P> {
         }
         let longest = if self.takes.features.scatter_gather { MAX_PACKET } else { PAGE_SIZE };
         if len < ETHERNET_HEADER || len > longest {
-            return Err(Refused::BadLength);
+            return Err(DeliverError::BadLength);
         }
         let slots = len.div_ceil(PAGE_SIZE) + usize::from(meta.gso.is_some());
         self.has_room(fragments, slots)?;
         let mut filled = packet.take_fragments().filter(|fragment| !fragment.is_empty());
-        let Some(first) = filled.next() else { return Err(Refused::BadLength) };
+        let Some(first) = filled.next() else { return Err(DeliverError::BadLength) };
         self.fragments.extend(filled);
         self.push_back(first, fragments - 1, len, slots, meta);
         Ok(())
@@ -296,7 +296,7 @@ impl<P: BackendPlatform> ToClient<P> {
         }
         self.progress |= progress;
         if full {
-            self.watch(platform.now(), counters);
+            self.check_stall(platform.now(), counters);
         }
         Ok(notify)
     }
@@ -437,7 +437,7 @@ impl<P: BackendPlatform> ToClient<P> {
     /// all that it gets until it posts one more: it may have no more than these. They go out with the
     /// next flush, whose time has come.
     #[cold]
-    fn watch(&mut self, now: Instant, counters: &mut Counters) {
+    fn check_stall(&mut self, now: Instant, counters: &mut Counters) {
         if self.packets.is_empty() {
             return;
         }
@@ -458,7 +458,7 @@ impl<P: BackendPlatform> ToClient<P> {
                 self.packets.push_back(packet);
             } else {
                 self.fragments.drain(..others);
-                counters.to_drops.stalled += 1;
+                *counters.to_drops.counter(DeliverError::Stalled) += 1;
             }
         }
         if self.packets.is_empty() {

@@ -11,7 +11,7 @@
 //! one that another was. What the layers above hold is on nobody's account; the pool has to be that
 //! much larger. What they pass on, received and not yet sent, is sending's.
 
-use xen_grant::{Frame, FramePool, Overbooked, Reservation};
+use xen_grant::{Frame, FramePool, Reservation, ReserveError};
 
 use super::config::Config;
 use super::target::floor;
@@ -39,7 +39,7 @@ pub(super) fn least_pages(config: &Config) -> usize {
 }
 
 impl Budget {
-    pub(super) fn new(pool: &FramePool, config: &Config) -> Result<Budget, Overbooked> {
+    pub(super) fn new(pool: &FramePool, config: &Config) -> Result<Budget, ReserveError> {
         let reservation = pool.reserve(least_pages(config))?;
         let promised = reservation.pages();
         Ok(Budget { reservation, promised, sending: SENDING, made_up: 0 })

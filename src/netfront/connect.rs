@@ -4,14 +4,14 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use xen_grant::{GrantedPage, Grantee, Quarantine, Reference};
+use xen_grant::{GrantedPage, Grantee};
 
 use super::connection::{Connection, Queue, Queues, State};
 use super::patience::Patience;
 use super::rx::RxQueue;
 use super::target::Target;
 use super::tx::TxQueue;
-use super::{Counters, Netfront, Obstacle};
+use super::{Netfront, Obstacle};
 use crate::platform::{Channel, EventError, Instant, Platform, Port, Rings};
 use crate::wire::MAX_PACKET;
 use crate::xenbus::BackendOffer;
@@ -217,7 +217,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     }
 
     /// Sees whether the backend has broken a rule or gone silent, and has the bus reconnect.
-    pub(super) fn watch_connection(&mut self, now: Instant) {
+    pub(super) fn check_connection(&mut self, now: Instant) {
         let Some(connection) = &mut self.connection else { return };
         match connection.state {
             State::Broken => {
@@ -288,26 +288,8 @@ fn stalled(queue: &mut Queue, now: Instant, patience: &mut Patience) -> Option<u
     None
 }
 
-/// The most bytes of a packet that is not to be cut.
+/// The most bytes of a packet that is not to be cut. (A tag is allowed for, whether there is one or not:
+/// nobody looks for it on the packet path.)
 fn longest(offer: &BackendOffer) -> usize {
     (usize::from(offer.mtu) + LINK_HEADER).min(MAX_PACKET)
-}
-
-/// Ends the sharing of a ring's page; its reference is free again unless the backend still maps it.
-pub(super) fn end_ring(
-    page: GrantedPage,
-    references: &mut Vec<Reference>,
-    quarantine: &mut Quarantine,
-    counters: &mut Counters,
-) {
-    match page.revoke() {
-        Ok((_frame, reference)) => {
-            counters.revokes += 1;
-            references.push(reference);
-        }
-        Err(still) => {
-            counters.quarantined += 1;
-            quarantine.admit(still);
-        }
-    }
 }

@@ -6,10 +6,11 @@ use xen_grant::{Frame, Quarantine, Reference};
 use xen_ring::Notify;
 
 use super::budget::{Budget, SENDING};
+use super::counters::Counters;
+use super::fault::Fault;
 use super::rx::RxQueue;
 use super::target::LARGEST;
 use super::tx::{SPARE, TxQueue};
-use super::{Counters, Fault};
 use crate::buffer::PacketMut;
 use crate::platform::{Instant, Platform, Port};
 use crate::wire::RING_SIZE;
@@ -125,7 +126,8 @@ pub(super) enum State {
 
 /// The queues of one connection.
 pub(super) struct Queues {
-    /// It has a place of its own, for most vifs have no other.
+    /// It has a place of its own, for most vifs have no other: what is sent one by one finds it without a
+    /// bounds check or a loop.
     pub(super) first: Queue,
     pub(super) others: Vec<Queue>,
 }

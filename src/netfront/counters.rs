@@ -1,6 +1,19 @@
 //! What the frontend counts.
 
-use packet_views::device::Unsendable;
+use packet_views::device::SendErrorKind;
+
+/// What is wrong with a received packet: each has its counter in [`RxDrops`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RxDrop {
+    BackendError,
+    BadExtent,
+    TooManySlots,
+    Truncated,
+    BadExtra,
+    Runt,
+    TooLong,
+    StillInUse,
+}
 
 /// Received packets that were not handed up, by what was wrong with them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,6 +40,20 @@ pub struct RxDrops {
 }
 
 impl RxDrops {
+    #[cold]
+    pub(super) fn counter(&mut self, why: RxDrop) -> &mut u64 {
+        match why {
+            RxDrop::BackendError => &mut self.backend_error,
+            RxDrop::BadExtent => &mut self.bad_extent,
+            RxDrop::TooManySlots => &mut self.too_many_slots,
+            RxDrop::Truncated => &mut self.truncated,
+            RxDrop::BadExtra => &mut self.bad_extra,
+            RxDrop::Runt => &mut self.runt,
+            RxDrop::TooLong => &mut self.too_long,
+            RxDrop::StillInUse => &mut self.still_in_use,
+        }
+    }
+
     /// All of them.
     pub fn total(&self) -> u64 {
         let RxDrops {
@@ -68,18 +95,15 @@ pub struct TxDrops {
 }
 
 impl TxDrops {
-    /// One more, for this reason.
-    #[cold]
-    pub(super) fn count(&mut self, why: Unsendable) -> Unsendable {
-        *match why {
-            Unsendable::TooShort | Unsendable::TooLong => &mut self.bad_length,
-            Unsendable::TooManyFragments => &mut self.too_many_slots,
-            Unsendable::Checksum(_) => &mut self.bad_checksum,
-            Unsendable::NoMemory => &mut self.no_frame,
+    fn counter(&mut self, why: SendErrorKind) -> &mut u64 {
+        match why {
+            SendErrorKind::TooShort | SendErrorKind::TooLong => &mut self.bad_length,
+            SendErrorKind::TooManyFragments => &mut self.too_many_slots,
+            SendErrorKind::Checksum(_) => &mut self.bad_checksum,
+            SendErrorKind::NoMemory => &mut self.no_frame,
             // `Gso`, `NoGso`, and what a peer may not take some day.
             _ => &mut self.no_gso,
-        } += 1;
-        why
+        }
     }
 
     /// All of them.
@@ -173,6 +197,13 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// A packet is not sent, for this reason.
+    #[cold]
+    pub(super) fn unsent(&mut self, why: SendErrorKind) -> SendErrorKind {
+        *self.tx_drops.counter(why) += 1;
+        why
+    }
+
     #[cold]
     pub(super) fn cleared(&mut self, bytes: usize) {
         self.clears += 1;

@@ -11,11 +11,11 @@ use crate::buffer::{BufMut, PacketMut};
 use crate::platform::Platform;
 use crate::wire::MAX_PACKET;
 use packet_views::device::{
-    self, Changes, Link, NetDevice, PacketOf, Permit, SendError, Unsendable,
+    self, Changes, Link, NetDevice, PacketOf, Permit, SendError, SendErrorKind,
 };
 use packet_views::features::Capabilities;
 use packet_views::header::{LINK_HEADER, MacAddr};
-use packet_views::offload::Refusal;
+use packet_views::offload::GsoError;
 use xen_store::Store;
 
 /// The most fragments that a layer above is told to use. A backend has to take 18, but Linux holds
@@ -207,10 +207,10 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             return Err(SendError::Full(packet));
         };
         let slots = software::slots_when_cut(&packet, &features, longest)
-            .map_err(|why| self.counters.tx_drops.count(why))?;
+            .map_err(|why| self.counters.unsent(why))?;
         // More than a queue ever has room for is not to be waited for.
         if slots > self.connection.as_ref().map_or(0, |it| it.queues.capacity()) {
-            return Err(self.counters.tx_drops.count(Unsendable::Gso(Refusal::TooMany)).into());
+            return Err(self.counters.unsent(SendErrorKind::Gso(GsoError::TooMany)).into());
         }
         if self.make_room(&packet, slots).is_none() {
             return Err(SendError::Full(packet));

@@ -40,10 +40,13 @@ mod connect;
 mod connection;
 mod counters;
 mod device;
+mod error;
 mod fault;
 mod obstacle;
+mod packets;
 mod patience;
 mod permit;
+mod revoke;
 mod rx;
 mod software;
 mod target;
@@ -52,9 +55,8 @@ mod tx;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use xen_grant::{Frame, FramePool, GrantTable, Overbooked, Quarantine, Reference, TableFull};
+use xen_grant::{FramePool, GrantTable, Quarantine, Reference};
 
-use crate::buffer::Packet;
 use crate::platform::{Instant, Platform, Port};
 use crate::xenbus::{BackendOffer, FrontBus, FrontStep};
 use budget::Budget;
@@ -64,57 +66,17 @@ use packet_views::Wake;
 use packet_views::device::{Changes, Link};
 use packet_views::features::Features;
 use patience::Patience;
-use xen_store::{Store, StoreError};
+use xen_store::Store;
 
 pub use config::Config;
 pub use counters::{Counters, RxDrops, TxDrops};
+pub use error::OpenError;
 pub use fault::Fault;
 pub use obstacle::Obstacle;
 pub use permit::TxPermit;
 
 /// How long to wait for frames when the receive ring has run empty for want of them.
 const NO_FRAME_RETRY: Duration = Duration::from_millis(10);
-
-/// Why a device could not be opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// Xenstore would not let us watch the vif.
-    Store(StoreError),
-    /// The grant table has not enough references left for the device, which needs `needed`
-    /// ([`Config::references`]).
-    Table {
-        /// References that the device claims.
-        needed: usize,
-        /// Why there was no other.
-        error: TableFull,
-    },
-    /// The pool has fewer pages that are nobody else's than [`Config::least_pages`].
-    Pool(Overbooked),
-}
-
-impl core::fmt::Display for OpenError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            OpenError::Store(error) => error.fmt(f),
-            OpenError::Table { needed, .. } => {
-                write!(f, "{needed} grant references are needed, and the table has not so many")
-            }
-            OpenError::Pool(error) => error.fmt(f),
-        }
-    }
-}
-
-impl core::error::Error for OpenError {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        match self {
-            OpenError::Table { error, .. } => Some(error),
-            // They say what the error in them says.
-            OpenError::Store(error) => error.source(),
-            OpenError::Pool(error) => error.source(),
-        }
-    }
-}
 
 /// The frontend of a vif. It owns its grants: dropped, it ends them all, or leaves them to the
 /// grant table's quarantine.
@@ -196,7 +158,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         self.retry_quarantine(now);
         // A backend is silent only if it has not answered, not if nobody has looked.
         self.complete_tx();
-        self.watch_connection(now);
+        self.check_connection(now);
         match self.bus.poll(now) {
             FrontStep::Wait => {}
             FrontStep::Connect => self.connect(now),
@@ -338,122 +300,6 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         self.machine = self.table.left(self.machine);
         self.dismantle();
         self.bus.resumed(self.platform.now());
-    }
-
-    // -- receive ----------------------------------------------------------------------------
-
-    /// As [`receive`](packet_views::device::NetDevice::receive), for a layer above that is done with most packets once it has
-    /// seen them: what is only lent to it is posted again, without the way through the pool. A packet
-    /// that it wants to keep it clones, which copies no bytes.
-    pub fn receive_lent(&mut self, budget: usize, mut sink: impl FnMut(&Packet)) -> usize {
-        self.receive_with(budget, |packet| {
-            sink(&packet);
-            Some(packet)
-        })
-    }
-
-    /// What `sink` gives back is posted again.
-    #[inline(always)] // so that a packet which the sink takes apart is never put together
-    pub(crate) fn receive_with(
-        &mut self,
-        budget: usize,
-        mut sink: impl FnMut(Packet) -> Option<Packet>,
-    ) -> usize {
-        let Some(connection) = self.connection.as_mut().filter(|it| !it.is_broken()) else {
-            return 0;
-        };
-        let (quarantine, counters) = (&mut self.quarantine, &mut self.counters);
-        let looked = match connection.queues.only() {
-            Some(queue) => queue.rx.poll(budget, quarantine, counters, sink),
-            None => connection.in_turn(budget, |queue, budget| {
-                queue.rx.poll(budget, quarantine, counters, &mut sink)
-            }),
-        };
-        match looked {
-            Ok(0) => 0,
-            Ok(looked) => {
-                connection.queues.refill(&mut self.budget, &mut self.counters);
-                looked
-            }
-            Err(fault) => {
-                connection.break_down(fault);
-                0
-            }
-        }
-    }
-
-    pub(crate) fn refill(&mut self) {
-        let Some(connection) = self.connection.as_mut().filter(|it| !it.is_broken()) else {
-            return;
-        };
-        connection.queues.refill(&mut self.budget, &mut self.counters);
-    }
-
-    // -- transmit ---------------------------------------------------------------------------
-
-    /// A frame to write a packet into. `None` when there is none now: all that sending may have of the
-    /// pool are in flight, or the layers above hold them.
-    #[inline]
-    pub fn frame(&mut self) -> Option<Frame> {
-        match &mut self.connection {
-            Some(connection) => connection.queues.frame(&mut self.budget),
-            None => self.budget.frame_to_send(0),
-        }
-    }
-
-    /// How many slots have room now, whichever queue they go to.
-    #[inline]
-    pub fn room(&self) -> usize {
-        self.connection.as_ref().map_or(0, |connection| connection.queues.room())
-    }
-
-    /// The most fragments that a packet to this backend may have: 18, or 1 if it takes no
-    /// scatter-gather.
-    pub fn max_fragments(&self) -> usize {
-        self.features().max_fragments()
-    }
-
-    /// Shows the backend everything sent since the last time, and tells it of that and of pages that
-    /// it waits for: by one event at most on each channel.
-    #[inline(always)] // where packets go one by one, each is followed by it
-    pub fn flush(&mut self) {
-        let Some(connection) = self.connection.as_mut().filter(|it| !it.is_broken()) else {
-            return;
-        };
-        connection.queues.flush(&mut self.counters, &self.platform);
-    }
-
-    /// Takes back the pages of packets that have been sent; returns how many slots that were.
-    pub fn complete_tx(&mut self) -> usize {
-        let Some(connection) = self.connection.as_mut().filter(|it| !it.is_broken()) else {
-            return 0;
-        };
-        let (quarantine, counters) = (&mut self.quarantine, &mut self.counters);
-        let answered = match connection.queues.only() {
-            Some(queue) => queue.tx.complete(quarantine, counters),
-            None => connection.queues.complete(quarantine, counters),
-        };
-        answered.unwrap_or_else(|fault| {
-            connection.break_down(fault);
-            0
-        })
-    }
-
-    /// Flushes, takes back what has been sent, and asks the backend for an event at the next packet.
-    /// True if there is something to do already: then go round again instead of waiting, for that
-    /// event may never come.
-    pub fn rearm(&mut self) -> bool {
-        self.flush();
-        self.complete_tx();
-        self.connection.as_mut().is_some_and(|connection| connection.arm(&self.platform))
-    }
-
-    /// Whether a packet has come, or its first half.
-    fn has_news(&mut self) -> bool {
-        let Some(connection) = self.connection.as_mut().filter(|it| !it.is_broken()) else {
-            return false;
-        };
-        connection.has_news()
     }
 
     fn queues(&self) -> impl Iterator<Item = &Queue> {

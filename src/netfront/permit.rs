@@ -1,7 +1,7 @@
 //! Room on the transmit rings, and what is sent into it.
 
 use packet_views::buffer::View;
-use packet_views::device::{self, Permit, SendError, Unsendable};
+use packet_views::device::{self, Permit, SendError, SendErrorKind};
 use packet_views::features::Features;
 use packet_views::header::ETHERNET_HEADER;
 use xen_grant::Frame;
@@ -40,12 +40,12 @@ impl<'a, P: Platform> TxPermit<'a, P> {
 
     /// Whether a packet is a frame, and no longer than that.
     #[inline]
-    fn check_length(&mut self, size: usize, longest: usize) -> Result<(), Unsendable> {
+    fn check_length(&mut self, size: usize, longest: usize) -> Result<(), SendErrorKind> {
         if size < ETHERNET_HEADER {
-            return Err(self.counters.tx_drops.count(Unsendable::TooShort));
+            return Err(self.counters.unsent(SendErrorKind::TooShort));
         }
         if size > longest {
-            return Err(self.counters.tx_drops.count(Unsendable::TooLong));
+            return Err(self.counters.unsent(SendErrorKind::TooLong));
         }
         Ok(())
     }
@@ -76,7 +76,7 @@ impl<P: Platform> Permit for TxPermit<'_, P> {
         if software::is_needed(&packet, &self.features) {
             let alloc = || self.queues.frame(self.budget);
             packet = software::fit(packet, &self.features, alloc, self.counters)
-                .map_err(|why| self.counters.tx_drops.count(why))?;
+                .map_err(|why| self.counters.unsent(why))?;
         }
         // At most MAX_PACKET.
         self.queues.of_packet(&packet).tx.send(packet, size as u16, self.counters);

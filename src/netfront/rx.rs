@@ -1,23 +1,26 @@
-//! The receive queue: posts empty pages, takes back filled ones, puts packets together.
+//! The receive queue: takes back pages that the backend has filled, and puts packets together. How pages
+//! are posted is in `post.rs`.
 //!
-//! The page for ring index `i` is kept at `slots[i % 256]`, and that number is also the request's
+//! The page for ring index `i` is kept at `postings[i % 256]`, and that number is also the request's
 //! id. A backend answers in the order of the ring and in the same slot, so the slot says which
 //! page is meant even where a response has no id (an extra); where it has one, it must agree.
+
+mod post;
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use arrayvec::ArrayVec;
 use xen_grant::{Frame, Granted, GrantedPage, Grantee, Quarantine, ReadWrite, Reference};
-use xen_ring::{FrontRing, Notify};
+use xen_ring::{FrontRing, fill};
 
-use super::budget::Budget;
-use super::counters::{Counters, RxDrops};
+use super::counters::{Counters, RxDrop};
 use super::fault::Fault;
+use super::revoke::{end_ring, settle};
 use super::target::Target;
 use crate::buffer::{Buf, Packet};
 use crate::ring_page::Shared;
-use crate::wire::{Extra, RING_SIZE, RxRequest, RxResponse, RxRing, rx_flags};
+use crate::wire::{Extra, RING_SIZE, RxResponse, RxRing, rx_flags};
 use packet_views::buffer::Checksum;
 use packet_views::buffer::{Gso, MAX_FRAME};
 use packet_views::features::Features;
@@ -27,10 +30,10 @@ use packet_views::offload::make_blank;
 /// Pages that are kept at hand to be posted again, rather than returned to the pool.
 const SPARE: usize = 64;
 
-/// A slot of the ring. It owns the reference that grants the pages posted in it, so that nothing is
-/// searched for.
+/// What is posted at a place of the ring. It owns the reference that grants the pages posted there, so
+/// that nothing is searched for.
 #[derive(Default)]
-struct Slot {
+struct Posting {
     /// While no page is posted.
     reference: Option<Reference>,
     posted: Option<Granted<ReadWrite>>,
@@ -38,8 +41,8 @@ struct Slot {
 
 pub(super) struct RxQueue {
     ring: FrontRing<RxRing, Shared<GrantedPage>>,
-    slots: Box<[Slot; RING_SIZE]>,
-    /// Slots that own nothing: their references are in quarantine, or there never were so many.
+    postings: Box<[Posting; RING_SIZE]>,
+    /// Postings that own nothing: their references are in quarantine, or there never were so many.
     bare: usize,
     target: Target,
     /// How many pages the queue may have out, those in quarantine included.
@@ -54,13 +57,10 @@ pub(super) struct RxQueue {
     features: Features,
 }
 
-/// What is wrong with a packet: the counter to raise.
-type Wrong = fn(&mut RxDrops) -> &mut u64;
-
 /// Why there is no packet.
 enum Bad {
     /// It is dropped.
-    Packet(Wrong),
+    Packet(RxDrop),
     /// So is the backend.
     Peer(Fault),
 }
@@ -77,137 +77,16 @@ impl RxQueue {
         features: Features,
         kept: u32,
     ) -> RxQueue {
-        let mut slots = Box::new([const { Slot { reference: None, posted: None } }; RING_SIZE]);
+        let mut postings =
+            Box::new([const { Posting { reference: None, posted: None } }; RING_SIZE]);
         let bare = RING_SIZE.saturating_sub(references.len());
-        for (slot, reference) in slots.iter_mut().zip(references) {
-            slot.reference = Some(reference);
+        for (posting, reference) in postings.iter_mut().zip(references) {
+            posting.reference = Some(reference);
         }
         let ring = FrontRing::starting_at(Shared(page), start);
         let allowed = target.floor();
         let spare = ArrayVec::new();
-        RxQueue { ring, slots, bare, target, allowed, kept, spare, grantee, features }
-    }
-
-    /// Posts as many pages as are wanted, once they are worth it, and shows them to the backend.
-    #[inline]
-    pub(super) fn refill(&mut self, budget: &mut Budget, counters: &mut Counters) -> Notify {
-        match self.target.wanted(self.posted()) {
-            0 => Notify::Suppressed,
-            wanted => self.post_many(wanted, budget, counters),
-        }
-    }
-
-    #[inline(never)]
-    fn post_many(&mut self, wanted: u32, budget: &mut Budget, counters: &mut Counters) -> Notify {
-        let wanted = self.affordable(wanted, budget) as usize;
-        let room = (self.ring.free() as usize).saturating_sub(self.bare).min(wanted);
-        let before = self.ring.next_index();
-        let again = self.spare.len().min(room);
-        for _ in 0..again {
-            let Some(frame) = self.spare.pop() else { break };
-            self.post(frame, counters);
-        }
-        // Fewer are wanted than there were.
-        self.spare.clear();
-        if again < room {
-            self.post_others(room - again, budget, counters);
-        }
-        counters.grants += u64::from(self.ring.next_index().wrapping_sub(before));
-        self.ring.publish()
-    }
-
-    /// Posts `count` pages of the pool.
-    #[inline]
-    fn post_others(&mut self, count: usize, budget: &Budget, counters: &mut Counters) {
-        let frames = budget.pool().take_many(count);
-        if frames.len() < count {
-            counters.no_frame += 1;
-        }
-        for frame in frames {
-            self.post(frame, counters);
-        }
-    }
-
-    /// Keeps the pages of a packet that nobody else has, to post them again.
-    #[inline]
-    fn keep(&mut self, packet: Packet) {
-        for fragment in packet.into_fragments() {
-            if let Ok(frame) = fragment.into_parts().0.try_unshare() {
-                // More than we keep go back to the pool.
-                let _surplus = self.spare.try_push(frame);
-            }
-        }
-    }
-
-    /// Gives the pages at hand back to the pool.
-    pub(super) fn let_spares_go(&mut self) {
-        self.spare.clear();
-    }
-
-    /// How many more pages the queue may post, of `wanted`: above its floor, as many as are nobody's.
-    #[inline]
-    fn affordable(&mut self, wanted: u32, budget: &mut Budget) -> u32 {
-        let needed = (self.posted() + self.kept + wanted).max(self.target.floor());
-        if needed == self.allowed { wanted } else { self.allow(needed, wanted, budget) }
-    }
-
-    /// Has the queue allowed as many pages as it needs, as far as there are so many; returns how many of
-    /// `wanted` it may post.
-    #[cold]
-    #[inline(never)]
-    fn allow(&mut self, needed: u32, wanted: u32, budget: &mut Budget) -> u32 {
-        if needed < self.allowed {
-            budget.give_back(self.allowed - needed);
-            self.allowed = needed;
-        } else {
-            self.allowed += budget.draw(needed - self.allowed);
-        }
-        let affordable = self.allowed.saturating_sub(self.posted() + self.kept).min(wanted);
-        if affordable < wanted {
-            self.target.make_do(self.posted() + affordable);
-        }
-        affordable
-    }
-
-    /// Pages that are posted or can be.
-    pub(super) fn capacity(&self) -> u32 {
-        let slots = (RING_SIZE - self.bare) as u32;
-        slots.min(self.allowed.saturating_sub(self.kept))
-    }
-
-    /// Pages of this queue's that the backend has not let go of, or slots that want a reference.
-    pub(super) fn lacks(&self) -> u32 {
-        self.kept.max(self.bare as u32)
-    }
-
-    /// A page has come out of quarantine, and a reference.
-    pub(super) fn restore(&mut self, reference: Reference) {
-        self.kept = self.kept.saturating_sub(1);
-        let is_bare = |slot: &&mut Slot| slot.reference.is_none() && slot.posted.is_none();
-        if let Some(slot) = self.slots.iter_mut().find(is_bare) {
-            slot.reference = Some(reference);
-            self.bare = self.bare.saturating_sub(1);
-        }
-    }
-
-    #[inline(always)] // into the two loops that post
-    fn post(&mut self, frame: Frame, counters: &mut Counters) {
-        let Ok(next) = self.ring.slot() else { return };
-        let id = next.index() as usize % RING_SIZE;
-        let owned = match self.slots[id].reference.take() {
-            Some(reference) => Some(reference),
-            None => borrow_reference(&mut self.slots, id),
-        };
-        let Some(reference) = owned else { return };
-        // The backend may read the page before it writes it, so nothing of it is announced.
-        let (granted, cleared) = reference.grant(frame, &self.grantee, 0..0);
-        if cleared > 0 {
-            counters.cleared(cleared);
-        }
-        let request = RxRequest { id: id as u16, gref: granted.number() };
-        // No page is posted in a free slot: no need to look whether there is one to drop.
-        core::mem::forget(self.slots[id].posted.replace(granted));
-        next.push(request);
+        RxQueue { ring, postings, bare, target, allowed, kept, spare, grantee, features }
     }
 
     /// Pages posted and not taken back.
@@ -252,7 +131,7 @@ impl RxQueue {
                 // The usual packet: one slot.
                 self.fragment(index, response, quarantine, counters).and_then(|(buf, len)| {
                     if len < ETHERNET_HEADER {
-                        return Err(bad(|drops| &mut drops.runt));
+                        return Err(bad(RxDrop::Runt));
                     }
                     let mut packet = Packet::from(buf);
                     packet.meta.checksum = checksum(response.flags);
@@ -273,7 +152,7 @@ impl RxQueue {
                 Ok(len) => bytes += len,
                 Err(Bad::Packet(wrong)) => {
                     dropped += 1;
-                    *wrong(&mut counters.rx_drops) += 1;
+                    *counters.rx_drops.counter(wrong) += 1;
                 }
                 Err(Bad::Peer(found)) => {
                     dropped += 1;
@@ -314,14 +193,14 @@ impl RxQueue {
         counters: &mut Counters,
     ) -> Result<(Packet, usize), Bad> {
         let (mut packet, mut bytes) = (Packet::new(), 0);
-        let mut wrong: Option<Wrong> = None;
+        let mut wrong: Option<RxDrop> = None;
         let flags = response.flags;
         let (mut index, mut response, mut extra) = (first, response, true);
         loop {
             let added =
                 self.fragment(index, response, quarantine, counters).and_then(|(buf, len)| {
                     bytes += len;
-                    packet.push(buf).map_err(|_| bad(|drops| &mut drops.too_many_slots))
+                    packet.push(buf).map_err(|_| bad(RxDrop::TooManySlots))
                 });
             match added {
                 Ok(()) => {}
@@ -339,15 +218,15 @@ impl RxQueue {
                 break;
             }
             let Some((next, slot)) = self.ring.pop() else {
-                wrong = wrong.or(Some(|drops| &mut drops.truncated));
+                wrong = wrong.or(Some(RxDrop::Truncated));
                 break;
             };
             (index, response) = (next, slot.response());
         }
         match wrong {
             Some(why) => Err(bad(why)),
-            None if bytes < ETHERNET_HEADER => Err(bad(|drops| &mut drops.runt)),
-            None if bytes > MAX_FRAME => Err(bad(|drops| &mut drops.too_long)),
+            None if bytes < ETHERNET_HEADER => Err(bad(RxDrop::Runt)),
+            None if bytes > MAX_FRAME => Err(bad(RxDrop::TooLong)),
             None => {
                 packet.meta.checksum = checksum(flags);
                 Ok((self.large(packet, counters)?, bytes))
@@ -359,7 +238,7 @@ impl RxQueue {
     fn large(&self, packet: Packet, counters: &mut Counters) -> Result<Packet, Bad> {
         let Some(gso) = packet.meta.gso else { return Ok(packet) };
         if !self.features.takes_gso(gso.kind) {
-            return Err(bad(|drops| &mut drops.bad_extra));
+            return Err(bad(RxDrop::BadExtra));
         }
         counters.rx_gso += 1;
         if packet.meta.checksum == Checksum::Blank {
@@ -367,14 +246,14 @@ impl RxQueue {
         }
         // Nobody else has seen it yet, so it can be written.
         let Ok(mut packet) = packet.try_into_mut() else {
-            return Err(bad(|drops| &mut drops.bad_extra));
+            return Err(bad(RxDrop::BadExtra));
         };
         match make_blank(&mut packet) {
             Ok(()) => {
                 counters.rx_made_blank += 1;
                 Ok(packet.freeze())
             }
-            Err(_) => Err(bad(|drops| &mut drops.bad_extra)),
+            Err(_) => Err(bad(RxDrop::BadExtra)),
         }
     }
 
@@ -392,17 +271,17 @@ impl RxQueue {
             return Err(wrong_id(expected, response.id));
         }
         let Some(frame) = self.take_back(index, quarantine, counters) else {
-            return Err(bad(|drops| &mut drops.still_in_use));
+            return Err(bad(RxDrop::StillInUse));
         };
         let Ok(len) = usize::try_from(response.status) else {
-            return Err(bad(|drops| &mut drops.backend_error));
+            return Err(bad(RxDrop::BackendError));
         };
         let offset = usize::from(response.offset);
         // The access has ended, so what is read from here on nobody changes. That the bytes lie
         // within the page is what the view checks.
         match Buf::new(frame.share(), offset..offset + len) {
             Some(buf) => Ok((buf, len)),
-            None => Err(bad(|drops| &mut drops.bad_extent)),
+            None => Err(bad(RxDrop::BadExtent)),
         }
     }
 
@@ -415,21 +294,16 @@ impl RxQueue {
         quarantine: &mut Quarantine,
         counters: &mut Counters,
     ) -> Option<Frame> {
-        let slot = &mut self.slots[index as usize % RING_SIZE];
-        match slot.posted.take()?.revoke() {
-            Ok((frame, reference)) => {
-                // A slot with a page posted has lent its reference.
-                core::mem::forget(slot.reference.replace(reference));
-                Some(frame)
-            }
-            Err(still) => {
-                self.bare += 1;
-                self.kept += 1;
-                counters.quarantined += 1;
-                quarantine.admit(still);
-                None
-            }
-        }
+        let posting = &mut self.postings[index as usize % RING_SIZE];
+        let revoked = posting.posted.take()?.revoke();
+        let Some((frame, reference)) = settle(revoked, quarantine, counters) else {
+            self.bare += 1;
+            self.kept += 1;
+            return None;
+        };
+        // What has a page posted has lent its reference.
+        fill(&mut posting.reference, reference);
+        Some(frame)
     }
 
     /// Consumes the extras behind a packet's first slot. Each has taken the place of a response,
@@ -438,18 +312,18 @@ impl RxQueue {
         &mut self,
         quarantine: &mut Quarantine,
         counters: &mut Counters,
-    ) -> Result<Option<Gso>, Wrong> {
-        let (mut gso, mut wrong): (_, Option<Wrong>) = (None, None);
+    ) -> Result<Option<Gso>, RxDrop> {
+        let (mut gso, mut wrong): (_, Option<RxDrop>) = (None, None);
         loop {
             let Some((index, slot)) = self.ring.pop() else {
-                return Err(|drops| &mut drops.truncated);
+                return Err(RxDrop::Truncated);
             };
             drop(self.take_back(index, quarantine, counters));
             let extra = slot.extra();
             match (extra.gso(), gso) {
                 (Some(found), None) => gso = Some(found),
                 // A kind that we did not ask for, a bad GSO, a second GSO.
-                _ => wrong = Some(|drops| &mut drops.bad_extra),
+                _ => wrong = Some(RxDrop::BadExtra),
             }
             if extra.flags & Extra::MORE == 0 {
                 return match wrong {
@@ -475,31 +349,23 @@ impl RxQueue {
         // Of a broken ring nobody knows what is on it.
         counters.rx_drops.disconnected += u64::from(self.ring.refresh().unwrap_or(0));
         for index in 0..RING_SIZE as u32 {
-            if self.slots[index as usize].posted.is_some()
+            if self.postings[index as usize].posted.is_some()
                 && self.take_back(index, quarantine, counters).is_some()
             {
                 counters.revokes += 1;
             }
         }
-        let owned = self.slots.iter_mut().filter_map(|slot| slot.reference.take());
+        let owned = self.postings.iter_mut().filter_map(|posting| posting.reference.take());
         let mut references: Vec<Reference> = owned.collect();
-        super::connect::end_ring(self.ring.into_page().0, &mut references, quarantine, counters);
+        end_ring(self.ring.into_page().0, &mut references, quarantine, counters);
         references
     }
-}
-
-/// A reference for a slot that owns none: another free slot's, in the order in which their turn
-/// comes.
-#[cold]
-#[inline(never)]
-fn borrow_reference(slots: &mut [Slot; RING_SIZE], id: usize) -> Option<Reference> {
-    (1..RING_SIZE).find_map(|ahead| slots[(id + ahead) % RING_SIZE].reference.take())
 }
 
 // What the packet path does not do is kept off it.
 
 #[cold]
-fn bad(wrong: Wrong) -> Bad {
+fn bad(wrong: RxDrop) -> Bad {
     Bad::Packet(wrong)
 }
 

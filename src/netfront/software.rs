@@ -15,11 +15,11 @@ use super::counters::Counters;
 use crate::buffer::{BufMut, PacketMut};
 use crate::wire::RING_SIZE;
 use packet_views::buffer::Checksum;
-use packet_views::device::Unsendable;
+use packet_views::device::SendErrorKind;
 use packet_views::features::Features;
 use packet_views::header::ETHERNET_HEADER;
 use packet_views::header::checksum::settle_blank;
-use packet_views::offload::{Refusal, Segments, Sums, make_blank};
+use packet_views::offload::{GsoError, Segments, Sums, make_blank};
 
 /// Whether a packet, which has an Ethernet header, is not as the backend takes it.
 #[inline]
@@ -46,16 +46,16 @@ pub(super) fn fit(
     features: &Features,
     mut alloc: impl FnMut() -> Option<Frame>,
     counters: &mut Counters,
-) -> Result<PacketMut, Unsendable> {
+) -> Result<PacketMut, SendErrorKind> {
     if packet.meta.gso.is_some() {
         if packet.meta.checksum != Checksum::Blank {
-            make_blank(&mut packet).map_err(Unsendable::Gso)?;
+            make_blank(&mut packet).map_err(SendErrorKind::Gso)?;
         }
         if !features.takes_packet(&packet) {
-            return Err(Unsendable::NoGso);
+            return Err(SendErrorKind::NoGso);
         }
     } else if !features.takes_packet(&packet) {
-        settle_blank(&mut packet).map_err(Unsendable::Checksum)?;
+        settle_blank(&mut packet).map_err(SendErrorKind::Checksum)?;
         counters.tx_filled += u64::from(packet.meta.checksum == Checksum::Complete);
     }
     packet.drop_empty();
@@ -71,10 +71,10 @@ fn gather(
     packet: PacketMut,
     alloc: &mut impl FnMut() -> Option<Frame>,
     counters: &mut Counters,
-) -> Result<PacketMut, Unsendable> {
-    let mut one = BufMut::new(alloc().ok_or(Unsendable::NoMemory)?, 0);
+) -> Result<PacketMut, SendErrorKind> {
+    let mut one = BufMut::new(alloc().ok_or(SendErrorKind::NoMemory)?, 0);
     let (meta, len) = (packet.meta, packet.len());
-    let bytes = one.append(len).ok_or(Unsendable::TooManyFragments)?;
+    let bytes = one.append(len).ok_or(SendErrorKind::TooManyFragments)?;
     packet.copy_to_slice(bytes);
     counters.tx_gathered += 1;
     counters.copied_bytes += len as u64;
@@ -89,16 +89,16 @@ fn lead(
     packet: PacketMut,
     alloc: &mut impl FnMut() -> Option<Frame>,
     counters: &mut Counters,
-) -> Result<PacketMut, Unsendable> {
+) -> Result<PacketMut, SendErrorKind> {
     let Some(missing) = ETHERNET_HEADER.checked_sub(packet.head().len()).filter(|it| *it > 0)
     else {
         return Ok(packet);
     };
     let meta = packet.meta;
     let mut fragments = packet.into_fragments();
-    let mut head = fragments.pop_at(0).ok_or(Unsendable::TooShort)?;
+    let mut head = fragments.pop_at(0).ok_or(SendErrorKind::TooShort)?;
     if head.tailroom() < missing {
-        let mut other = BufMut::new(alloc().ok_or(Unsendable::NoMemory)?, 0);
+        let mut other = BufMut::new(alloc().ok_or(SendErrorKind::NoMemory)?, 0);
         counters.copied_bytes += head.len() as u64;
         append(&mut other, &mut head, ETHERNET_HEADER);
         head = other;
@@ -134,17 +134,17 @@ pub(super) fn slots_when_cut(
     packet: &PacketMut,
     features: &Features,
     longest: usize,
-) -> Result<usize, Unsendable> {
-    let plan = Segments::plan(packet).map_err(Unsendable::Gso)?;
+) -> Result<usize, SendErrorKind> {
+    let plan = Segments::plan(packet).map_err(SendErrorKind::Gso)?;
     if plan.longest > longest {
-        return Err(Unsendable::TooLong);
+        return Err(SendErrorKind::TooLong);
     }
     let slots = if features.scatter_gather {
         plan.segments * plan.longest.div_ceil(PAGE_SIZE) + packet.fragments().len()
     } else {
         plan.segments
     };
-    if slots > RING_SIZE { Err(Unsendable::Gso(Refusal::TooMany)) } else { Ok(slots) }
+    if slots > RING_SIZE { Err(SendErrorKind::Gso(GsoError::TooMany)) } else { Ok(slots) }
 }
 
 /// Cuts a large packet for a backend that takes no such, and puts the segments on the ring of their
@@ -155,10 +155,10 @@ pub(super) fn cut(
     queues: &mut Queues,
     budget: &mut Budget,
     counters: &mut Counters,
-) -> Result<(), Unsendable> {
+) -> Result<(), SendErrorKind> {
     let sums = if features.fills(&packet) { Sums::Blank } else { Sums::Fill };
-    let mut segments = Segments::new(packet, sums)
-        .map_err(|(why, _)| counters.tx_drops.count(Unsendable::Gso(why)))?;
+    let mut segments =
+        Segments::new(packet, sums).map_err(|(why, _)| counters.unsent(SendErrorKind::Gso(why)))?;
     counters.tx_cut += 1;
     let mut result = Ok(());
     while let Some(segment) = segments.cut(|| Some(BufMut::new(queues.frame(budget)?, 0))) {
@@ -167,7 +167,7 @@ pub(super) fn cut(
             match gather(segment, &mut || queues.frame(budget), counters) {
                 Ok(one) => segment = one,
                 Err(why) => {
-                    result = Err(counters.tx_drops.count(why));
+                    result = Err(counters.unsent(why));
                     continue;
                 }
             }
@@ -178,7 +178,7 @@ pub(super) fn cut(
     }
     counters.copied_bytes += segments.copied().payload;
     for _ in 0..segments.remaining() {
-        result = Err(counters.tx_drops.count(Unsendable::NoMemory));
+        result = Err(counters.unsent(SendErrorKind::NoMemory));
     }
     result
 }

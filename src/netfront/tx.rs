@@ -9,6 +9,7 @@ use xen_ring::{FrontRing, InFlight, Notify};
 use super::bytes::BytesInFlight;
 use super::counters::Counters;
 use super::fault::Fault;
+use super::revoke::{end_ring, settle};
 use crate::buffer::{BufMut, PacketMut};
 use crate::ring_page::Shared;
 use crate::wire::{Extra, RING_SIZE, Status, TxRequest, TxResponse, TxRing, tx_flags};
@@ -287,7 +288,7 @@ impl TxQueue {
         let mut references: Vec<Reference> = ended.collect();
         counters.tx_drops.disconnected += lost;
         counters.revokes += lost - (counters.quarantined - kept_before);
-        super::connect::end_ring(self.ring.into_page().0, &mut references, quarantine, counters);
+        end_ring(self.ring.into_page().0, &mut references, quarantine, counters);
         references
     }
 }
@@ -317,7 +318,7 @@ fn unusual(response: TxResponse, extras: &mut u32, counters: &mut Counters) -> R
     Ok(true)
 }
 
-/// Ends the backend's access to a page, which goes to quarantine (`kept`) if it still uses it.
+/// Ends the backend's access to a page that was sent, which goes to quarantine if it still uses it.
 #[inline]
 fn take_back(
     granted: Granted<ReadOnly>,
@@ -325,16 +326,8 @@ fn take_back(
     quarantine: &mut Quarantine,
     counters: &mut Counters,
 ) -> Option<Reference> {
-    match granted.revoke() {
-        Ok((frame, reference)) => {
-            // More than we keep go back to the pool.
-            let _surplus = spare.try_push(frame);
-            Some(reference)
-        }
-        Err(still) => {
-            counters.quarantined += 1;
-            quarantine.admit(still);
-            None
-        }
-    }
+    let (frame, reference) = settle(granted.revoke(), quarantine, counters)?;
+    // More than we keep go back to the pool.
+    let _surplus = spare.try_push(frame);
+    Some(reference)
 }

@@ -151,7 +151,7 @@ pub struct GrefList {
 /// Why a control request was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum BadCtrl {
+pub enum CtrlError {
     /// A type that netif.h does not know, or `XEN_NETIF_CTRL_TYPE_INVALID`.
     UnknownType(u16),
     /// A flag, an algorithm, a queue or a size that there is not.
@@ -160,28 +160,30 @@ pub enum BadCtrl {
     TooLarge,
 }
 
-impl BadCtrl {
+impl CtrlError {
     /// What to answer.
     pub fn status(self) -> CtrlStatus {
         match self {
-            BadCtrl::UnknownType(_) => CtrlStatus::NotSupported,
-            BadCtrl::Invalid => CtrlStatus::InvalidParameter,
-            BadCtrl::TooLarge => CtrlStatus::BufferOverflow,
+            CtrlError::UnknownType(_) => CtrlStatus::NotSupported,
+            CtrlError::Invalid => CtrlStatus::InvalidParameter,
+            CtrlError::TooLarge => CtrlStatus::BufferOverflow,
         }
     }
 }
 
-impl core::fmt::Display for BadCtrl {
+impl core::fmt::Display for CtrlError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            BadCtrl::UnknownType(kind) => write!(f, "a control request of unknown type {kind}"),
-            BadCtrl::Invalid => f.write_str("a control request with a parameter that is not valid"),
-            BadCtrl::TooLarge => f.write_str("a control request with a key or table too large"),
+            CtrlError::UnknownType(kind) => write!(f, "a control request of unknown type {kind}"),
+            CtrlError::Invalid => {
+                f.write_str("a control request with a parameter that is not valid")
+            }
+            CtrlError::TooLarge => f.write_str("a control request with a key or table too large"),
         }
     }
 }
 
-impl core::error::Error for BadCtrl {}
+impl core::error::Error for CtrlError {}
 
 impl CtrlRequest {
     /// `XEN_NETIF_CTRL_TYPE_INVALID`
@@ -228,13 +230,13 @@ impl CtrlRequest {
 
     /// What the request says, from a frontend with so many queues. Words that its type does not
     /// use are not looked at.
-    pub fn parse(self, queues: u32) -> Result<Ctrl, BadCtrl> {
+    pub fn parse(self, queues: u32) -> Result<Ctrl, CtrlError> {
         let [first, second, third] = self.data;
         let list = || GrefList { queue: first, gref: second, len: third }.checked(queues);
         Ok(match self.kind {
             Self::GET_HASH_FLAGS => Ctrl::GetHashFlags,
             Self::SET_HASH_FLAGS if first & !HashType::ALL == 0 => Ctrl::SetHashFlags(first),
-            Self::SET_HASH_KEY if second > MAX_HASH_KEY => return Err(BadCtrl::TooLarge),
+            Self::SET_HASH_KEY if second > MAX_HASH_KEY => return Err(CtrlError::TooLarge),
             Self::SET_HASH_KEY => Ctrl::SetHashKey { gref: first, len: second },
             Self::GET_HASH_MAPPING_SIZE => Ctrl::GetHashMappingSize,
             Self::SET_HASH_MAPPING_SIZE if first <= MAX_HASH_MAPPING => {
@@ -244,10 +246,10 @@ impl CtrlRequest {
                 Some(end) if end <= MAX_HASH_MAPPING => {
                     Ctrl::SetHashMapping { gref: first, len: second, offset: third }
                 }
-                Some(_) | None => return Err(BadCtrl::TooLarge),
+                Some(_) | None => return Err(CtrlError::TooLarge),
             },
             Self::SET_HASH_ALGORITHM => {
-                Ctrl::SetHashAlgorithm(HashAlgorithm::from_number(first).ok_or(BadCtrl::Invalid)?)
+                Ctrl::SetHashAlgorithm(HashAlgorithm::from_number(first).ok_or(CtrlError::Invalid)?)
             }
             Self::GET_GREF_MAPPING_SIZE if first < queues => {
                 Ctrl::GetGrefMappingSize { queue: first }
@@ -255,9 +257,9 @@ impl CtrlRequest {
             Self::ADD_GREF_MAPPING => Ctrl::AddGrefMapping(list()?),
             Self::DEL_GREF_MAPPING => Ctrl::DelGrefMapping(list()?),
             Self::SET_HASH_FLAGS | Self::SET_HASH_MAPPING_SIZE | Self::GET_GREF_MAPPING_SIZE => {
-                return Err(BadCtrl::Invalid);
+                return Err(CtrlError::Invalid);
             }
-            unknown => return Err(BadCtrl::UnknownType(unknown)),
+            unknown => return Err(CtrlError::UnknownType(unknown)),
         })
     }
 
@@ -272,9 +274,9 @@ impl GrefList {
         [self.queue, self.gref, self.len]
     }
 
-    fn checked(self, queues: u32) -> Result<GrefList, BadCtrl> {
+    fn checked(self, queues: u32) -> Result<GrefList, CtrlError> {
         let fits = self.queue < queues && self.len <= Gref::PER_PAGE;
-        fits.then_some(self).ok_or(BadCtrl::Invalid)
+        fits.then_some(self).ok_or(CtrlError::Invalid)
     }
 }
 
@@ -356,11 +358,11 @@ impl Gref {
     pub const PER_PAGE: u32 = 512;
 
     /// Whether the page is to be mapped for reading only.
-    pub fn read_only(self) -> Result<bool, BadCtrl> {
+    pub fn read_only(self) -> Result<bool, CtrlError> {
         match self.flags {
             0 => Ok(false),
             Self::READONLY => Ok(true),
-            _ => Err(BadCtrl::Invalid),
+            _ => Err(CtrlError::Invalid),
         }
     }
 }

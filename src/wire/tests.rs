@@ -5,7 +5,7 @@ use core::fmt::Debug;
 
 use proptest::prelude::*;
 
-use super::control::{BadCtrl, Ctrl, CtrlRequest, CtrlResponse, CtrlStatus, Gref, GrefList};
+use super::control::{Ctrl, CtrlError, CtrlRequest, CtrlResponse, CtrlStatus, Gref, GrefList};
 use super::control::{HashAlgorithm, HashType};
 use super::*;
 
@@ -99,7 +99,7 @@ proptest! {
             }
             Err(bad) => {
                 let known = (1..=10).contains(&request.kind);
-                prop_assert_eq!(bad != BadCtrl::UnknownType(request.kind), known);
+                prop_assert_eq!(bad != CtrlError::UnknownType(request.kind), known);
                 let answer = request.answer(bad.status(), 0);
                 prop_assert_eq!((answer.id, answer.kind), (request.id, request.kind));
                 prop_assert_eq!(answer.status(), Some(bad.status()));
@@ -133,28 +133,28 @@ fn control_requests_at_their_limits() {
         assert_eq!(CtrlRequest::new(7, ctrl).parse(2), Ok(ctrl));
     }
     let bad = [
-        (Ctrl::SetHashFlags(0x10), BadCtrl::Invalid),
-        (Ctrl::SetHashKey { gref: 9, len: 41 }, BadCtrl::TooLarge),
-        (Ctrl::SetHashMappingSize(129), BadCtrl::Invalid),
-        (Ctrl::SetHashMapping { gref: 9, len: 129, offset: 0 }, BadCtrl::TooLarge),
-        (Ctrl::SetHashMapping { gref: 9, len: 1, offset: 128 }, BadCtrl::TooLarge),
-        (Ctrl::SetHashMapping { gref: 9, len: 2, offset: u32::MAX }, BadCtrl::TooLarge),
-        (Ctrl::GetGrefMappingSize { queue: 2 }, BadCtrl::Invalid),
-        (Ctrl::AddGrefMapping(list(2, 1)), BadCtrl::Invalid),
-        (Ctrl::AddGrefMapping(list(1, 513)), BadCtrl::Invalid),
-        (Ctrl::DelGrefMapping(list(0, u32::MAX)), BadCtrl::Invalid),
+        (Ctrl::SetHashFlags(0x10), CtrlError::Invalid),
+        (Ctrl::SetHashKey { gref: 9, len: 41 }, CtrlError::TooLarge),
+        (Ctrl::SetHashMappingSize(129), CtrlError::Invalid),
+        (Ctrl::SetHashMapping { gref: 9, len: 129, offset: 0 }, CtrlError::TooLarge),
+        (Ctrl::SetHashMapping { gref: 9, len: 1, offset: 128 }, CtrlError::TooLarge),
+        (Ctrl::SetHashMapping { gref: 9, len: 2, offset: u32::MAX }, CtrlError::TooLarge),
+        (Ctrl::GetGrefMappingSize { queue: 2 }, CtrlError::Invalid),
+        (Ctrl::AddGrefMapping(list(2, 1)), CtrlError::Invalid),
+        (Ctrl::AddGrefMapping(list(1, 513)), CtrlError::Invalid),
+        (Ctrl::DelGrefMapping(list(0, u32::MAX)), CtrlError::Invalid),
     ];
     for (ctrl, why) in bad {
         assert_eq!(CtrlRequest::new(7, ctrl).parse(2), Err(why), "{ctrl:?}");
     }
     let raw = |kind, first| CtrlRequest { id: 7, kind, data: [first, 0, 0] }.parse(2);
-    assert_eq!(raw(CtrlRequest::SET_HASH_ALGORITHM, 2), Err(BadCtrl::Invalid));
+    assert_eq!(raw(CtrlRequest::SET_HASH_ALGORITHM, 2), Err(CtrlError::Invalid));
     for kind in [CtrlRequest::INVALID, 11, u16::MAX] {
-        assert_eq!(raw(kind, 0), Err(BadCtrl::UnknownType(kind)));
+        assert_eq!(raw(kind, 0), Err(CtrlError::UnknownType(kind)));
     }
     let gref = |flags| Gref { gref: 9, flags, status: 0xffff }.read_only();
     assert_eq!([gref(0), gref(1)], [Ok(false), Ok(true)]);
-    assert_eq!([gref(2), gref(3)], [Err(BadCtrl::Invalid); 2]);
+    assert_eq!([gref(2), gref(3)], [Err(CtrlError::Invalid); 2]);
     assert_eq!(CtrlRequest::new(7, Ctrl::GetHashFlags).answer(CtrlStatus::Success, 5).data, 5);
     let odd = CtrlResponse { id: 7, kind: 1, status: 4, data: 0 };
     assert_eq!(odd.status(), None);

@@ -60,9 +60,12 @@ pub(super) struct Bus<S: Store, Phase, Step> {
     pub(super) connected_since: Option<Instant>,
     pub(super) reconnect: Backoff,
     pub(super) deadline: Option<Instant>,
+    /// What the device was told when there was last nothing to do but wait: until the deadline, which each
+    /// call from the device brings forward, or an event, there is nothing else to tell.
+    resting: Option<Step>,
 }
 
-impl<S: Store, Phase, Step> Bus<S, Phase, Step> {
+impl<S: Store, Phase, Step: Copy> Bus<S, Phase, Step> {
     pub(super) fn new(dirs: Directories<S>, phase: Phase, remind: Backoff) -> Self {
         Bus {
             dirs,
@@ -79,6 +82,7 @@ impl<S: Store, Phase, Step> Bus<S, Phase, Step> {
             connected_since: None,
             reconnect: Backoff::after_one_try(RECONNECT.0, RECONNECT.1),
             deadline: Some(Instant(0)),
+            resting: None,
         }
     }
 
@@ -89,6 +93,17 @@ impl<S: Store, Phase, Step> Bus<S, Phase, Step> {
 
     pub(super) fn is_overdue(&self, now: Instant) -> bool {
         self.patience.is_some_and(|patience| patience <= now)
+    }
+
+    /// What the device is to be told if nothing has happened since the last poll.
+    #[inline]
+    fn still_resting(&mut self, now: Instant) -> Option<Step> {
+        let step = self.resting.filter(|_| self.deadline.is_none_or(|at| at > now))?;
+        if self.dirs.take_events() {
+            self.attention.ask();
+            return None;
+        }
+        Some(step)
     }
 
     /// Moves our `state` on, and does `more` in the same transaction. Looks again if it was not
@@ -163,16 +178,20 @@ pub(super) trait End {
         if let Some(step) = self.bus().standing {
             return step;
         }
+        if let Some(step) = self.bus().still_resting(now) {
+            return step;
+        }
         let turn = self.advance(now);
-        let (step, deadline) = match turn {
-            Turn::Rest(step) => (step, self.waits_until(now)),
-            Turn::Device(step) => (step, None),
+        let (step, deadline, resting) = match turn {
+            Turn::Rest(step) => (step, self.waits_until(now), Some(step)),
+            Turn::Device(step) => (step, None, None),
             Turn::Insist(step) => {
                 self.bus().standing = Some(step);
-                (step, None)
+                (step, None, None)
             }
         };
-        self.bus().deadline = deadline;
+        let bus = self.bus();
+        (bus.deadline, bus.resting) = (deadline, resting);
         step
     }
 

@@ -7,9 +7,9 @@ use alloc::vec::Vec;
 use xen_grant::DomId;
 
 use super::attention::Attention;
-use super::nodes::found;
-use super::values::{parse_domain, parse_u32};
 use crate::platform::Instant;
+use xen_store::nodes::found;
+use xen_store::values::{parse_domain, parse_u32};
 use xen_store::{Store, StoreError, Watch};
 
 const ROOT: &str = "backend/vif";
@@ -29,7 +29,7 @@ pub type Vif = (DomId, u32);
 /// What has changed since the poll before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Changes {
+pub struct VifChanges {
     /// New vifs: open a [`BackBus`](super::BackBus) for each, soon. (One that vanished and is back
     /// may still have its old one, which then sees to it.)
     pub appeared: Vec<Vif>,
@@ -67,15 +67,15 @@ impl<S: Store> Clients<S> {
     ///
     /// Nothing is asked of xenstore unless the watch has fired (it does for every change below a
     /// vif, too), and then at most 65 requests are made; what is left is seen to by the next poll.
-    pub fn poll(&mut self, now: Instant) -> Changes {
+    pub fn poll(&mut self, now: Instant) -> VifChanges {
         if self.attention.rests(now) {
-            return Changes::default();
+            return VifChanges::default();
         }
         if self.watch.as_ref().is_some_and(|watch| self.store.fired(watch)) {
             self.attention.ask();
         }
         if !self.attention.is_asked() && self.scan.is_none() {
-            return Changes::default();
+            return VifChanges::default();
         }
         match self.scan() {
             Ok(scan) if scan.left.is_empty() => {
@@ -84,12 +84,12 @@ impl<S: Store> Clients<S> {
             }
             Ok(scan) => {
                 self.scan = Some(scan);
-                Changes::default()
+                VifChanges::default()
             }
             Err(error) => {
                 let delay = self.attention.failed(now);
                 log::debug!("{ROOT}: {error}; trying again in {delay:?}");
-                Changes::default()
+                VifChanges::default()
             }
         }
     }
@@ -107,7 +107,7 @@ impl<S: Store> Clients<S> {
         }
     }
 
-    fn compare(&mut self, present: &BTreeSet<Vif>) -> Changes {
+    fn compare(&mut self, present: &BTreeSet<Vif>) -> VifChanges {
         let vanished: Vec<Vif> = self.known.difference(present).copied().collect();
         for vif in &vanished {
             self.known.remove(vif);
@@ -115,7 +115,7 @@ impl<S: Store> Clients<S> {
         let room = MAX_VIFS.saturating_sub(self.known.len());
         let appeared: Vec<Vif> = present.difference(&self.known).copied().take(room).collect();
         self.known.extend(&appeared);
-        Changes { appeared, vanished }
+        VifChanges { appeared, vanished }
     }
 
     /// Goes on with the scan, or begins one.
@@ -123,7 +123,7 @@ impl<S: Store> Clients<S> {
         let mut scan = match self.scan.take() {
             Some(scan) => scan,
             None => {
-                let left = self.names(ROOT, |name| parse_domain(name).map(|domain| domain.0))?;
+                let left = self.names(ROOT, parse_domain)?;
                 // What changes from now on asks for another.
                 self.attention.looked();
                 Scan { left, ..Scan::default() }
@@ -172,9 +172,9 @@ mod tests {
 
     const NOW: Instant = Instant(0);
 
-    fn changes(appeared: &[(u16, u32)], vanished: &[(u16, u32)]) -> Changes {
+    fn changes(appeared: &[(u16, u32)], vanished: &[(u16, u32)]) -> VifChanges {
         let vifs = |list: &[(u16, u32)]| list.iter().map(|(d, i)| (DomId(*d), *i)).collect();
-        Changes { appeared: vifs(appeared), vanished: vifs(vanished) }
+        VifChanges { appeared: vifs(appeared), vanished: vifs(vanished) }
     }
 
     #[test]
@@ -262,7 +262,7 @@ mod tests {
             let found = clients.poll(NOW);
             assert!(xen.operations() - before <= 65);
             polls += 1;
-            if found != Changes::default() {
+            if found != VifChanges::default() {
                 seen.push((polls, found));
             }
             if polls == 2 {

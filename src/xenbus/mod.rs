@@ -32,19 +32,17 @@ mod clients;
 mod directories;
 mod features;
 mod front;
-mod nodes;
+mod identity;
 mod state;
-mod values;
 
 #[cfg(test)]
 mod tests;
 
 pub use back::{
-    BackBus, BackStep, BadOffer, EventChannels, FrontendOffer, MAX_QUEUES, QueueOffer, Removal,
+    BackBus, BackStep, EventChannels, FrontendOffer, MAX_QUEUES, OfferError, QueueOffer, Removal,
 };
-pub use clients::{Changes, Clients, MAX_VIFS, Vif};
+pub use clients::{Clients, MAX_VIFS, Vif, VifChanges};
 pub use features::feature_nodes;
 pub use front::{BackendOffer, FrontBus, FrontStep, Rate};
-pub use nodes::{Identity, Reader, transact};
+pub use identity::Identity;
 pub use state::BusState;
-pub use values::{parse_domain, parse_mac, parse_u32};

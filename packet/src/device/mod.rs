@@ -38,8 +38,8 @@
 //! }
 //! ```
 
+mod error;
 mod lent;
-mod refused;
 
 use alloc::vec::Vec;
 use core::future::poll_fn;
@@ -50,7 +50,7 @@ use crate::buffer::{AnyPacket, Block, BufMut, Packet, PacketMut};
 use crate::features::Capabilities;
 use crate::header::{ETHERNET_HEADER, MacAddr};
 
-pub use refused::{SendError, Unsendable, WriteError};
+pub use error::{SendError, SendErrorKind, WriteError};
 
 /// Received packets in a row that [`NetDevice::next_packet`] passes over because they are dropped: as
 /// many as the largest ring holds.
@@ -283,7 +283,7 @@ pub trait Permit {
         self.send(buf.into()).map_err(|error| match error {
             SendError::Full(packet) => match packet.into_single() {
                 Ok(buf) => SendError::Full(buf),
-                Err(_) => SendError::Refused(Unsendable::TooManyFragments),
+                Err(_) => SendError::Refused(SendErrorKind::TooManyFragments),
             },
             SendError::Refused(why) => SendError::Refused(why),
         })

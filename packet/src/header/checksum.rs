@@ -15,7 +15,9 @@
 use core::mem::offset_of;
 use core::ops::Range;
 
-use super::{EtherType, Icmp, Layout, Pieces, Protocol, Tcp, U16, Udp, Unclear, ViewMut, parts};
+use super::{
+    EtherType, HeaderError, Icmp, Layout, Pieces, Protocol, Tcp, U16, Udp, ViewMut, parts,
+};
 use crate::buffer::{AnyPacket, Checksum, View};
 
 pub use super::sum::Sum;
@@ -36,27 +38,27 @@ pub enum Verdict {
 /// Why a blank checksum can't be filled in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum NotFilled {
+pub enum ChecksumError {
     /// There is none: ARP, a fragment of an IP packet, UDP over IPv4 that says so. The packet may
     /// go without being called blank.
     None,
     /// It is neither TCP nor UDP over IP, so nobody knows where it is.
     Unknown,
     /// The packet's headers make no sense.
-    Unclear(Unclear),
+    Header(HeaderError),
 }
 
-impl core::fmt::Display for NotFilled {
+impl core::fmt::Display for ChecksumError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            NotFilled::None => f.write_str("the packet has no transport checksum"),
-            NotFilled::Unknown => f.write_str("the packet is neither TCP nor UDP over IP"),
-            NotFilled::Unclear(unclear) => unclear.fmt(f),
+            ChecksumError::None => f.write_str("the packet has no transport checksum"),
+            ChecksumError::Unknown => f.write_str("the packet is neither TCP nor UDP over IP"),
+            ChecksumError::Header(error) => error.fmt(f),
         }
     }
 }
 
-impl core::error::Error for NotFilled {}
+impl core::error::Error for ChecksumError {}
 
 /// Fills in the checksum of a packet of TCP or UDP over IPv4 or IPv6 whose state is
 /// [`Checksum::Blank`]; it is [`Checksum::Complete`] then. A packet in another state is left alone.
@@ -73,13 +75,13 @@ pub fn fill_blank<V: ViewMut>(packet: &mut AnyPacket<V>) -> Option<()> {
 
 /// Makes a packet one that is not blank: its checksum filled in, or known to be none; that is
 /// [`Checksum::Unknown`] then, and the packet as it was.
-pub fn settle_blank<V: ViewMut>(packet: &mut AnyPacket<V>) -> Result<(), NotFilled> {
+pub fn settle_blank<V: ViewMut>(packet: &mut AnyPacket<V>) -> Result<(), ChecksumError> {
     packet.meta.checksum = match blank_value(packet) {
         Ok((field, value)) => {
             write_at(packet, field, value);
             Checksum::Complete
         }
-        Err(NotFilled::None) => Checksum::Unknown,
+        Err(ChecksumError::None) => Checksum::Unknown,
         Err(why) => return Err(why),
     };
     Ok(())
@@ -87,7 +89,7 @@ pub fn settle_blank<V: ViewMut>(packet: &mut AnyPacket<V>) -> Result<(), NotFill
 
 /// What [`fill_blank`] would write, for a packet that is not to be written in place: the place in
 /// the packet, which may lie in two fragments, and the checksum.
-pub fn blank_value<V: View>(packet: &AnyPacket<V>) -> Result<(usize, u16), NotFilled> {
+pub fn blank_value<V: View>(packet: &AnyPacket<V>) -> Result<(usize, u16), ChecksumError> {
     let (_, place) = Place::of_blank(packet.fragments(), packet.len())?;
     let value = place.sum(packet, Sum::default()).checksum();
     if place.protocol == Protocol::UDP && value == 0 {
@@ -145,13 +147,13 @@ impl Place {
     pub(crate) fn of_blank<P: Pieces + ?Sized>(
         bytes: &P,
         len: usize,
-    ) -> Result<(Layout, Place), NotFilled> {
-        let (layout, place) = Place::of(bytes, len).map_err(NotFilled::Unclear)?;
+    ) -> Result<(Layout, Place), ChecksumError> {
+        let (layout, place) = Place::of(bytes, len).map_err(ChecksumError::Header)?;
         let is_part = layout.ip.is_some_and(|ip| ip.part.is_some());
         match place.filter(Place::can_be_blank) {
             Some(place) if !place.is_none => Ok((layout, place)),
-            None if !is_part && layout.kind != EtherType::ARP => Err(NotFilled::Unknown),
-            Some(_) | None => Err(NotFilled::None),
+            None if !is_part && layout.kind != EtherType::ARP => Err(ChecksumError::Unknown),
+            Some(_) | None => Err(ChecksumError::None),
         }
     }
 
@@ -161,7 +163,7 @@ impl Place {
     pub(crate) fn of<P: Pieces + ?Sized>(
         bytes: &P,
         len: usize,
-    ) -> Result<(Layout, Option<Place>), Unclear> {
+    ) -> Result<(Layout, Option<Place>), HeaderError> {
         let layout = Layout::at_start(bytes, len)?;
         let Some(ip) = layout.ip.filter(|ip| ip.part.is_none()) else { return Ok((layout, None)) };
         let (header, mut len, mut is_none) = (ip.transport, ip.len(), false);
@@ -171,10 +173,10 @@ impl Place {
                 offset_of!(Tcp, checksum)
             }
             Protocol::UDP => {
-                let udp: Udp = bytes.read(header).ok_or(Unclear::Short)?;
+                let udp: Udp = bytes.read(header).ok_or(HeaderError::Short)?;
                 let own = usize::from(udp.len.get());
                 if !(size_of::<Udp>()..=len).contains(&own) {
-                    return Err(Unclear::BadLength);
+                    return Err(HeaderError::BadLength);
                 }
                 len = own;
                 is_none = ip.v4 && udp.checksum == U16::ZERO;
@@ -185,7 +187,7 @@ impl Place {
             _ => return Ok((layout, None)),
         };
         if len < size_of::<Udp>() {
-            return Err(Unclear::Short);
+            return Err(HeaderError::Short);
         }
         let (covered, field) = (header..header + len, header + field);
         Ok((layout, Some(Place { protocol: ip.protocol, covered, field, is_none })))

@@ -1,8 +1,11 @@
 //! Ethernet II: who a frame is for, and what is in it.
 
+use core::ops::RangeInclusive;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::{Arp, At, Ipv4, Ipv6, Source, U16};
+use crate::buffer::MAX_PACKET;
 
 /// Bytes of an Ethernet header.
 pub const ETHERNET_HEADER: usize = 14;
@@ -12,6 +15,10 @@ pub const VLAN_TAG: usize = 4;
 
 /// An Ethernet header with an 802.1Q tag: what a frame may have besides the MTU.
 pub const LINK_HEADER: usize = ETHERNET_HEADER + VLAN_TAG;
+
+/// The MTUs that there are: from IPv4's smallest (RFC 791) to what fits a packet of [`MAX_PACKET`] bytes,
+/// which counts the Ethernet header.
+pub const MTUS: RangeInclusive<usize> = 68..=MAX_PACKET - ETHERNET_HEADER;
 
 /// The longest frame over a link with this MTU, of those that begin with `head`: a tag does not count
 /// into the MTU.

@@ -15,7 +15,7 @@
 //! | IPv4 | options (RFC 791), an authentication header (RFC 4302) |
 //! | IPv6 | hop-by-hop and destination options, routing, fragment (RFC 8200), authentication, mobility (RFC 6275), HIP (RFC 7401), shim6 (RFC 5533), eight at most |
 //!
-//! What it can't know it says: [`Unclear`] where a header is cut short or a length wrong, a
+//! What it can't know it says: [`HeaderError`] where a header is cut short or a length wrong, a
 //! [`Part`] where the packet is a fragment, [`Ip::is_under_way`] where another address than that
 //! in the header is the packet's last.
 
@@ -35,7 +35,7 @@ const MAX_EXTENSIONS: usize = 8;
 /// Why nobody can tell where things are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Unclear {
+pub enum HeaderError {
     /// The packet ends within a header.
     Short,
     /// A version or a length makes no sense: it is less than its header takes, or more than there
@@ -47,18 +47,18 @@ pub enum Unclear {
     Extensions,
 }
 
-impl core::fmt::Display for Unclear {
+impl core::fmt::Display for HeaderError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
-            Unclear::Short => "the packet ends within a header",
-            Unclear::BadLength => "a version or a length in a header makes no sense",
-            Unclear::Tags => "too many VLAN tags",
-            Unclear::Extensions => "too many extension headers",
+            HeaderError::Short => "the packet ends within a header",
+            HeaderError::BadLength => "a version or a length in a header makes no sense",
+            HeaderError::Tags => "too many VLAN tags",
+            HeaderError::Extensions => "too many extension headers",
         })
     }
 }
 
-impl core::error::Error for Unclear {}
+impl core::error::Error for HeaderError {}
 
 /// Where things are in a frame. Offsets count from its first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,20 +184,20 @@ struct Extension {
 impl Layout {
     /// Reads the headers of a frame.
     #[inline]
-    pub fn of<V: View>(packet: &AnyPacket<V>) -> Result<Layout, Unclear> {
+    pub fn of<V: View>(packet: &AnyPacket<V>) -> Result<Layout, HeaderError> {
         Layout::at_start(packet.fragments(), packet.len())
     }
 
     /// Reads the headers of a frame of `len` bytes that begins with these.
     #[inline]
-    pub fn at_start<P: Pieces + ?Sized>(bytes: &P, len: usize) -> Result<Layout, Unclear> {
-        let ethernet: Ethernet = bytes.read(0).ok_or(Unclear::Short)?;
+    pub fn at_start<P: Pieces + ?Sized>(bytes: &P, len: usize) -> Result<Layout, HeaderError> {
+        let ethernet: Ethernet = bytes.read(0).ok_or(HeaderError::Short)?;
         let (mut kind, mut network, mut tags) = (ethernet.kind, ETHERNET_HEADER, 0);
         while kind.is_tag() {
             if tags == MAX_TAGS {
-                return Err(Unclear::Tags);
+                return Err(HeaderError::Tags);
             }
-            let tag: Tag = bytes.read(network).ok_or(Unclear::Short)?;
+            let tag: Tag = bytes.read(network).ok_or(HeaderError::Short)?;
             kind = tag.kind;
             network += size_of::<Tag>();
             tags += 1;
@@ -237,10 +237,14 @@ impl Layout {
 impl Ip {
     /// Reads the headers of an IPv4 packet at an offset in `len` bytes.
     #[inline]
-    pub(super) fn v4<P: Pieces + ?Sized>(bytes: &P, at: usize, len: usize) -> Result<Ip, Unclear> {
-        let header: Ipv4 = bytes.read(at).ok_or(Unclear::Short)?;
-        let available = len.checked_sub(at).ok_or(Unclear::Short)?;
-        let (options, total) = header.lengths(available).ok_or(Unclear::BadLength)?;
+    pub(super) fn v4<P: Pieces + ?Sized>(
+        bytes: &P,
+        at: usize,
+        len: usize,
+    ) -> Result<Ip, HeaderError> {
+        let header: Ipv4 = bytes.read(at).ok_or(HeaderError::Short)?;
+        let available = len.checked_sub(at).ok_or(HeaderError::Short)?;
+        let (options, total) = header.lengths(available).ok_or(HeaderError::BadLength)?;
         let start = at + size_of::<Ipv4>() + options;
         let mut ip = Ip::new(true, header.protocol, start, at + total);
         ip.part = header.is_fragment().then(|| Part {
@@ -255,13 +259,17 @@ impl Ip {
 
     /// The same for IPv6.
     #[inline]
-    pub(super) fn v6<P: Pieces + ?Sized>(bytes: &P, at: usize, len: usize) -> Result<Ip, Unclear> {
-        let header: Ipv6 = bytes.read(at).ok_or(Unclear::Short)?;
+    pub(super) fn v6<P: Pieces + ?Sized>(
+        bytes: &P,
+        at: usize,
+        len: usize,
+    ) -> Result<Ip, HeaderError> {
+        let header: Ipv6 = bytes.read(at).ok_or(HeaderError::Short)?;
         let start = at + size_of::<Ipv6>();
-        let available = len.checked_sub(start).ok_or(Unclear::Short)?;
+        let available = len.checked_sub(start).ok_or(HeaderError::Short)?;
         let payload = usize::from(header.payload_len.get());
         if header.version_class_flow.get() >> 28 != 6 || payload > available {
-            return Err(Unclear::BadLength);
+            return Err(HeaderError::BadLength);
         }
         Ip::new(false, header.next_header, start, start + payload).skip_extensions(bytes)
     }
@@ -275,7 +283,7 @@ impl Ip {
     /// Goes past the extension headers that start at `transport`: all of them, or those of a
     /// fragment that is not the first, which has none.
     #[inline]
-    fn skip_extensions<P: Pieces + ?Sized>(mut self, bytes: &P) -> Result<Ip, Unclear> {
+    fn skip_extensions<P: Pieces + ?Sized>(mut self, bytes: &P) -> Result<Ip, HeaderError> {
         for _ in 0..=MAX_EXTENSIONS {
             if self.part.is_some_and(|part| part.offset > 0) {
                 return Ok(self);
@@ -285,7 +293,7 @@ impl Ip {
                 Some(kind) => self.skip_extension(bytes, kind)?,
             }
         }
-        Err(Unclear::Extensions)
+        Err(HeaderError::Extensions)
     }
 
     #[cold]
@@ -293,9 +301,9 @@ impl Ip {
         &mut self,
         bytes: &P,
         kind: Extensions,
-    ) -> Result<(), Unclear> {
+    ) -> Result<(), HeaderError> {
         let Extension { next, len, fragment, id } =
-            bytes.read(self.transport).ok_or(Unclear::Short)?;
+            bytes.read(self.transport).ok_or(HeaderError::Short)?;
         let (place, len) = (fragment.get(), usize::from(len));
         let start = self.transport;
         self.transport += match kind {
@@ -304,7 +312,7 @@ impl Ip {
             _ => (len + 1) * 8,
         };
         if self.transport > self.end {
-            return Err(Unclear::Short);
+            return Err(HeaderError::Short);
         }
         if kind == Extensions::ROUTING && place & 0xff != 0 {
             self.routing = self.routing.or(Some(start));
@@ -344,10 +352,10 @@ impl Ip {
 
     /// The TCP header of a packet that carries one, where its length makes sense.
     #[inline]
-    pub(crate) fn tcp<P: Pieces + ?Sized>(&self, bytes: &P) -> Result<Tcp, Unclear> {
-        let tcp: Tcp = bytes.read(self.transport).ok_or(Unclear::Short)?;
+    pub(crate) fn tcp<P: Pieces + ?Sized>(&self, bytes: &P) -> Result<Tcp, HeaderError> {
+        let tcp: Tcp = bytes.read(self.transport).ok_or(HeaderError::Short)?;
         let fits = (size_of::<Tcp>()..=self.len()).contains(&tcp.header_len());
-        if fits { Ok(tcp) } else { Err(Unclear::BadLength) }
+        if fits { Ok(tcp) } else { Err(HeaderError::BadLength) }
     }
 
     /// The ports of TCP or UDP, source first; `None` if it carries something else or another

@@ -133,15 +133,16 @@ use crate::buffer::{Block, BufMut};
 
 pub use arp::Arp;
 pub use ethernet::{
-    ETHERNET_HEADER, EtherType, Ethernet, LINK_HEADER, MacAddr, Network, VLAN_TAG, longest_frame,
+    ETHERNET_HEADER, EtherType, Ethernet, LINK_HEADER, MTUS, MacAddr, Network, VLAN_TAG,
+    longest_frame,
 };
 pub use flow::{flow_hash, packet_flow_hash};
 pub use ipv4::Ipv4;
 pub use ipv6::Ipv6;
-pub use layout::{Extensions, Ip, Layout, Part, Unclear};
+pub use layout::{Extensions, HeaderError, Ip, Layout, Part};
 pub use source::{Copied, Narrow, Pieces, Source, ViewMut};
 pub(crate) use source::{copy_out, parts};
-pub use transport::{Fragment, Icmp, Protocol, Tcp, Transport, Udp};
+pub use transport::{Icmp, IpFragment, Protocol, Tcp, Transport, Udp};
 pub use zerocopy::network_endian::{U16, U32};
 
 /// A header: plain bytes in network order, at any address.

@@ -53,7 +53,7 @@ pub enum Transport<V> {
     Icmpv6(At<Icmp, V>),
     /// A fragment of an IP packet: what it carries is not whole, and only the first has the
     /// header.
-    Fragment(Fragment<V>),
+    Fragment(IpFragment<V>),
     /// Something else.
     Other(Protocol, V),
 }
@@ -70,7 +70,7 @@ impl<V: Source> Transport<V> {
         let transport = match (ip.routing, ip.part) {
             (Some(_), _) => Transport::Other(Protocol::ROUTING, view),
             (None, Some(Part { protocol, offset, more, id, .. })) => {
-                Transport::Fragment(Fragment { protocol, offset, more, id, view })
+                Transport::Fragment(IpFragment { protocol, offset, more, id, view })
             }
             (None, None) => Transport::of(ip.protocol, view),
         };
@@ -91,7 +91,7 @@ impl<V: Source> Transport<V> {
 
 /// A fragment of an IP packet.
 #[derive(Clone, Copy)]
-pub struct Fragment<V> {
+pub struct IpFragment<V> {
     /// What the packet carries.
     pub protocol: Protocol,
     /// Bytes in front of this fragment's.
@@ -104,7 +104,7 @@ pub struct Fragment<V> {
     pub view: V,
 }
 
-impl<V: Source> Fragment<V> {
+impl<V: Source> IpFragment<V> {
     /// What the packet carries, if this is its first fragment. It is cut short: ports can be read
     /// with [`peek`](At::peek), lengths and checksums do not fit.
     pub fn first(self) -> Option<Transport<V>> {
@@ -273,9 +273,9 @@ impl<V: Source> core::fmt::Debug for Transport<V> {
     }
 }
 
-impl<V: Source> core::fmt::Debug for Fragment<V> {
+impl<V: Source> core::fmt::Debug for IpFragment<V> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Fragment")
+        f.debug_struct("IpFragment")
             .field("protocol", &self.protocol)
             .field("offset", &self.offset)
             .field("more", &self.more)

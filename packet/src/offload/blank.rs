@@ -10,7 +10,7 @@
 
 use core::mem::offset_of;
 
-use super::layout::{Layout, Refusal};
+use super::layout::{GsoError, Layout};
 use crate::buffer::{AnyPacket, Checksum, View};
 use crate::header::checksum::{Place, write_at};
 use crate::header::{Extensions, Tcp, ViewMut};
@@ -19,7 +19,7 @@ use crate::header::{Extensions, Tcp, ViewMut};
 /// uncomplemented, with the length of TCP header and data, GSO or not.
 ///
 /// The headers may be cut into fragments anywhere.
-pub fn pseudo_sum<V: View>(packet: &AnyPacket<V>) -> Result<u16, Refusal> {
+pub fn pseudo_sum<V: View>(packet: &AnyPacket<V>) -> Result<u16, GsoError> {
     let at = Layout::of_packet(packet)?;
     at.blank(at.data())
 }
@@ -27,7 +27,7 @@ pub fn pseudo_sum<V: View>(packet: &AnyPacket<V>) -> Result<u16, Refusal> {
 /// Makes the checksum of a TCP packet blank, whatever it was: for a packet that came with a GSO
 /// size and without a blank checksum, and whose data the caller believes in. Refused, it is as it
 /// was.
-pub fn make_blank<V: ViewMut>(packet: &mut AnyPacket<V>) -> Result<(), Refusal> {
+pub fn make_blank<V: ViewMut>(packet: &mut AnyPacket<V>) -> Result<(), GsoError> {
     let (field, value) = blank_field(packet)?;
     write_at(packet, field, value);
     packet.meta.checksum = Checksum::Blank;
@@ -35,10 +35,10 @@ pub fn make_blank<V: ViewMut>(packet: &mut AnyPacket<V>) -> Result<(), Refusal> 
 }
 
 /// What [`make_blank`] would write, and where, for a packet that is not to be written in place.
-pub fn blank_field<V: View>(packet: &AnyPacket<V>) -> Result<(usize, u16), Refusal> {
+pub fn blank_field<V: View>(packet: &AnyPacket<V>) -> Result<(usize, u16), GsoError> {
     let at = Layout::of_packet(packet)?;
     if packet.meta.gso.is_some_and(|gso| gso.kind != at.kind) {
-        return Err(Refusal::NotTcp);
+        return Err(GsoError::NotTcp);
     }
     Ok((at.tcp + offset_of!(Tcp, checksum), at.blank(at.data())?))
 }

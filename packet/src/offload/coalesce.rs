@@ -100,7 +100,7 @@ struct Waiting<V> {
 }
 
 /// Whether a packet joins those that wait.
-enum Verdict {
+enum Merge {
     /// The packet at this place.
     Joins(usize, Step),
     /// It does not; others could join it.
@@ -162,12 +162,12 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
     pub fn push(&mut self, packet: AnyPacket<V>, mut sink: impl FnMut(AnyPacket<V>)) {
         self.counters.taken += 1;
         match self.judge(packet.fragments(), packet.meta) {
-            Verdict::Joins(at, step) => self.join(at, step, packet.into_fragments(), sink),
-            Verdict::Starts(run) => {
+            Merge::Joins(at, step) => self.join(at, step, packet.into_fragments(), sink),
+            Merge::Starts(run) => {
                 self.make_way(packet.fragments(), true, &mut sink);
                 self.start(run, packet);
             }
-            Verdict::Passes => {
+            Merge::Passes => {
                 self.make_way(packet.fragments(), false, &mut sink);
                 self.counters.unchanged += 1;
                 sink(packet);
@@ -180,12 +180,12 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
     pub fn push_single(&mut self, buf: V, meta: Meta, mut sink: impl FnMut(AnyPacket<V>)) {
         self.counters.taken += 1;
         match self.judge(core::slice::from_ref(&buf), meta) {
-            Verdict::Joins(at, step) => self.join(at, step, Some(buf), sink),
-            Verdict::Starts(run) => {
+            Merge::Joins(at, step) => self.join(at, step, Some(buf), sink),
+            Merge::Starts(run) => {
                 self.make_way(core::slice::from_ref(&buf), true, &mut sink);
                 self.start(run, with_meta(buf, meta));
             }
-            Verdict::Passes => {
+            Merge::Passes => {
                 self.make_way(core::slice::from_ref(&buf), false, &mut sink);
                 self.counters.unchanged += 1;
                 sink(with_meta(buf, meta));
@@ -272,9 +272,9 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
     }
 
     #[inline]
-    fn judge(&self, fragments: &[V], meta: Meta) -> Verdict {
+    fn judge(&self, fragments: &[V], meta: Meta) -> Merge {
         if meta.checksum == Checksum::Unknown || !self.is_on() {
-            return Verdict::Passes;
+            return Merge::Passes;
         }
         let head = fragments.first().map_or(&[][..], View::bytes);
         let len = fragments.iter().map(|fragment| fragment.bytes().len()).sum();
@@ -285,12 +285,12 @@ impl<V: View + ViewMut + Narrow> Coalescer<V> {
                 && slots <= self.max_fragments
                 && let Some(step) = run.step(packet.head(), head, len, meta.gso)
             {
-                return Verdict::Joins(at, step);
+                return Merge::Joins(at, step);
             }
         }
         match Run::start(head, len, meta) {
-            Some(run) if self.takes(run.at.kind) => Verdict::Starts(run),
-            _ => Verdict::Passes,
+            Some(run) if self.takes(run.at.kind) => Merge::Starts(run),
+            _ => Merge::Passes,
         }
     }
 

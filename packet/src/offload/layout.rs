@@ -11,7 +11,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::buffer::GsoKind;
 use crate::buffer::{AnyPacket, Checksum, View};
 use crate::header::checksum::{Sum, plus};
-use crate::header::{self, Extensions, Ipv4, Ipv6, Pieces, Protocol, Tcp, Unclear};
+use crate::header::{self, Extensions, HeaderError, Ipv4, Ipv6, Pieces, Protocol, Tcp};
 
 /// The most that all headers together may take: room for every header there is, and for several
 /// IPv6 extension headers.
@@ -20,7 +20,7 @@ pub(super) const MAX_HEADERS: usize = 512;
 /// Why a packet can't be cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Refusal {
+pub enum GsoError {
     /// It carries no GSO size.
     NotGso,
     /// Its headers are cut short, or a length in them is wrong.
@@ -42,31 +42,31 @@ pub enum Refusal {
     TooMany,
 }
 
-impl core::fmt::Display for Refusal {
+impl core::fmt::Display for GsoError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
-            Refusal::NotGso => "the packet carries no GSO size",
-            Refusal::BadLength => "headers are cut short or a length is wrong",
-            Refusal::Headers => "there are too many headers in front of TCP",
-            Refusal::NotTcp => "not TCP over the IP version that the GSO kind says",
-            Refusal::Authenticated => "an authentication header covers the packet",
-            Refusal::UnderWay => {
+            GsoError::NotGso => "the packet carries no GSO size",
+            GsoError::BadLength => "headers are cut short or a length is wrong",
+            GsoError::Headers => "there are too many headers in front of TCP",
+            GsoError::NotTcp => "not TCP over the IP version that the GSO kind says",
+            GsoError::Authenticated => "an authentication header covers the packet",
+            GsoError::UnderWay => {
                 "a routing header has segments left, and the checksum is not blank"
             }
-            Refusal::IpFragment => "a fragment of an IP packet",
-            Refusal::Flags => "SYN or RST can't be in several segments",
-            Refusal::TooMany => "the GSO size makes too many segments",
+            GsoError::IpFragment => "a fragment of an IP packet",
+            GsoError::Flags => "SYN or RST can't be in several segments",
+            GsoError::TooMany => "the GSO size makes too many segments",
         })
     }
 }
 
-impl core::error::Error for Refusal {}
+impl core::error::Error for GsoError {}
 
-impl From<Unclear> for Refusal {
-    fn from(unclear: Unclear) -> Refusal {
+impl From<HeaderError> for GsoError {
+    fn from(unclear: HeaderError) -> GsoError {
         match unclear {
-            Unclear::Short | Unclear::BadLength => Refusal::BadLength,
-            Unclear::Tags | Unclear::Extensions => Refusal::Headers,
+            HeaderError::Short | HeaderError::BadLength => GsoError::BadLength,
+            HeaderError::Tags | HeaderError::Extensions => GsoError::Headers,
         }
     }
 }
@@ -96,21 +96,21 @@ impl Layout {
         bytes: &P,
         len: usize,
         checksum: Checksum,
-    ) -> Result<Layout, Refusal> {
+    ) -> Result<Layout, GsoError> {
         let layout = header::Layout::at_start(bytes, len)?;
-        let ip = layout.ip.ok_or(Refusal::NotTcp)?;
+        let ip = layout.ip.ok_or(GsoError::NotTcp)?;
         if ip.part.is_some() {
-            return Err(Refusal::IpFragment);
+            return Err(GsoError::IpFragment);
         }
         if ip.protocol != Protocol::TCP {
-            return Err(Refusal::NotTcp);
+            return Err(GsoError::NotTcp);
         }
         let tcp = ip.tcp(bytes)?;
         let pseudo = match layout.pseudo(bytes, 0) {
             Some(sum) => Some(sum.value()),
             // What is in its place has the length in it.
             None if checksum == Checksum::Blank => {
-                let len = u16::try_from(ip.len()).map_err(|_| Refusal::BadLength)?;
+                let len = u16::try_from(ip.len()).map_err(|_| GsoError::BadLength)?;
                 Some(plus(tcp.checksum.get(), !len))
             }
             None => None,
@@ -128,7 +128,7 @@ impl Layout {
     }
 
     /// As [`of`](Layout::of), for a whole packet.
-    pub(super) fn of_packet<V: View>(packet: &AnyPacket<V>) -> Result<Layout, Refusal> {
+    pub(super) fn of_packet<V: View>(packet: &AnyPacket<V>) -> Result<Layout, GsoError> {
         Layout::of(packet.fragments(), packet.len(), packet.meta.checksum)
     }
 
@@ -155,10 +155,10 @@ impl Layout {
 
     /// The sum of the pseudo-header with `data` bytes of data: what a blank checksum is.
     #[inline]
-    pub(super) fn blank(&self, data: usize) -> Result<u16, Refusal> {
+    pub(super) fn blank(&self, data: usize) -> Result<u16, GsoError> {
         let len = self.payload - self.tcp + data;
-        let len = u16::try_from(len).map_err(|_| Refusal::BadLength)?;
-        Ok(plus(self.pseudo.ok_or(Refusal::UnderWay)?, len))
+        let len = u16::try_from(len).map_err(|_| GsoError::BadLength)?;
+        Ok(plus(self.pseudo.ok_or(GsoError::UnderWay)?, len))
     }
 
     /// Makes headers fit `data` bytes of data: IP's length and its checksum, and a blank TCP

@@ -17,21 +17,21 @@
 //! [`leave_blank`] with stacks that leave it to the device.
 //!
 //! These are functions over packets: no device, no allocator but the caller's, and nothing here
-//! trusts a byte. A packet that can't be cut is refused with the [`Refusal`] that says why, and
+//! trusts a byte. A packet that can't be cut is refused with the [`GsoError`] that says why, and
 //! stays with the caller.
 
 mod blank;
 mod coalesce;
+mod cuttable;
 mod ends;
 mod flow;
 mod layout;
-mod piece;
 mod segment;
 #[cfg(test)]
 mod tests;
 
 pub use blank::{blank_field, leave_blank, make_blank, pseudo_sum};
 pub use coalesce::{Coalescer, Counters, FLOWS};
-pub use layout::Refusal;
-pub use piece::Piece;
-pub use segment::{Copied, MAX_SEGMENTS, Plan, Segments, Stopped, Sums};
+pub use cuttable::Cuttable;
+pub use layout::GsoError;
+pub use segment::{CopiedBytes, CutError, MAX_SEGMENTS, Plan, Segments, Sums};

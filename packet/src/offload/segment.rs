@@ -13,8 +13,8 @@
 
 use arrayvec::ArrayVec;
 
-use super::layout::{Layout, MAX_HEADERS, Refusal};
-use super::piece::Piece;
+use super::cuttable::Cuttable;
+use super::layout::{GsoError, Layout, MAX_HEADERS};
 use crate::buffer::MAX_FRAGMENTS;
 use crate::buffer::{AnyPacket, BufMut, Checksum, Meta};
 use crate::header::checksum::{Sum, plus};
@@ -36,7 +36,7 @@ pub enum Sums {
 /// Bytes copied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Copied {
+pub struct CopiedBytes {
     /// Of headers: once for each segment.
     pub headers: u64,
     /// Of data. Segments of shared fragments copy none, but for packets of 18 fragments whose
@@ -47,23 +47,23 @@ pub struct Copied {
 /// Why there are no more segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Stopped {
+pub enum CutError {
     /// There is no free block now.
     NoMemory,
     /// The headers, or what has to be copied, do not fit the blocks.
     NoRoom,
 }
 
-impl core::fmt::Display for Stopped {
+impl core::fmt::Display for CutError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
-            Stopped::NoMemory => "no free block for a segment's headers",
-            Stopped::NoRoom => "the blocks are too small for a segment's headers",
+            CutError::NoMemory => "no free block for a segment's headers",
+            CutError::NoRoom => "the blocks are too small for a segment's headers",
         })
     }
 }
 
-impl core::error::Error for Stopped {}
+impl core::error::Error for CutError {}
 
 /// The segments of a packet, made one at a time: it can be kept while a device has no room.
 ///
@@ -104,7 +104,7 @@ pub struct Segments<V> {
     flags: u8,
     sums: Sums,
     stopped: bool,
-    copied: Copied,
+    copied: CopiedBytes,
 }
 
 /// What a packet will be cut into.
@@ -117,9 +117,9 @@ pub struct Plan {
     pub longest: usize,
 }
 
-impl<V: Piece> Segments<V> {
+impl<V: Cuttable> Segments<V> {
     /// Looks at a packet that carries a GSO size, without taking it.
-    pub fn plan(packet: &AnyPacket<V>) -> Result<Plan, Refusal> {
+    pub fn plan(packet: &AnyPacket<V>) -> Result<Plan, GsoError> {
         let (at, size) = check(packet)?;
         let longest = at.payload + size.min(at.data());
         Ok(Plan { segments: count(at.data(), size), longest })
@@ -131,7 +131,7 @@ impl<V: Piece> Segments<V> {
     pub fn new(
         mut packet: AnyPacket<V>,
         sums: Sums,
-    ) -> Result<Segments<V>, (Refusal, AnyPacket<V>)> {
+    ) -> Result<Segments<V>, (GsoError, AnyPacket<V>)> {
         let (at, size) = match check(&packet) {
             Ok(checked) => checked,
             Err(refusal) => return Err((refusal, packet)),
@@ -141,7 +141,7 @@ impl<V: Piece> Segments<V> {
         if headers.and_then(|headers| copy_out(packet.fragments(), 0, headers)).is_none()
             || packet.advance_by(at.payload).is_none()
         {
-            return Err((Refusal::Headers, packet));
+            return Err((GsoError::Headers, packet));
         }
         packet.truncate_to(at.data());
         packet.drop_empty();
@@ -158,7 +158,7 @@ impl<V: Piece> Segments<V> {
             flags: at.flags,
             sums,
             stopped: false,
-            copied: Copied::default(),
+            copied: CopiedBytes::default(),
         })
     }
 
@@ -170,7 +170,7 @@ impl<V: Piece> Segments<V> {
 
     /// Bytes copied so far.
     #[inline]
-    pub fn copied(&self) -> Copied {
+    pub fn copied(&self) -> CopiedBytes {
         self.copied
     }
 
@@ -186,7 +186,7 @@ impl<V: Piece> Segments<V> {
     pub fn cut(
         &mut self,
         mut alloc: impl FnMut() -> Option<BufMut<V::Block>>,
-    ) -> Option<Result<AnyPacket<V>, Stopped>> {
+    ) -> Option<Result<AnyPacket<V>, CutError>> {
         if self.remaining == 0 || self.stopped {
             return None;
         }
@@ -194,7 +194,7 @@ impl<V: Piece> Segments<V> {
         let mut segment = AnyPacket::new();
         let result = self
             .write_headers(take)
-            .ok_or(Stopped::NoRoom)
+            .ok_or(CutError::NoRoom)
             .and_then(|()| self.fill(&mut segment, take, &mut alloc));
         if let Err(stopped) = result {
             self.stopped = true;
@@ -260,8 +260,8 @@ impl<V: Piece> Segments<V> {
         segment: &mut AnyPacket<V>,
         take: usize,
         alloc: &mut impl FnMut() -> Option<BufMut<V::Block>>,
-    ) -> Result<(), Stopped> {
-        let room = Stopped::NoRoom;
+    ) -> Result<(), CutError> {
+        let room = CutError::NoRoom;
         let headers = self.template.get(..self.at.payload).ok_or(room)?;
         self.copied.headers += headers.len() as u64;
         let mut need = take;
@@ -276,7 +276,7 @@ impl<V: Piece> Segments<V> {
             place.copy_from_slice(headers);
             self.rest.pop().and_then(|piece| segment.push(piece).ok()).ok_or(room)?;
         } else {
-            let mut head = alloc().ok_or(Stopped::NoMemory)?;
+            let mut head = alloc().ok_or(CutError::NoMemory)?;
             head.append(headers.len()).ok_or(room)?.copy_from_slice(headers);
             need -= self.copy_behind(&mut head, take);
             segment.push(V::from_buf(head)).map_err(|_| room)?;
@@ -291,7 +291,7 @@ impl<V: Piece> Segments<V> {
                 need = 0;
                 view
             } else {
-                let mut buf = alloc().ok_or(Stopped::NoMemory)?;
+                let mut buf = alloc().ok_or(CutError::NoMemory)?;
                 let now = need.min(buf.tailroom());
                 if now == 0 || !move_front(piece, &mut buf, now) {
                     return Err(room);
@@ -330,7 +330,7 @@ impl<V: Piece> Segments<V> {
 }
 
 /// Copies the first `count` bytes of a piece into a buffer, and drops them there.
-fn move_front<V: Piece>(piece: &mut V, buf: &mut BufMut<V::Block>, count: usize) -> bool {
+fn move_front<V: Cuttable>(piece: &mut V, buf: &mut BufMut<V::Block>, count: usize) -> bool {
     let copied = piece.bytes().get(..count).and_then(|bytes| {
         buf.append(count)?.copy_from_slice(bytes);
         Some(())
@@ -344,25 +344,25 @@ fn count(data: usize, size: usize) -> usize {
 }
 
 /// Whether a packet can be cut; where its headers are, and the data of a segment.
-fn check<V: Piece>(packet: &AnyPacket<V>) -> Result<(Layout, usize), Refusal> {
-    let gso = packet.meta.gso.ok_or(Refusal::NotGso)?;
+fn check<V: Cuttable>(packet: &AnyPacket<V>) -> Result<(Layout, usize), GsoError> {
+    let gso = packet.meta.gso.ok_or(GsoError::NotGso)?;
     let at = Layout::of_packet(packet)?;
     if at.kind != gso.kind {
-        return Err(Refusal::NotTcp);
+        return Err(GsoError::NotTcp);
     }
     let size = usize::from(gso.size.get());
     let count = count(at.data(), size);
     if count > MAX_SEGMENTS {
-        return Err(Refusal::TooMany);
+        return Err(GsoError::TooMany);
     }
     if count > 1 && at.flags & (Tcp::SYN | Tcp::RST) != 0 {
-        return Err(Refusal::Flags);
+        return Err(GsoError::Flags);
     }
     if at.extensions.has(Extensions::AUTHENTICATION) {
-        return Err(Refusal::Authenticated);
+        return Err(GsoError::Authenticated);
     }
     if at.payload > MAX_HEADERS {
-        return Err(Refusal::Headers);
+        return Err(GsoError::Headers);
     }
     at.blank(0)?;
     Ok((at, size))

@@ -63,8 +63,8 @@ struct Key {
     protocol: Option<Protocol>,
 }
 
-/// A fragment.
-struct Piece<'a> {
+/// A fragment that has come.
+struct Incoming<'a> {
     key: Key,
     /// The frame's headers as far as all fragments have them, and what the packet carries.
     headers: &'a [u8],
@@ -102,9 +102,9 @@ struct Worth {
     touched: Option<Instant>,
 }
 
-impl<'a> Piece<'a> {
+impl<'a> Incoming<'a> {
     /// The fragment that a frame is; `None` if it is malformed.
-    fn of(frame: &'a [u8], layout: &Layout) -> Option<Piece<'a>> {
+    fn of(frame: &'a [u8], layout: &Layout) -> Option<Incoming<'a>> {
         let ip = layout.ip?;
         let part = ip.part?;
         let ends = layout.addresses(frame)?;
@@ -119,7 +119,7 @@ impl<'a> Piece<'a> {
             let headers = part.start - FRAGMENT_HEADER;
             (Some(headers).filter(|end| end - layout.network == size_of::<Ipv6>())?, None)
         };
-        (!data.is_empty() && is_cut_right && fits).then_some(Piece {
+        (!data.is_empty() && is_cut_right && fits).then_some(Incoming {
             key: Key { ends, id: part.id, protocol },
             headers: frame.get(..headers)?,
             protocol: part.protocol,
@@ -139,18 +139,18 @@ impl Reassembly {
 
     /// Takes in a fragment, a frame without tags; whether its datagram is [`whole`](Self::whole) now.
     pub(super) fn add(&mut self, frame: &[u8], layout: &Layout, now: Instant) -> bool {
-        let Some(piece) = Piece::of(frame, layout) else {
+        let Some(fragment) = Incoming::of(frame, layout) else {
             self.dropped += 1;
             return false;
         };
-        let Some(at) = self.place_for(&piece, now) else {
+        let Some(at) = self.place_for(&fragment, now) else {
             self.dropped += 1;
             return false;
         };
         let Some(place) = self.places.get_mut(at) else { return false };
         place.touched = now;
         place.fragments += 1;
-        match place.add(&piece) {
+        match place.add(&fragment) {
             Some(None) => false,
             Some(Some(frame)) => {
                 place.key = None;
@@ -182,22 +182,22 @@ impl Reassembly {
     }
 
     /// The place of a fragment's datagram, a new one if it has none.
-    fn place_for(&mut self, piece: &Piece<'_>, now: Instant) -> Option<usize> {
-        let is_its = |place: &Place| place.key == Some(piece.key) && !place.is_over(now);
+    fn place_for(&mut self, fragment: &Incoming<'_>, now: Instant) -> Option<usize> {
+        let is_its = |place: &Place| place.key == Some(fragment.key) && !place.is_over(now);
         if let Some(at) = self.places.iter().position(is_its) {
             return Some(at);
         }
         let worths = self.places.iter().map(|place| place.worth(now)).zip(0..);
         let (least, at) = worths.min()?;
         // A datagram begins with its first fragment: without that, it ends no other that has begun.
-        if least.is_active && least.has_first && piece.offset > 0 {
+        if least.is_active && least.has_first && fragment.offset > 0 {
             return None;
         }
         let place = self.places.get_mut(at)?;
         if place.key.is_some() {
             self.dropped += place.fragments;
         }
-        place.begin(piece.key, now).then_some(at)
+        place.begin(fragment.key, now).then_some(at)
     }
 
     pub(super) fn count(&self, counters: &mut Counters) {
@@ -264,34 +264,34 @@ impl Place {
 
     /// Takes in a fragment; where in memory the frame is, if all of it is there. `None` if it does
     /// not go with the others.
-    fn add(&mut self, piece: &Piece<'_>) -> Option<Option<Range<usize>>> {
-        let end = piece.offset + piece.data.len();
-        let units = self.seen.get_mut(piece.offset / UNIT..end.div_ceil(UNIT))?;
+    fn add(&mut self, fragment: &Incoming<'_>) -> Option<Option<Range<usize>>> {
+        let end = fragment.offset + fragment.data.len();
+        let units = self.seen.get_mut(fragment.offset / UNIT..end.div_ceil(UNIT))?;
         if units.iter().any(|&seen| seen) {
             return units.iter().all(|&seen| seen).then_some(None);
         }
         units.fill(true);
         self.units += units.len();
-        self.frame.get_mut(DATA + piece.offset..DATA + end)?.copy_from_slice(piece.data);
+        self.frame.get_mut(DATA + fragment.offset..DATA + end)?.copy_from_slice(fragment.data);
         self.furthest = self.furthest.max(end);
-        if !piece.more {
+        if !fragment.more {
             self.total = Some(end);
         }
-        if piece.offset == 0 {
-            let headers = piece.headers.len();
+        if fragment.offset == 0 {
+            let headers = fragment.headers.len();
             let place = self.frame.get_mut(DATA.checked_sub(headers)?..DATA)?;
-            place.copy_from_slice(piece.headers);
+            place.copy_from_slice(fragment.headers);
             self.headers = Some(headers);
-            if piece.key.protocol.is_none() {
+            if fragment.key.protocol.is_none() {
                 Ipv6::mut_from_prefix(place.get_mut(ETHERNET_HEADER..)?).ok()?.0.next_header =
-                    piece.protocol;
+                    fragment.protocol;
             }
         }
         match (self.headers, self.total) {
             (_, Some(total)) if self.furthest > total => None,
             (Some(headers), Some(total)) if self.units == total.div_ceil(UNIT) => {
                 let ip = self.frame.get_mut(DATA - headers + ETHERNET_HEADER..DATA)?;
-                write_lengths(ip, total, piece.key.protocol.is_some())?;
+                write_lengths(ip, total, fragment.key.protocol.is_some())?;
                 Some(Some(DATA - headers..DATA + total))
             }
             _ => Some(None),

@@ -31,7 +31,7 @@ pub(super) struct Receive<N: NetDevice> {
     /// Held, if it has one slot.
     packet: Option<PacketOf<N>>,
     /// Another one is held.
-    copied: Option<Copied>,
+    copied: Option<CopiedTo>,
     /// What is held has been handed up and may go.
     is_done: bool,
     linear: Linear,
@@ -49,11 +49,11 @@ pub(super) struct Receive<N: NetDevice> {
 }
 
 /// Where a packet is that has been copied.
-enum Copied {
+enum CopiedTo {
     /// Gathered, from this byte on.
     Linear(usize),
     /// Put together of fragments.
-    Whole,
+    Reassembly,
 }
 
 /// What becomes of a packet.
@@ -146,11 +146,11 @@ impl<N: NetDevice> Receive<N> {
             if is_plain(bytes) {
                 let is_good = is_known || verify(&AnyPacket::from(bytes)) != Verdict::Wrong;
                 self.drop_held(tx);
-                self.copied = Some(Copied::Linear(0));
+                self.copied = Some(CopiedTo::Linear(0));
                 return Fate::of(is_good);
             }
             self.drop_held(tx);
-            self.copied = Some(Copied::Linear(0));
+            self.copied = Some(CopiedTo::Linear(0));
         }
         self.look_closer(tx, is_known, own, now)
     }
@@ -185,7 +185,7 @@ impl<N: NetDevice> Receive<N> {
         self.held_without_memory += 1;
         if let Some(packet) = self.packet.take() {
             let _ = self.linear.gather(&packet);
-            self.copied = Some(Copied::Linear(0));
+            self.copied = Some(CopiedTo::Linear(0));
         }
     }
 
@@ -222,7 +222,7 @@ impl<N: NetDevice> phy::RxToken for RxToken<'_, N> {
         let Receive { packet, copied, is_done, linear, reassembly, .. } = self.rx;
         *is_done = true;
         f(match copied {
-            Some(Copied::Whole) => reassembly.whole(),
+            Some(CopiedTo::Reassembly) => reassembly.whole(),
             _ => arrived::<N>(packet, copied, linear),
         })
     }
@@ -248,8 +248,8 @@ impl<N: NetDevice> RxToken<'_, N> {
             None => {}
         }
         f(match copied {
-            Some(Copied::Whole) => reassembly.whole_mut(),
-            Some(Copied::Linear(from)) => {
+            Some(CopiedTo::Reassembly) => reassembly.whole_mut(),
+            Some(CopiedTo::Linear(from)) => {
                 linear.contents_mut().get_mut(*from..).unwrap_or_default()
             }
             None => &mut [],
@@ -261,7 +261,7 @@ impl<N: NetDevice> core::fmt::Debug for RxToken<'_, N> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let Receive { packet, copied, linear, reassembly, .. } = &*self.rx;
         let frame = match copied {
-            Some(Copied::Whole) => reassembly.whole(),
+            Some(CopiedTo::Reassembly) => reassembly.whole(),
             _ => arrived::<N>(packet, copied, linear),
         };
         write!(f, "RxToken({} bytes)", frame.len())
@@ -272,12 +272,12 @@ impl<N: NetDevice> core::fmt::Debug for RxToken<'_, N> {
 #[inline]
 fn arrived<'a, N: NetDevice>(
     packet: &'a Option<PacketOf<N>>,
-    copied: &Option<Copied>,
+    copied: &Option<CopiedTo>,
     linear: &'a Linear,
 ) -> &'a [u8] {
     match (packet, copied) {
         (Some(packet), _) => packet.head(),
-        (None, Some(Copied::Linear(from))) => linear.contents().get(*from..).unwrap_or_default(),
+        (None, Some(CopiedTo::Linear(from))) => linear.contents().get(*from..).unwrap_or_default(),
         (None, _) => &[],
     }
 }

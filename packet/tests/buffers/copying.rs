@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 use packet_views::buffer::BufMut;
 use packet_views::buffer::{AnyPacket, Checksum, View};
 use packet_views::copying::{Copying, RawIo};
-use packet_views::device::{NetDevice, SendError, Totals, Unsendable, WriteError};
-use packet_views::header::checksum::{NotFilled, Sum, Verdict, verify};
+use packet_views::device::{NetDevice, SendError, SendErrorKind, Totals, WriteError};
+use packet_views::header::checksum::{ChecksumError, Sum, Verdict, verify};
 use packet_views::header::{
     self, At, EtherType, Ethernet, Ipv4, MacAddr, Network, Protocol, Transport, U16, Udp,
 };
@@ -296,16 +296,16 @@ fn r9_what_a_copying_device_cannot_do_it_counts() {
         Err(SendError::Refused(why)) => why,
         other => panic!("{other:?}"),
     };
-    assert_eq!(refused(&mut netif, AnyPacket::new()), Unsendable::TooShort);
+    assert_eq!(refused(&mut netif, AnyPacket::new()), SendErrorKind::TooShort);
     let short = buf(&mut netif, 13);
-    assert_eq!(refused(&mut netif, short.into()), Unsendable::TooShort);
-    assert_eq!(refused(&mut netif, too_long.into()), Unsendable::TooLong);
+    assert_eq!(refused(&mut netif, short.into()), SendErrorKind::TooShort);
+    assert_eq!(refused(&mut netif, too_long.into()), SendErrorKind::TooLong);
     let mut packet = AnyPacket::from(buf(&mut netif, 1500));
     packet.push(buf(&mut netif, 15)).unwrap();
-    assert_eq!(refused(&mut netif, packet), Unsendable::TooLong);
+    assert_eq!(refused(&mut netif, packet), SendErrorKind::TooLong);
     let mut packet = AnyPacket::from(buf(&mut netif, 60));
     packet.meta.checksum = Checksum::Blank;
-    let unknown = Unsendable::Checksum(NotFilled::Unknown);
+    let unknown = SendErrorKind::Checksum(ChecksumError::Unknown);
     assert_eq!(refused(&mut netif, packet), unknown);
     assert_eq!(netif.totals().tx_dropped, 5);
     assert_eq!(netif.receive(9, |_| ()), 0);

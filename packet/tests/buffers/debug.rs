@@ -5,7 +5,7 @@ use core::fmt::Debug;
 
 use packet_views::buffer::{AnyPacket, HeapBlock, SharedHeapBlock};
 use packet_views::copying::{Copying, RawIo};
-use packet_views::device::{NetDevice, PacketMutOf, PacketOf, SendError, Token, Unsendable};
+use packet_views::device::{NetDevice, PacketMutOf, PacketOf, SendError, SendErrorKind, Token};
 use packet_views::header::{At, Ethernet, Source};
 
 /// A frame of IPv4 and UDP; 173 is not a length of anything in it.
@@ -70,12 +70,12 @@ fn everything_is_shown_without_a_bound() {
 /// An error says its part, and its source the rest: printed one after another nothing comes twice.
 #[test]
 fn an_error_does_not_repeat_its_source() {
-    use packet_views::header::checksum::NotFilled;
-    let why = Unsendable::Checksum(NotFilled::Unknown);
+    use packet_views::header::checksum::ChecksumError;
+    let why = SendErrorKind::Checksum(ChecksumError::Unknown);
     let error = SendError::<()>::Refused(why);
     assert_eq!(error.to_string(), "the blank checksum can't be filled in");
     let source = error.source().unwrap();
-    assert_eq!(source.to_string(), NotFilled::Unknown.to_string());
+    assert_eq!(source.to_string(), ChecksumError::Unknown.to_string());
     assert!(source.source().is_none());
-    assert!(SendError::Full(()).source().is_none() && Unsendable::NoMemory.source().is_none());
+    assert!(SendError::Full(()).source().is_none() && SendErrorKind::NoMemory.source().is_none());
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use packet_views::buffer::{AnyPacket, BufMut, HeapBlock, PacketMut};
 use packet_views::device::{
-    Changes, Link, NetDevice, PacketMutOf, PacketOf, Permit, SendError, Totals, Unsendable,
+    Changes, Link, NetDevice, PacketMutOf, PacketOf, Permit, SendError, SendErrorKind, Totals,
     WriteError,
 };
 use packet_views::features::Capabilities;
@@ -32,7 +32,7 @@ impl Permit for NoRoom {
         &mut self,
         _packet: PacketMut<HeapBlock>,
     ) -> Result<(), SendError<PacketMut<HeapBlock>>> {
-        Err(SendError::Refused(Unsendable::TooLong))
+        Err(SendError::Refused(SendErrorKind::TooLong))
     }
 
     fn flush(self) {}

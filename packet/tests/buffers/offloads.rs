@@ -8,10 +8,10 @@ use packet_views::buffer::BufMut;
 use packet_views::buffer::{AnyPacket, Checksum, HeapBlock, Meta, PacketMut, View};
 use packet_views::buffer::{Gso, GsoKind};
 use packet_views::copying::Copying;
-use packet_views::device::{NetDevice, Permit, SendError, Unsendable};
+use packet_views::device::{NetDevice, Permit, SendError, SendErrorKind};
 use packet_views::features::Features;
 use packet_views::header::MacAddr;
-use packet_views::offload::{Refusal, make_blank};
+use packet_views::offload::{GsoError, make_blank};
 
 use crate::pipe::{Pipe, pipe};
 
@@ -103,10 +103,10 @@ fn r9_large_packets_are_cut_in_software() {
     let (mut packet, _) = large(true, 4500, 65_535);
     packet.meta.gso =
         packet.meta.gso.map(|gso| Gso { size: NonZeroU16::new(1500).unwrap(), ..gso });
-    assert!(matches!(netif.send(packet), Err(SendError::Refused(Unsendable::TooLong))));
+    assert!(matches!(netif.send(packet), Err(SendError::Refused(SendErrorKind::TooLong))));
     let (mut packet, _) = large(true, 4500, 65_535);
     packet.meta.gso = packet.meta.gso.map(|gso| Gso { kind: GsoKind::TcpV6, ..gso });
-    let not_tcp = Unsendable::Gso(Refusal::NotTcp);
+    let not_tcp = SendErrorKind::Gso(GsoError::NotTcp);
     assert!(matches!(netif.send(packet), Err(SendError::Refused(why)) if why == not_tcp));
     assert_eq!((taken(&far).len(), netif.totals().tx_dropped), (0, 2));
 }

@@ -6,9 +6,9 @@ use alloc::vec::Vec;
 
 use crate::platform::Port;
 use crate::xenbus::features::read_features;
-use crate::xenbus::nodes::{Reader, join};
-use crate::xenbus::values::parse_u32;
 use packet_views::features::Features;
+use xen_store::nodes::{Reader, join};
+use xen_store::values::parse_u32;
 use xen_store::{Store, StoreError};
 
 /// The most queues that either end deals with, whatever the other one says.
@@ -61,7 +61,7 @@ pub struct FrontendOffer {
 /// Why a frontend's nodes can't be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum BadOffer {
+pub enum OfferError {
     /// `multi-queue-num-queues` is 0, no number, or more than we offered.
     Queues,
     /// A `tx-ring-ref` or `rx-ring-ref` is missing or no number.
@@ -70,28 +70,28 @@ pub enum BadOffer {
     EventChannels,
 }
 
-impl core::fmt::Display for BadOffer {
+impl core::fmt::Display for OfferError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
-            BadOffer::Queues => "multi-queue-num-queues is not a number of queues that we offer",
-            BadOffer::Rings => "tx-ring-ref or rx-ring-ref is missing or not a number",
-            BadOffer::EventChannels => "the event channels are missing or not ports",
+            OfferError::Queues => "multi-queue-num-queues is not a number of queues that we offer",
+            OfferError::Rings => "tx-ring-ref or rx-ring-ref is missing or not a number",
+            OfferError::EventChannels => "the event channels are missing or not ports",
         })
     }
 }
 
-impl core::error::Error for BadOffer {}
+impl core::error::Error for OfferError {}
 
 impl FrontendOffer {
     /// Reads what a frontend has published in its directory. At most `max_queues` are accepted.
     pub(super) fn read<S: Store>(
         peer: Reader<'_, S>,
         max_queues: u32,
-    ) -> Result<Result<FrontendOffer, BadOffer>, StoreError> {
+    ) -> Result<Result<FrontendOffer, OfferError>, StoreError> {
         let count = peer.bytes("multi-queue-num-queues")?;
         let count = count.as_deref().map_or(Some(1), parse_u32);
         let Some(count) = count.filter(|count| (1..=max_queues).contains(count)) else {
-            return Ok(Err(BadOffer::Queues));
+            return Ok(Err(OfferError::Queues));
         };
         let mut queues = Vec::new();
         for number in 0..count {
@@ -116,15 +116,19 @@ impl FrontendOffer {
     }
 }
 
-fn read_queue<S: Store>(queue: Reader<'_, S>) -> Result<Result<QueueOffer, BadOffer>, StoreError> {
+fn read_queue<S: Store>(
+    queue: Reader<'_, S>,
+) -> Result<Result<QueueOffer, OfferError>, StoreError> {
     let (Some(tx_ring), Some(rx_ring)) = (queue.u32("tx-ring-ref")?, queue.u32("rx-ring-ref")?)
     else {
-        return Ok(Err(BadOffer::Rings));
+        return Ok(Err(OfferError::Rings));
     };
     let port = |key| Ok::<_, StoreError>(queue.u32(key)?.and_then(Port::new));
     let events = match (port("event-channel-tx")?, port("event-channel-rx")?) {
         (Some(tx), Some(rx)) => Some(EventChannels::Split { tx, rx }),
         (None, _) | (_, None) => port("event-channel")?.map(EventChannels::Single),
     };
-    Ok(events.map(|events| QueueOffer { tx_ring, rx_ring, events }).ok_or(BadOffer::EventChannels))
+    Ok(events
+        .map(|events| QueueOffer { tx_ring, rx_ring, events })
+        .ok_or(OfferError::EventChannels))
 }

@@ -3,7 +3,8 @@
 //!     instructions PATH BATCH PACKETS
 //!
 //! runs one path, `tx` (submit + reap), `single` (the same, each packet with a permit of its own)
-//! `rx` (poll + refill) or `lent` (the same, pages lent to the layer above only), in batches, with every check on. `scripts/instructions` collects inside
+//! `rx` (poll + refill), `lent` (the same, pages lent to the layer above only) or `idle` (turns of the loop
+//! in which nothing happened), in batches, with every check on. `scripts/instructions` collects inside
 //! the `fe_*` functions only.
 #![allow(missing_docs)]
 
@@ -80,6 +81,13 @@ fn fe_lent(net: &mut Net, budget: usize) -> usize {
     net.receive_lent(budget, |packet| {
         black_box(packet.head());
     })
+}
+
+/// A turn of the device's loop, when nothing has happened.
+#[inline(never)]
+fn fe_idle(net: &mut Net) -> bool {
+    net.service();
+    net.rearm()
 }
 
 /// A backend that is not measured: it answers everything.
@@ -174,7 +182,12 @@ fn run(path: &str, batch: usize, packets: usize) -> Option<String> {
     }
     let mut done = 0;
     while done < packets {
-        if path == "rx" || path == "lent" {
+        if path == "idle" {
+            if fe_idle(&mut net) {
+                return None;
+            }
+            done += 1;
+        } else if path == "rx" || path == "lent" {
             backend.fill_rx(batch)?;
             let receive = if path == "rx" { fe_poll } else { fe_lent };
             done += receive(&mut net, batch);

@@ -2,7 +2,8 @@
 //!
 //!     netback PATH BATCH PACKETS
 //!
-//! runs one path, `poll` or `deliver` (queue + flush), in batches, with every check on.
+//! runs one path, `poll`, `deliver` (queue + flush) or `idle` (turns of the loop in which nothing
+//! happened), in batches, with every check on.
 //! `scripts/instructions` collects inside the `be_*` functions only, and not in the hypervisor's part.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -37,6 +38,13 @@ fn be_flush(back: &mut Back) {
     back.flush();
 }
 
+/// A turn of the backend's loop, when nothing has happened.
+#[inline(never)]
+fn be_idle(back: &mut Back) -> bool {
+    back.service();
+    back.rearm()
+}
+
 fn run(path: &str, batch: usize, packets: usize) -> bool {
     let mut bench = Bench::new(Config::default(), 512);
     let mut client = Client::new(&bench.host, &bench.vif, 0);
@@ -45,7 +53,12 @@ fn run(path: &str, batch: usize, packets: usize) -> bool {
     let mut waiting = Vec::with_capacity(batch);
     let mut done = 0;
     while done < packets {
-        if path == "poll" {
+        if path == "idle" {
+            if be_idle(&mut bench.netback) {
+                return false;
+            }
+            done += 1;
+        } else if path == "poll" {
             for _ in 0..batch {
                 client.chain(&[(0, 0, 64)], 0, &[]);
             }

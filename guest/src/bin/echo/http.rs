@@ -124,7 +124,7 @@ fn receive(socket: &mut Socket<'_>, head: &mut Vec<u8>) -> bool {
 
 /// A request that is not answered as it would like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Refusal {
+enum HttpError {
     BadRequest,
     NotFound,
     Method,
@@ -132,26 +132,26 @@ enum Refusal {
 }
 
 /// What a request asks for; `None` while its head is not complete.
-fn parse(head: &[u8]) -> Result<Option<View>, Refusal> {
+fn parse(head: &[u8]) -> Result<Option<View>, HttpError> {
     let mut headers = [EMPTY_HEADER; HEADERS];
     let mut request = Request::new(&mut headers);
     match request.parse(head) {
         Ok(Parsed::Complete(_)) => {}
         Ok(Parsed::Partial) if head.len() < LONGEST => return Ok(None),
-        Ok(Parsed::Partial) | Err(Error::TooManyHeaders) => return Err(Refusal::TooLong),
-        Err(_) => return Err(Refusal::BadRequest),
+        Ok(Parsed::Partial) | Err(Error::TooManyHeaders) => return Err(HttpError::TooLong),
+        Err(_) => return Err(HttpError::BadRequest),
     }
     let head_only = match request.method {
         Some("GET") => false,
         Some("HEAD") => true,
-        _ => return Err(Refusal::Method),
+        _ => return Err(HttpError::Method),
     };
     let path = request.path.unwrap_or_default();
     let path = path.split_once('?').map_or(path, |(path, _query)| path);
     let what = match path {
         "/" => What::Page,
         "/metrics" => What::Metrics,
-        _ => return Err(Refusal::NotFound),
+        _ => return Err(HttpError::NotFound),
     };
     Ok(Some(View { what, head_only }))
 }
@@ -166,13 +166,13 @@ impl View {
     }
 }
 
-impl Refusal {
+impl HttpError {
     fn answer(self) -> Vec<u8> {
         let (status, text) = match self {
-            Refusal::BadRequest => ("400 Bad Request", "This is not HTTP.\n"),
-            Refusal::NotFound => ("404 Not Found", "There is / and /metrics.\n"),
-            Refusal::Method => ("405 Method Not Allowed\r\nAllow: GET, HEAD", "GET or HEAD.\n"),
-            Refusal::TooLong => ("431 Request Header Fields Too Large", "Shorter, please.\n"),
+            HttpError::BadRequest => ("400 Bad Request", "This is not HTTP.\n"),
+            HttpError::NotFound => ("404 Not Found", "There is / and /metrics.\n"),
+            HttpError::Method => ("405 Method Not Allowed\r\nAllow: GET, HEAD", "GET or HEAD.\n"),
+            HttpError::TooLong => ("431 Request Header Fields Too Large", "Shorter, please.\n"),
         };
         answer(status, "text/plain; charset=utf-8", text, false)
     }
@@ -194,7 +194,7 @@ fn answer(status: &str, kind: &str, body: &str, head_only: bool) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn view(what: What) -> Result<Option<View>, Refusal> {
+    fn view(what: What) -> Result<Option<View>, HttpError> {
         Ok(Some(View { what, head_only: false }))
     }
 
@@ -213,17 +213,17 @@ mod tests {
 
     #[test]
     fn what_is_not_served_is_refused() {
-        assert_eq!(parse(b"GET /favicon.ico HTTP/1.1\r\n\r\n"), Err(Refusal::NotFound));
-        assert_eq!(parse(b"POST / HTTP/1.1\r\n\r\n"), Err(Refusal::Method));
-        assert_eq!(parse(b"\x16\x03\x01\x02\x00\x01"), Err(Refusal::BadRequest));
-        assert_eq!(parse(&[b'G'; LONGEST]), Err(Refusal::TooLong));
+        assert_eq!(parse(b"GET /favicon.ico HTTP/1.1\r\n\r\n"), Err(HttpError::NotFound));
+        assert_eq!(parse(b"POST / HTTP/1.1\r\n\r\n"), Err(HttpError::Method));
+        assert_eq!(parse(b"\x16\x03\x01\x02\x00\x01"), Err(HttpError::BadRequest));
+        assert_eq!(parse(&[b'G'; LONGEST]), Err(HttpError::TooLong));
         let many = [&b"GET / HTTP/1.1\r\n"[..], &b"A: b\r\n".repeat(65), b"\r\n"].concat();
-        assert_eq!(parse(&many), Err(Refusal::TooLong));
+        assert_eq!(parse(&many), Err(HttpError::TooLong));
     }
 
     #[test]
     fn an_answer_has_the_length_it_says() {
-        let answer = Refusal::Method.answer();
+        let answer = HttpError::Method.answer();
         let text = core::str::from_utf8(&answer).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 405 Method Not Allowed\r\nAllow: GET, HEAD\r\n"));

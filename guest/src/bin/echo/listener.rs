@@ -28,11 +28,11 @@ pub type Buffer = &'static mut [u8];
 
 /// The sockets of a service.
 pub struct Listener<C> {
-    slots: Vec<Slot<C>>,
+    endpoints: Vec<Endpoint<C>>,
     served: u64,
 }
 
-struct Slot<C> {
+struct Endpoint<C> {
     handle: SocketHandle,
     connection: C,
     /// When something last moved; `None` while it waits for somebody to connect.
@@ -52,9 +52,9 @@ impl<C: Connection> Listener<C> {
             let mut socket = Socket::new(receive, transmit);
             // An answer is not to wait for the peer's acknowledgement of the one before.
             socket.set_nagle_enabled(false);
-            Slot { handle: sockets.add(socket), connection: C::default(), moved: None }
+            Endpoint { handle: sockets.add(socket), connection: C::default(), moved: None }
         };
-        Listener { slots: (0..count).map(socket).collect(), served: 0 }
+        Listener { endpoints: (0..count).map(socket).collect(), served: 0 }
     }
 
     /// Gives each connection a turn; whether anything has moved.
@@ -65,23 +65,23 @@ impl<C: Connection> Listener<C> {
         shared: &mut C::Shared<'_>,
     ) -> bool {
         let mut moved = false;
-        for slot in &mut self.slots {
-            let socket = sockets.get_mut::<Socket<'_>>(slot.handle);
+        for endpoint in &mut self.endpoints {
+            let socket = sockets.get_mut::<Socket<'_>>(endpoint.handle);
             if !socket.is_open() {
-                slot.connection = C::default();
-                slot.moved = None;
+                endpoint.connection = C::default();
+                endpoint.moved = None;
                 // It fails for port 0 and for open sockets.
                 let _ = socket.listen(C::PORT);
             } else if !socket.is_listening() {
-                let last = slot.moved.unwrap_or_else(|| {
+                let last = endpoint.moved.unwrap_or_else(|| {
                     self.served += 1;
                     now
                 });
-                slot.moved = Some(last);
+                endpoint.moved = Some(last);
                 // Half open, it looks like one whose peer has said all it had to say.
                 let open = socket.state() != State::SynReceived;
-                if open && slot.connection.turn(socket, shared) {
-                    slot.moved = Some(now);
+                if open && endpoint.connection.turn(socket, shared) {
+                    endpoint.moved = Some(now);
                     moved = true;
                 } else if now >= last + C::IDLE {
                     socket.abort();
@@ -94,12 +94,12 @@ impl<C: Connection> Listener<C> {
 
     /// When a connection will have been silent for too long.
     pub fn deadline(&self) -> Option<Instant> {
-        Some(self.slots.iter().filter_map(|slot| slot.moved).min()? + C::IDLE)
+        Some(self.endpoints.iter().filter_map(|endpoint| endpoint.moved).min()? + C::IDLE)
     }
 
     /// How many are connected now.
     pub fn connected(&self) -> usize {
-        self.slots.iter().filter(|slot| slot.moved.is_some()).count()
+        self.endpoints.iter().filter(|endpoint| endpoint.moved.is_some()).count()
     }
 
     /// How many have been connected so far.
@@ -109,6 +109,9 @@ impl<C: Connection> Listener<C> {
 
     /// Its connections.
     pub fn connections(&self) -> impl Iterator<Item = &C> {
-        self.slots.iter().filter(|slot| slot.moved.is_some()).map(|slot| &slot.connection)
+        self.endpoints
+            .iter()
+            .filter(|endpoint| endpoint.moved.is_some())
+            .map(|endpoint| &endpoint.connection)
     }
 }

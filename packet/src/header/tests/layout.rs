@@ -251,7 +251,7 @@ fn what_is_not_ip_has_no_more_to_say() {
         assert_eq!((layout.tags, layout.kind.0.get(), layout.network), (0, kind, 14));
         assert_eq!(layout.ip, None);
     }
-    assert_eq!(Layout::of(&pieces(&frame[..13], &[5])), Err(Unclear::Short));
+    assert_eq!(Layout::of(&pieces(&frame[..13], &[5])), Err(HeaderError::Short));
     frame[12..14].copy_from_slice(&[0x81, 0]);
-    assert_eq!(Layout::of(&pieces(&frame[..17], &[15])), Err(Unclear::Short));
+    assert_eq!(Layout::of(&pieces(&frame[..17], &[15])), Err(HeaderError::Short));
 }

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use proptest::prelude::*;
 
-use super::super::{Refusal, Segments, Sums, make_blank, pseudo_sum};
+use super::super::{GsoError, Segments, Sums, make_blank, pseudo_sum};
 use super::segment::{cut_all, places, refusal, sums};
 use super::{Flow, Rx, Segment, flow, gso, joined, split, whole};
 use crate::buffer::{AnyPacket, Checksum};
@@ -144,7 +144,7 @@ fn a_blank_checksum_in_its_place_is_enough_behind_a_routing_header() {
         assert_eq!(joined(&packet), complete);
         // Who does not know the last destination can't tell whether it is right.
         assert_eq!(verify(&packet), Verdict::None);
-        assert_eq!(make_blank(&mut packet), Err(Refusal::UnderWay));
+        assert_eq!(make_blank(&mut packet), Err(GsoError::UnderWay));
         assert_eq!(joined(&packet), complete);
     }
     let large = split(&blank, &[77], 0, gso(end.kind(), 1400)).freeze();
@@ -154,7 +154,7 @@ fn a_blank_checksum_in_its_place_is_enough_behind_a_routing_header() {
     assert_eq!(expected.len(), 7);
     let mut unknown = gso(end.kind(), 1400);
     unknown.checksum = Checksum::Unknown;
-    assert_eq!(refusal(&blank, unknown), Refusal::UnderWay);
+    assert_eq!(refusal(&blank, unknown), GsoError::UnderWay);
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn what_is_authenticated_is_filled_in_and_not_cut() {
     assert_ne!(joined(&packet), frame);
     assert_eq!(fill_blank(&mut packet), Some(()));
     assert_eq!(joined(&packet), frame);
-    assert_eq!(refusal(&frame, gso(flow.kind(), 1400)), Refusal::Authenticated);
+    assert_eq!(refusal(&frame, gso(flow.kind(), 1400)), GsoError::Authenticated);
     // Over IPv4 too.
     let flow = Flow::new(true);
     let mut frame = flow.build(&whole);
@@ -181,7 +181,7 @@ fn what_is_authenticated_is_filled_in_and_not_cut() {
     make_blank(&mut packet).unwrap();
     assert_eq!(fill_blank(&mut packet), Some(()));
     assert_eq!(joined(&packet), frame);
-    assert_eq!(refusal(&frame, gso(flow.kind(), 1400)), Refusal::Authenticated);
+    assert_eq!(refusal(&frame, gso(flow.kind(), 1400)), GsoError::Authenticated);
 }
 
 #[test]
@@ -199,11 +199,11 @@ fn too_many_headers_are_refused() {
         Segments::new(packet, Sums::Blank).is_ok()
     };
     assert!(is_cut(&many(8, 0)) && is_cut(&many(1, 50)));
-    assert_eq!(refusal(&many(9, 0), meta), Refusal::Headers);
-    assert_eq!(refusal(&many(1, 55), meta), Refusal::Headers);
+    assert_eq!(refusal(&many(9, 0), meta), GsoError::Headers);
+    assert_eq!(refusal(&many(1, 55), meta), GsoError::Headers);
     let tags = |count| Front { tags: vec![0x8100; count], ..Front::default() };
     assert!(is_cut(&tags(8).put(&flow, &flow.build(&whole))));
-    assert_eq!(refusal(&tags(9).put(&flow, &flow.build(&whole)), meta), Refusal::Headers);
+    assert_eq!(refusal(&tags(9).put(&flow, &flow.build(&whole)), meta), GsoError::Headers);
 }
 
 /// As Linux cuts: every segment is urgent, its pointer as it came.

@@ -6,7 +6,7 @@ use core::num::NonZeroU16;
 
 use proptest::prelude::*;
 
-use super::super::{Coalescer, MAX_SEGMENTS, Piece, Segments, Sums, make_blank, pseudo_sum};
+use super::super::{Coalescer, Cuttable, MAX_SEGMENTS, Segments, Sums, make_blank, pseudo_sum};
 use super::{Rx, Tx, block, flow, joined, split, whole};
 use crate::buffer::{AnyPacket, Checksum, HeapBlock, Meta};
 use crate::buffer::{Gso, GsoKind, MAX_FRAGMENTS};
@@ -47,7 +47,12 @@ fn any_packet() -> impl Strategy<Value = (Vec<u8>, Vec<usize>, Meta)> {
     (frame(), prop::collection::vec(0usize..3200, 0..MAX_FRAGMENTS), meta())
 }
 
-fn cut<V: Piece<Block = HeapBlock>>(packet: AnyPacket<V>, frame: &[u8], room: usize, sums: Sums) {
+fn cut<V: Cuttable<Block = HeapBlock>>(
+    packet: AnyPacket<V>,
+    frame: &[u8],
+    room: usize,
+    sums: Sums,
+) {
     let meta = packet.meta;
     match Segments::new(packet, sums) {
         Err((_, packet)) => {

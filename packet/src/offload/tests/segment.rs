@@ -7,18 +7,18 @@ use proptest::prelude::*;
 
 use super::super::layout::MAX_HEADERS;
 use super::super::{
-    Copied, MAX_SEGMENTS, Piece, Refusal, Segments, Stopped, Sums, make_blank, pseudo_sum,
+    CopiedBytes, CutError, Cuttable, GsoError, MAX_SEGMENTS, Segments, Sums, make_blank, pseudo_sum,
 };
 use super::{COMPLETE, Flow, Rx, Segment, Tx, block, flow, gso, joined, split, whole};
 use crate::buffer::{AnyPacket, Checksum, HeapBlock, Meta};
 use crate::buffer::{GsoKind, MAX_FRAGMENTS};
 
 /// All segments, with blocks of this size.
-pub(super) fn cut_all<V: Piece<Block = HeapBlock>>(
+pub(super) fn cut_all<V: Cuttable<Block = HeapBlock>>(
     packet: AnyPacket<V>,
     sums: Sums,
     size: usize,
-) -> (Vec<AnyPacket<V>>, Copied) {
+) -> (Vec<AnyPacket<V>>, CopiedBytes) {
     let mut segments = Segments::new(packet, sums).map_err(|(why, _)| why).unwrap();
     let mut all = vec![];
     for left in (0..segments.remaining()).rev() {
@@ -30,7 +30,7 @@ pub(super) fn cut_all<V: Piece<Block = HeapBlock>>(
 }
 
 /// The packets are these, byte for byte.
-fn assert_cut<V: Piece>(cut: &[AnyPacket<V>], flow: &Flow, segments: &[Segment], sums: Sums) {
+fn assert_cut<V: Cuttable>(cut: &[AnyPacket<V>], flow: &Flow, segments: &[Segment], sums: Sums) {
     assert_eq!(cut.len(), segments.len());
     for (packet, segment) in cut.iter().zip(segments) {
         let (frame, expected) = (joined(packet), flow.build(segment));
@@ -153,7 +153,10 @@ fn the_largest_packet_of_eighteen_pages() {
         let packet = || split(&flow.build(&whole), &places, 0, gso(flow.kind(), 1448)).freeze();
         let (cut, copied) = cut_all(packet(), Sums::Fill, 256);
         assert_cut(&cut, &flow, &flow.cut(&whole, 1448), Sums::Fill);
-        assert_eq!(copied, Copied { headers: (cut.len() * flow.headers()) as u64, payload: 0 });
+        assert_eq!(
+            copied,
+            CopiedBytes { headers: (cut.len() * flow.headers()) as u64, payload: 0 }
+        );
         // One of 18 fragments that is one segment needs a 19th, for its headers.
         let mut places = places.clone();
         places.push(70);
@@ -164,7 +167,7 @@ fn the_largest_packet_of_eighteen_pages() {
     }
 }
 
-pub(super) fn refusal(frame: &[u8], meta: Meta) -> Refusal {
+pub(super) fn refusal(frame: &[u8], meta: Meta) -> GsoError {
     let packet: Rx = split(frame, &[20], 0, meta).freeze();
     match Segments::new(packet, Sums::Blank) {
         Ok(_) => panic!("it was not refused"),
@@ -189,31 +192,31 @@ fn what_can_not_be_cut_comes_back_with_the_reason() {
             frame[at] = value;
             frame
         };
-        assert_eq!(refusal(&frame, COMPLETE), Refusal::NotGso);
+        assert_eq!(refusal(&frame, COMPLETE), GsoError::NotGso);
         let other = if v4 { GsoKind::TcpV6 } else { GsoKind::TcpV4 };
-        assert_eq!(refusal(&frame, gso(other, 1000)), Refusal::NotTcp);
-        assert_eq!(refusal(&frame, gso(flow.kind(), 4)), Refusal::TooMany);
+        assert_eq!(refusal(&frame, gso(other, 1000)), GsoError::NotTcp);
+        assert_eq!(refusal(&frame, gso(flow.kind(), 4)), GsoError::TooMany);
         for len in 0..frame.len() {
-            assert_eq!(refusal(&frame[..len], meta), Refusal::BadLength, "{len}");
+            assert_eq!(refusal(&frame[..len], meta), GsoError::BadLength, "{len}");
         }
-        assert_eq!(refusal(&with(12, 0x88), meta), Refusal::NotTcp);
-        assert_eq!(refusal(&with(14, 0x52), meta), Refusal::BadLength);
-        assert_eq!(refusal(&with(flow.tcp() + 12, 0x40), meta), Refusal::BadLength);
+        assert_eq!(refusal(&with(12, 0x88), meta), GsoError::NotTcp);
+        assert_eq!(refusal(&with(14, 0x52), meta), GsoError::BadLength);
+        assert_eq!(refusal(&with(flow.tcp() + 12, 0x40), meta), GsoError::BadLength);
         // IP's length ends within TCP's header.
         let mut short = frame.clone();
         let (at, value) = if v4 { (16, 20 + 31) } else { (18, 31) };
         short[at..at + 2].copy_from_slice(&[0, value]);
-        assert_eq!(refusal(&short, meta), Refusal::BadLength);
+        assert_eq!(refusal(&short, meta), GsoError::BadLength);
         for flag in [2, 4] {
-            assert_eq!(refusal(&with(flow.tcp() + 13, 16 | flag), meta), Refusal::Flags);
+            assert_eq!(refusal(&with(flow.tcp() + 13, 16 | flag), meta), GsoError::Flags);
         }
         if v4 {
-            assert_eq!(refusal(&with(23, 17), meta), Refusal::NotTcp);
-            assert_eq!(refusal(&with(20, 0x20), meta), Refusal::IpFragment);
-            assert_eq!(refusal(&with(21, 1), meta), Refusal::IpFragment);
-            assert_eq!(refusal(&with(14, 0x44), meta), Refusal::BadLength);
+            assert_eq!(refusal(&with(23, 17), meta), GsoError::NotTcp);
+            assert_eq!(refusal(&with(20, 0x20), meta), GsoError::IpFragment);
+            assert_eq!(refusal(&with(21, 1), meta), GsoError::IpFragment);
+            assert_eq!(refusal(&with(14, 0x44), meta), GsoError::BadLength);
         } else {
-            assert_eq!(refusal(&with(20, 17), meta), Refusal::NotTcp);
+            assert_eq!(refusal(&with(20, 17), meta), GsoError::NotTcp);
         }
     }
 }
@@ -229,7 +232,7 @@ fn the_number_of_segments_is_bounded() {
     assert_eq!(segments.unwrap().remaining(), MAX_SEGMENTS);
     assert!(matches!(
         Segments::new(packet(MAX_SEGMENTS + 1), Sums::Fill),
-        Err((Refusal::TooMany, _))
+        Err((GsoError::TooMany, _))
     ));
 }
 
@@ -237,7 +240,7 @@ fn the_number_of_segments_is_bounded() {
 fn without_memory_the_rest_is_lost_and_counted() {
     let flow = Flow::new(false);
     let segment = Segment { data: vec![7; 5000], ..Segment::default() };
-    for (size, expected) in [(0, Stopped::NoMemory), (40, Stopped::NoRoom)] {
+    for (size, expected) in [(0, CutError::NoMemory), (40, CutError::NoRoom)] {
         let packet = split(&flow.build(&segment), &[], 0, gso(flow.kind(), 1000)).freeze();
         let mut segments = Segments::new(packet, Sums::Blank).map_err(|(why, _)| why).unwrap();
         assert!(segments.cut(|| block(256, 0)).unwrap().is_ok());

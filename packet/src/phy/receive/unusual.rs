@@ -4,7 +4,7 @@ use smoltcp::phy::TxToken as _;
 use smoltcp::time::Instant;
 use zerocopy::FromBytes;
 
-use super::{Copied, Fate, Receive, arrived};
+use super::{CopiedTo, Fate, Receive, arrived};
 use crate::buffer::AnyPacket;
 use crate::device::NetDevice;
 use crate::header::U16;
@@ -50,7 +50,7 @@ impl<N: NetDevice> Receive<N> {
         // Of the whole nobody knows anything, whatever is known of its parts.
         let is_good = verify(&AnyPacket::from(self.reassembly.whole())) != Verdict::Wrong;
         self.drop_held(tx);
-        self.copied = Some(Copied::Whole);
+        self.copied = Some(CopiedTo::Reassembly);
         Fate::of(is_good)
     }
 
@@ -92,11 +92,11 @@ impl<N: NetDevice> Receive<N> {
                     self.drop_held(tx);
                 }
             }
-        } else if let Some(Copied::Linear(from)) = self.copied {
+        } else if let Some(CopiedTo::Linear(from)) = self.copied {
             before = from;
         }
         write(self.linear.contents_mut().get_mut(before..).unwrap_or_default());
-        self.copied = Some(Copied::Linear(before + count));
+        self.copied = Some(CopiedTo::Linear(before + count));
     }
 
     /// The bytes of a frame that has come.

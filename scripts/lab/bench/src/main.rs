@@ -22,7 +22,7 @@ use std::net::{Shutdown, TcpStream, UdpSocket};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-type Outcome = Result<(), Box<dyn Error>>;
+type BenchResult = Result<(), Box<dyn Error>>;
 
 const ECHO: u16 = 7;
 const DISCARD: u16 = 9;
@@ -91,7 +91,7 @@ fn text(len: usize) -> Vec<u8> {
 // --- Clients ------------------------------------------------------------------
 
 /// Writes for so long. The time ends when the peer has closed its side, too: it has all by then.
-fn send(address: &str, time: Duration) -> Outcome {
+fn send(address: &str, time: Duration) -> BenchResult {
     let mut stream = connect(address, DISCARD)?;
     let data = text(CHUNK);
     let (start, mut sent) = (Instant::now(), 0);
@@ -106,7 +106,7 @@ fn send(address: &str, time: Duration) -> Outcome {
 }
 
 /// Reads for so long.
-fn receive(address: &str, time: Duration) -> Outcome {
+fn receive(address: &str, time: Duration) -> BenchResult {
     let mut stream = connect(address, CHARGEN)?;
     let expected = text(COMPARED);
     let mut data = vec![0; CHUNK];
@@ -129,7 +129,7 @@ fn receive(address: &str, time: Duration) -> Outcome {
     report(received, start)
 }
 
-fn report(bytes: usize, start: Instant) -> Outcome {
+fn report(bytes: usize, start: Instant) -> BenchResult {
     println!("bytes {bytes}\nseconds {:.6}", start.elapsed().as_secs_f64());
     Ok(())
 }
@@ -142,7 +142,7 @@ fn datagram(number: u64) -> [u8; DATAGRAM] {
 }
 
 /// Sends requests for so long, a new one for each answer.
-fn exchange(address: &str, time: Duration) -> Outcome {
+fn exchange(address: &str, time: Duration) -> BenchResult {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     socket.connect((address, ECHO))?;
     socket.set_read_timeout(Some(LOST))?;
@@ -186,7 +186,7 @@ fn exchange(address: &str, time: Duration) -> Outcome {
 }
 
 /// Prints what the guest counts.
-fn numbers(address: &str) -> Outcome {
+fn numbers(address: &str) -> BenchResult {
     let mut stream = connect(address, HTTP)?;
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: guest\r\n\r\n")?;
     let mut answer = String::new();

@@ -9,13 +9,13 @@ use std::thread;
 
 use rustix::net::{RecvFlags, recv};
 
-use super::{CHARGEN, CHUNK, DISCARD, ECHO, HTTP, Outcome, TEXT, text};
+use super::{BenchResult, CHARGEN, CHUNK, DISCARD, ECHO, HTTP, TEXT, text};
 
 /// What discard throws away by one system call, at most.
 const GULP: usize = 1 << 20;
 
 /// Serves for ever.
-pub fn serve() -> Outcome {
+pub fn serve() -> BenchResult {
     listen(DISCARD, |stream| {
         let mut nothing = vec![0; GULP];
         // With this flag TCP takes bytes out of its queue and leaves the buffer alone.
@@ -46,7 +46,7 @@ pub fn serve() -> Outcome {
 }
 
 /// A thread for the port, and one for each connection. A connection's error is its end.
-fn listen(port: u16, service: fn(TcpStream) -> Outcome) -> Outcome {
+fn listen(port: u16, service: fn(TcpStream) -> BenchResult) -> BenchResult {
     let listener = TcpListener::bind(("0.0.0.0", port))?;
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {

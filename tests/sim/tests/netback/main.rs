@@ -28,7 +28,7 @@ use packet_views::buffer::{Checksum, Meta};
 use packet_views::buffer::{Gso, GsoKind};
 use raw_client::{Bench, CLIENT, Client, Features, TX_PAGES, bytes, pattern};
 use xen_grant::{DomId, FramePool, PAGE_SIZE};
-use xen_netfront::netback::{Config, Fault, Refused};
+use xen_netfront::netback::{Config, DeliverError, Fault};
 use xen_netfront::platform::{Instant, Platform};
 use xen_netfront::wire::{Extra, RxRequest, RxResponse, TxRequest, TxSlot, rx_flags, tx_flags};
 use xen_ring::PeerFault;
@@ -65,7 +65,7 @@ fn expect_shut(mut bench: Bench, mut client: Client) {
     let before = bench.back.counts();
     assert!(!bench.netback.is_connected());
     assert_eq!(bench.netback.poll(64, |_| ()), 0);
-    assert_eq!(bench.netback.deliver(bench.plain(&[1; 60])), Err(Refused::NotConnected));
+    assert_eq!(bench.netback.deliver(bench.plain(&[1; 60])), Err(DeliverError::NotConnected));
     bench.netback.flush();
     assert!(bench.netback.rearm(), "somebody has to see to it");
     assert_eq!(bench.back.counts() - before, Counts::default());

@@ -44,7 +44,7 @@ fn session(seed: u64) {
                     accepted += 1;
                     queued.push_back((number, len));
                 }
-                Err(Refused::QueueFull) => refused += 1,
+                Err(DeliverError::QueueFull) => refused += 1,
                 Err(other) => panic!("seed {seed}: {other}"),
             }
         }

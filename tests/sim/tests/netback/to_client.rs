@@ -83,10 +83,10 @@ fn a_client_gets_only_what_it_takes() {
     let expected = [
         (bench.plain(&pattern(1, 4096)), Ok(())),
         (bench.packet(&pattern(1, 4096), &[1, 2, 3]), Ok(())),
-        (bench.plain(&pattern(1, 4097)), Err(Refused::BadLength)),
-        (bench.plain(&pattern(1, 13)), Err(Refused::BadLength)),
-        (blank, Err(Refused::Offload)),
-        (large, Err(Refused::Offload)),
+        (bench.plain(&pattern(1, 4097)), Err(DeliverError::BadLength)),
+        (bench.plain(&pattern(1, 13)), Err(DeliverError::BadLength)),
+        (blank, Err(DeliverError::Offload)),
+        (large, Err(DeliverError::Offload)),
     ];
     for (packet, outcome) in expected {
         assert_eq!(bench.netback.deliver(packet), outcome);
@@ -105,7 +105,7 @@ fn b7_the_queue_is_bounded_in_packets_and_in_frames() {
     for _ in 0..20 {
         bench.netback.deliver(bench.plain(&[1; 60])).unwrap();
     }
-    assert_eq!(bench.netback.deliver(bench.plain(&[1; 60])), Err(Refused::QueueFull));
+    assert_eq!(bench.netback.deliver(bench.plain(&[1; 60])), Err(DeliverError::QueueFull));
     assert_eq!((bench.netback.queued(), bench.pool.free()), (20, 80));
     client.post(200);
     bench.netback.flush();
@@ -115,7 +115,7 @@ fn b7_the_queue_is_bounded_in_packets_and_in_frames() {
     for _ in 0..3 {
         bench.netback.deliver(bench.packet(&[2; 60], &cuts)).unwrap();
     }
-    assert_eq!(bench.netback.deliver(bench.plain(&[1; 60])), Err(Refused::QueueFull));
+    assert_eq!(bench.netback.deliver(bench.plain(&[1; 60])), Err(DeliverError::QueueFull));
     bench.netback.flush();
     assert_eq!(client.receive().len(), 3);
     let counters = bench.netback.counters();
@@ -147,7 +147,7 @@ fn b7_a_client_that_posts_nothing_is_stalled_and_holds_no_frames() {
     bench.netback.flush();
     assert_eq!((bench.netback.queued(), bench.pool.free()), (0, 64));
     for size in [60, 5000] {
-        assert_eq!(bench.netback.deliver(bench.plain(&vec![1; size])), Err(Refused::Stalled));
+        assert_eq!(bench.netback.deliver(bench.plain(&vec![1; size])), Err(DeliverError::Stalled));
     }
     assert!(!bench.netback.rearm(), "an event will tell of a page");
     // One page, and it is served again: what fits, and what may fit when it has posted another.
@@ -251,7 +251,7 @@ fn b7_a_stalled_client_gets_what_fits_its_pages_and_tells_of_more() {
         bench.netback.flush();
         assert_eq!((bench.netback.queued(), bench.netback.counters().stalls), (0, 1));
         let larger = bench.plain(&pattern(1, 3 * 4096 + 1));
-        assert_eq!(bench.netback.deliver(larger), Err(Refused::Stalled));
+        assert_eq!(bench.netback.deliver(larger), Err(DeliverError::Stalled));
         // It sleeps until there is another page, and no longer.
         assert!(!bench.netback.rearm());
         assert_eq!(bench.netback.next_deadline(), None);
@@ -333,7 +333,7 @@ fn b7_after_a_stall_large_packets_do_not_hold_up_small_ones() {
     }
     assert_eq!(bench.netback.counters().stalls, 1);
     for n in 0..100 {
-        assert_eq!(bench.netback.deliver(bench.plain(&large)), Err(Refused::Stalled));
+        assert_eq!(bench.netback.deliver(bench.plain(&large)), Err(DeliverError::Stalled));
         bench.netback.deliver(bench.plain(&pattern(n, 60))).unwrap();
         bench.netback.flush();
         assert_eq!(client.receive().len(), 1, "small packet {n} comes at once");

@@ -1,7 +1,7 @@
 //! Bounds that are asked for: bytes in flight, and pages posted.
 
 use packet_views::buffer::Meta;
-use packet_views::device::{NetDevice, SendError, Unsendable};
+use packet_views::device::{NetDevice, SendError, SendErrorKind};
 use packet_views::features::Features;
 
 use super::packets::Flow;
@@ -161,7 +161,7 @@ fn a_backend_that_takes_large_packets_may_be_sent_longer_ones_than_the_mtu() {
     for cuts in [&[][..], &[1000]] {
         let long = bench.packet(&long, cuts, flow.meta(0));
         let refused = NetDevice::send(&mut bench.front, long).unwrap_err();
-        assert!(matches!(refused, SendError::Refused(Unsendable::TooLong)));
+        assert!(matches!(refused, SendError::Refused(SendErrorKind::TooLong)));
     }
     assert_eq!((bench.sent().len(), bench.front.counters().tx_drops.bad_length), (1, 2));
 }

@@ -3,7 +3,7 @@
 //! takes and its network sees right.
 
 use packet_views::buffer::{Checksum, Meta, View};
-use packet_views::device::{NetDevice, SendError, Unsendable};
+use packet_views::device::{NetDevice, SendError, SendErrorKind};
 use packet_views::features::Features;
 use packet_views::header::checksum::{Verdict, verify};
 use xen_netfront::wire::tx_flags;
@@ -144,10 +144,10 @@ fn n7_fragments_without_bytes_take_no_slot() {
 fn n7_what_is_no_frame_is_refused_and_says_why() {
     let mut bench = backend(SG);
     for (len, cuts, why) in [
-        (0, vec![], Unsendable::TooShort),
-        (13, vec![], Unsendable::TooShort),
-        (13, vec![5], Unsendable::TooShort),
-        (9019, vec![4096, 8192], Unsendable::TooLong),
+        (0, vec![], SendErrorKind::TooShort),
+        (13, vec![], SendErrorKind::TooShort),
+        (13, vec![5], SendErrorKind::TooShort),
+        (9019, vec![4096, 8192], SendErrorKind::TooLong),
     ] {
         let packet = bench.packet(&pattern(1, len), &cuts, Meta::default());
         match NetDevice::send(&mut bench.front, packet) {
@@ -272,7 +272,7 @@ fn n7_what_has_no_checksum_is_never_called_blank() {
             let packet = bench.packet(&bytes, &[], BLANK);
             assert!(matches!(
                 NetDevice::send(&mut bench.front, packet),
-                Err(SendError::Refused(Unsendable::Checksum(_)))
+                Err(SendError::Refused(SendErrorKind::Checksum(_)))
             ));
         }
         assert_eq!(bench.front.counters().tx_drops.bad_checksum, 2);

@@ -4,10 +4,10 @@
 use fastrand::Rng;
 use packet_views::buffer::{Checksum, Meta};
 use packet_views::device::Permit;
-use packet_views::device::{SendError, Unsendable};
+use packet_views::device::{SendError, SendErrorKind};
 use packet_views::features::Features;
-use packet_views::header::checksum::NotFilled;
-use packet_views::offload::Refusal;
+use packet_views::header::checksum::ChecksumError;
+use packet_views::offload::GsoError;
 use xen_netfront::netfront::Counters;
 
 use super::packets::{Flow, HEADERS, check, join};
@@ -109,7 +109,7 @@ fn fragments_are_gathered_where_the_backend_takes_one() {
         // One byte more than a page.
         let bytes = flow.packet(0, &pattern(1, 4043));
         let packet = bench.packet(&bytes, &[54], Meta::default());
-        assert_eq!(refusal(&mut bench, packet), Unsendable::TooManyFragments);
+        assert_eq!(refusal(&mut bench, packet), SendErrorKind::TooManyFragments);
         assert_eq!(take_all(&mut bench).len(), 0);
         let drops = bench.front.counters().tx_drops;
         assert_eq!((drops.too_many_slots, drops.total()), (1, 1));
@@ -120,7 +120,7 @@ fn fragments_are_gathered_where_the_backend_takes_one() {
 
 /// Why a packet is refused.
 #[track_caller]
-fn refusal(bench: &mut Bench, packet: PacketMut) -> Unsendable {
+fn refusal(bench: &mut Bench, packet: PacketMut) -> SendErrorKind {
     match send(&mut bench.front, packet) {
         Err(SendError::Refused(why)) => why,
         Err(SendError::Full(_)) => panic!("no room"),
@@ -225,7 +225,7 @@ fn without_frames_the_rest_of_a_large_packet_is_dropped_and_counted() {
     let left = 7;
     let mut hogged: Vec<_> = std::iter::from_fn(|| bench.front.frame()).collect();
     hogged.truncate(hogged.len() - left);
-    assert_eq!(refusal(&mut bench, packet), Unsendable::NoMemory);
+    assert_eq!(refusal(&mut bench, packet), SendErrorKind::NoMemory);
     bench.front.flush();
     let sent = bench.sent();
     let lost = bench.front.counters().tx_drops.no_frame;
@@ -253,24 +253,24 @@ fn large_packets_that_can_neither_go_nor_be_cut_are_dropped() {
     let meta = flow.meta(1448);
     // The last would take more segments than a ring has slots.
     for (bytes, meta, why) in [
-        (udp, meta, Refusal::NotTcp),
-        (syn, meta, Refusal::Flags),
-        (pattern(1, 9000), meta, Refusal::NotTcp),
-        (good.clone(), Flow::tcp(true, 1).meta(1448), Refusal::NotTcp),
-        (good.clone(), flow.meta(20), Refusal::TooMany),
-        (good.clone(), flow.meta(1), Refusal::TooMany),
+        (udp, meta, GsoError::NotTcp),
+        (syn, meta, GsoError::Flags),
+        (pattern(1, 9000), meta, GsoError::NotTcp),
+        (good.clone(), Flow::tcp(true, 1).meta(1448), GsoError::NotTcp),
+        (good.clone(), flow.meta(20), GsoError::TooMany),
+        (good.clone(), flow.meta(1), GsoError::TooMany),
     ] {
         let before = *bench.front.counters();
         let cuts: Vec<usize> = (4096..bytes.len()).step_by(4096).collect();
         let packet = bench.packet(&bytes, &cuts, meta);
-        assert_eq!(refusal(&mut bench, packet), Unsendable::Gso(why));
+        assert_eq!(refusal(&mut bench, packet), SendErrorKind::Gso(why));
         assert_eq!(done(&before, bench.front.counters()), (0, 0, 1));
     }
     // A permit has room for the packet, not for its segments.
     let cuts = [4096, 8192];
     let packet = bench.packet(&good, &cuts, meta);
     let refused = bench.front.reserve(4).unwrap().send(packet);
-    assert_eq!(refused.unwrap_err().why(), Some(Unsendable::NoGso));
+    assert_eq!(refused.unwrap_err().why(), Some(SendErrorKind::NoGso));
     assert_eq!(bench.front.counters().tx_drops.no_gso, 7);
     assert_eq!(take_all(&mut bench).len(), 0);
     bench.assert_sound();
@@ -296,7 +296,7 @@ fn what_is_longer_than_a_chain_is_cut() {
             assert_eq!(sent.len(), len.div_ceil(1448));
             assert!(join(flow, 7, 1448, &sent) == data);
             let packet = bench.packet(&bytes, &cuts, flow.meta(65_480));
-            assert_eq!(refusal(&mut bench, packet), Unsendable::TooLong);
+            assert_eq!(refusal(&mut bench, packet), SendErrorKind::TooLong);
         }
         let drops = bench.front.counters().tx_drops;
         assert_eq!((drops.bad_length, drops.total()), (2, 2));
@@ -336,7 +336,7 @@ fn a_blank_checksum_is_filled_in_for_a_backend_without_offload() {
     let mut packet = PacketMut::from(buf);
     packet.meta.checksum = Checksum::Blank;
     let refused = bench.front.reserve(1).unwrap().send(packet);
-    assert_eq!(refused.unwrap_err().why(), Some(Unsendable::Checksum(NotFilled::Unknown)));
+    assert_eq!(refused.unwrap_err().why(), Some(SendErrorKind::Checksum(ChecksumError::Unknown)));
     assert_eq!(bench.front.counters().tx_drops.bad_checksum, 1);
     bench.assert_sound();
 }

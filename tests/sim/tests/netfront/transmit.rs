@@ -1,7 +1,7 @@
 //! Transmit: responses, requests, packets that can and cannot be sent.
 
 use packet_views::device::Permit;
-use packet_views::device::{SendError, Unsendable};
+use packet_views::device::{SendError, SendErrorKind};
 
 use super::*;
 
@@ -57,7 +57,7 @@ fn packets_that_cannot_be_sent_are_dropped_and_counted() {
     let long = pattern(2, 1519);
     assert!(bench.send(&[&long]));
     let refused = bench.front.reserve(1).unwrap().send(PacketMut::new());
-    assert_eq!(refused.unwrap_err().why(), Some(Unsendable::TooShort));
+    assert_eq!(refused.unwrap_err().why(), Some(SendErrorKind::TooShort));
     assert!(bench.send(&[&pattern(4, 13)]));
     let drops = bench.front.counters().tx_drops;
     assert_eq!((drops.bad_length, drops.total()), (3, 3));
@@ -99,9 +99,9 @@ fn a_batch_is_one_event_and_gives_back_what_has_no_room() {
         // Too long, and empty.
         let mut long = batch.alloc(0).unwrap();
         long.append(4000).unwrap();
-        assert!(batch.send_single(long).unwrap_err().why() == Some(Unsendable::TooLong));
+        assert!(batch.send_single(long).unwrap_err().why() == Some(SendErrorKind::TooLong));
         let empty = batch.alloc(0).unwrap();
-        assert!(batch.send_single(empty).unwrap_err().why() == Some(Unsendable::TooShort));
+        assert!(batch.send_single(empty).unwrap_err().why() == Some(SendErrorKind::TooShort));
         let mut sent = 0;
         loop {
             let mut buf = batch.alloc(2).unwrap();
@@ -136,7 +136,7 @@ fn a_batch_is_one_event_and_gives_back_what_has_no_room() {
 /// Each way to send has the same bounds: an Ethernet header, and what the MTU of this connection allows.
 #[test]
 fn no_way_to_send_is_past_the_mtu() {
-    fn why<P>(sent: Result<(), SendError<P>>) -> Result<(), Unsendable> {
+    fn why<P>(sent: Result<(), SendError<P>>) -> Result<(), SendErrorKind> {
         sent.map_err(|error| error.why().expect("there is room"))
     }
     let single = |bench: &mut Bench, len: usize| {
@@ -153,7 +153,7 @@ fn no_way_to_send_is_past_the_mtu() {
         let packet = bench.packet(&vec![1; len], &[len / 2], Default::default());
         why(bench.front.send(packet))
     };
-    type Way = fn(&mut Bench, usize) -> Result<(), Unsendable>;
+    type Way = fn(&mut Bench, usize) -> Result<(), SendErrorKind>;
     let ways: [Way; 3] = [single, whole, cut];
     let mut bench = Bench::new();
     // What is allowed changes with the connection.
@@ -168,9 +168,9 @@ fn no_way_to_send_is_past_the_mtu() {
         let longest = mtu + 18;
         for way in ways {
             let before = bench.front.counters().tx_drops.bad_length;
-            assert_eq!(way(&mut bench, 13), Err(Unsendable::TooShort));
-            assert_eq!(way(&mut bench, longest + 1), Err(Unsendable::TooLong), "{mtu}");
-            assert_eq!(way(&mut bench, 4096), Err(Unsendable::TooLong), "{mtu}");
+            assert_eq!(way(&mut bench, 13), Err(SendErrorKind::TooShort));
+            assert_eq!(way(&mut bench, longest + 1), Err(SendErrorKind::TooLong), "{mtu}");
+            assert_eq!(way(&mut bench, 4096), Err(SendErrorKind::TooLong), "{mtu}");
             assert_eq!(bench.front.counters().tx_drops.bad_length, before + 3);
             for len in [14, longest] {
                 assert_eq!(way(&mut bench, len), Ok(()), "{mtu}");

@@ -41,7 +41,7 @@ use xen_sim::served::QUEUE;
 use device::{Addresses, Tap};
 pub use report::Report;
 use server::Server;
-use uplink::{Alarm, Uplink, Watch};
+use uplink::{Alarm, Uplink, Waiter};
 
 const FRONT: DomId = DomId(BACK.0 + 1);
 /// The addresses of the stack behind netfront.
@@ -67,7 +67,7 @@ pub struct Job {
     back: Domain,
     server: Mutex<Server>,
     uplink: Mutex<Uplink>,
-    watch: Option<Watch>,
+    waiter: Option<Waiter>,
     pcap: Option<Pcap>,
     flags: Arc<Flags>,
     interrupt: Interrupt,
@@ -99,7 +99,7 @@ impl Job {
         let flags = Arc::<Flags>::default();
         let config = args.back_config();
         let vif = Netback::open(back.clone(), back.store(), &pool, FRONT, 0, config)?;
-        let (alarm, watch) = Alarm::new(tap.device(), &back);
+        let (alarm, waiter) = Alarm::new(tap.device(), &back);
         let uplink = Uplink::new(vif, tap, alarm, flags.clone());
 
         let pool = FramePool::new(&front, args.client_pages())?;
@@ -116,7 +116,7 @@ impl Job {
             back,
             server,
             uplink,
-            watch: Some(watch),
+            waiter: Some(waiter),
             pcap,
             flags,
             interrupt: interrupt.clone(),
@@ -126,7 +126,7 @@ impl Job {
     /// Runs until it is told to end.
     pub fn run(mut self) -> Result<Report, Stop> {
         let interrupt = InterruptEvent::new()?;
-        let watch = self.watch.take();
+        let waiter = self.waiter.take();
         let Job { server, uplink, front, back, .. } = &self;
         let stop = AtomicBool::new(false);
         let left = thread::scope(|scope| {
@@ -134,7 +134,7 @@ impl Job {
             scope.spawn(move || {
                 run_on_thread(back, &mut |ctx: &mut Ctx<'_>| lock(uplink).run(ctx), stop);
             });
-            scope.spawn(move || watch.map(|watch| watch.run(interrupt)));
+            scope.spawn(move || waiter.map(|waiter| waiter.run(interrupt)));
             let client = scope.spawn(move || {
                 run_on_thread(front, &mut |ctx: &mut Ctx<'_>| lock(server).run(ctx), stop);
             });

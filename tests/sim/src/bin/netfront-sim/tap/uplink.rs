@@ -31,7 +31,7 @@ pub struct Alarm {
 }
 
 /// What waits for the device when the alarm is set: for a thread of its own.
-pub struct Watch {
+pub struct Waiter {
     set: Arc<AtomicBool>,
     orders: Receiver<()>,
     device: Arc<SyncDevice>,
@@ -40,11 +40,11 @@ pub struct Watch {
 
 impl Alarm {
     /// An alarm that wakes `domain`, and what has to run for it.
-    pub fn new(device: Arc<SyncDevice>, domain: &Domain) -> (Alarm, Watch) {
+    pub fn new(device: Arc<SyncDevice>, domain: &Domain) -> (Alarm, Waiter) {
         let set = Arc::<AtomicBool>::default();
         let (send, orders) = sync_channel(1);
-        let watch = Watch { set: set.clone(), orders, device, domain: domain.clone() };
-        (Alarm { set, orders: Some(send) }, watch)
+        let waiter = Waiter { set: set.clone(), orders, device, domain: domain.clone() };
+        (Alarm { set, orders: Some(send) }, waiter)
     }
 
     fn is_set(&self) -> bool {
@@ -60,7 +60,7 @@ impl Alarm {
     }
 }
 
-impl Watch {
+impl Waiter {
     /// Runs until the alarm has been hung up. `end` has it look: it may be waiting for the device.
     pub fn run(self, end: &InterruptEvent) {
         while self.orders.recv().is_ok() {

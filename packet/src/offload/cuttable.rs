@@ -10,11 +10,11 @@ use crate::buffer::{Block, Buf, BufMut, SharedBlock, View};
 use crate::header::Narrow;
 
 /// A fragment that [`Segments`](super::Segments) can cut.
-pub trait Piece: View + Narrow + Sized {
+pub trait Cuttable: View + Narrow + Sized {
     /// The memory that headers are written into.
     type Block: Block;
 
-    /// Whether [`share_front`](Piece::share_front) gives views.
+    /// Whether [`share_front`](Cuttable::share_front) gives views.
     const SHARED: bool;
 
     /// A buffer that has been written, as such a fragment.
@@ -29,7 +29,7 @@ pub trait Piece: View + Narrow + Sized {
     fn grow_front(&mut self, count: usize) -> Option<&mut [u8]>;
 }
 
-impl<S: SharedBlock> Piece for Buf<S> {
+impl<S: SharedBlock> Cuttable for Buf<S> {
     type Block = S::Block;
     const SHARED: bool = true;
 
@@ -49,7 +49,7 @@ impl<S: SharedBlock> Piece for Buf<S> {
     }
 }
 
-impl<B: Block> Piece for BufMut<B> {
+impl<B: Block> Cuttable for BufMut<B> {
     type Block = B;
     const SHARED: bool = false;
 

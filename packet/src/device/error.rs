@@ -2,8 +2,8 @@
 
 #[cfg(doc)]
 use super::NetDevice;
-use crate::header::checksum::NotFilled;
-use crate::offload::Refusal;
+use crate::header::checksum::ChecksumError;
+use crate::offload::GsoError;
 
 /// Why a packet was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub enum SendError<P> {
     /// No room now, or the link is down: here it is again. Try when the device has made progress.
     Full(P),
     /// It can't be sent, and is gone and counted.
-    Refused(Unsendable),
+    Refused(SendErrorKind),
 }
 
 impl<P> SendError<P> {
@@ -24,7 +24,7 @@ impl<P> SendError<P> {
     }
 
     /// Why the packet is gone, if it is.
-    pub fn why(&self) -> Option<Unsendable> {
+    pub fn why(&self) -> Option<SendErrorKind> {
         match self {
             SendError::Full(_) => None,
             SendError::Refused(why) => Some(*why),
@@ -32,9 +32,9 @@ impl<P> SendError<P> {
     }
 }
 
-impl<P> From<Unsendable> for SendError<P> {
+impl<P> From<SendErrorKind> for SendError<P> {
     #[inline]
-    fn from(why: Unsendable) -> SendError<P> {
+    fn from(why: SendErrorKind) -> SendError<P> {
         SendError::Refused(why)
     }
 }
@@ -61,7 +61,7 @@ impl<P: core::fmt::Debug> core::error::Error for SendError<P> {
 /// Why a device can't send a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Unsendable {
+pub enum SendErrorKind {
     /// Shorter than an Ethernet header.
     TooShort,
     /// Longer than the MTU allows and not to be cut, or to be cut into segments that are.
@@ -69,9 +69,9 @@ pub enum Unsendable {
     /// More fragments than the peer takes and a page holds.
     TooManyFragments,
     /// Its checksum is blank, and can't be filled in.
-    Checksum(NotFilled),
+    Checksum(ChecksumError),
     /// It is to be cut, and can't be.
-    Gso(Refusal),
+    Gso(GsoError),
     /// The peer does not cut it, and what was reserved has no room for its segments:
     /// [`NetDevice::send`] has.
     NoGso,
@@ -80,25 +80,25 @@ pub enum Unsendable {
     NoMemory,
 }
 
-impl core::fmt::Display for Unsendable {
+impl core::fmt::Display for SendErrorKind {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
-            Unsendable::TooShort => "shorter than an Ethernet header",
-            Unsendable::TooLong => "longer than the MTU allows",
-            Unsendable::TooManyFragments => "too many fragments",
-            Unsendable::Checksum(_) => "the blank checksum can't be filled in",
-            Unsendable::Gso(_) => "the packet can't be cut",
-            Unsendable::NoGso => "the peer takes no such large packet",
-            Unsendable::NoMemory => "no memory for what the peer does not do",
+            SendErrorKind::TooShort => "shorter than an Ethernet header",
+            SendErrorKind::TooLong => "longer than the MTU allows",
+            SendErrorKind::TooManyFragments => "too many fragments",
+            SendErrorKind::Checksum(_) => "the blank checksum can't be filled in",
+            SendErrorKind::Gso(_) => "the packet can't be cut",
+            SendErrorKind::NoGso => "the peer takes no such large packet",
+            SendErrorKind::NoMemory => "no memory for what the peer does not do",
         })
     }
 }
 
-impl core::error::Error for Unsendable {
+impl core::error::Error for SendErrorKind {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
-            Unsendable::Checksum(why) => Some(why),
-            Unsendable::Gso(why) => Some(why),
+            SendErrorKind::Checksum(why) => Some(why),
+            SendErrorKind::Gso(why) => Some(why),
             _ => None,
         }
     }
@@ -136,8 +136,8 @@ impl<P> From<SendError<P>> for WriteError {
     fn from(error: SendError<P>) -> WriteError {
         match error {
             SendError::Full(_) => WriteError::Full,
-            SendError::Refused(Unsendable::NoMemory) => WriteError::NoMemory,
-            SendError::Refused(Unsendable::TooShort) => WriteError::BadLength,
+            SendError::Refused(SendErrorKind::NoMemory) => WriteError::NoMemory,
+            SendError::Refused(SendErrorKind::TooShort) => WriteError::BadLength,
             // What is written is a plain frame, so it is its length.
             SendError::Refused(_) => WriteError::TooLong,
         }

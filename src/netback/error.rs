@@ -3,7 +3,7 @@
 /// Why a packet to the client was dropped at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Refused {
+pub enum DeliverError {
     /// No client is connected.
     NotConnected,
     /// Shorter than an Ethernet header, longer than 65535 bytes, or more than one page to a
@@ -20,19 +20,19 @@ pub enum Refused {
     Stalled,
 }
 
-impl core::fmt::Display for Refused {
+impl core::fmt::Display for DeliverError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
-            Refused::NotConnected => "no client is connected",
-            Refused::BadLength => "the client takes no packet of this length",
-            Refused::Offload => {
+            DeliverError::NotConnected => "no client is connected",
+            DeliverError::BadLength => "the client takes no packet of this length",
+            DeliverError::Offload => {
                 "the client does not support this offload, and it can't be done in software"
             }
-            Refused::NoFrame => "the frame pool is empty",
-            Refused::QueueFull => "the client's queue is full",
-            Refused::Stalled => "the client posts no receive requests",
+            DeliverError::NoFrame => "the frame pool is empty",
+            DeliverError::QueueFull => "the client's queue is full",
+            DeliverError::Stalled => "the client posts no receive requests",
         })
     }
 }
 
-impl core::error::Error for Refused {}
+impl core::error::Error for DeliverError {}
