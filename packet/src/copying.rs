@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Blocks that have been sent or [recycled](NetDevice::recycle) are used again, so steady traffic
-//! allocates nothing. Packets that are dropped instead are freed, and later ones allocated.
+//! allocates nothing. Packets that are dropped instead are freed, and later ones allocated. A call blocks
+//! as long as the [`RawIo`] below does.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;

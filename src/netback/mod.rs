@@ -68,6 +68,14 @@
 //! }
 //! ```
 //!
+//! # What a call costs
+//!
+//! [`Netback::open`], [`service`](Netback::service) and dropping the backend ask xenstore, so they block as
+//! long as the [`Store`] does; they allocate, map and unmap ring pages, bind and close event channels.
+//! Nothing else blocks, and nothing else allocates. Hypercalls of the packet path are copies, one a batch,
+//! and events. None of it is for an interrupt, which may [wake](Netback::waker) the task that has the
+//! backend.
+//!
 //! # What a client can't do
 //!
 //! * Make us map more than two pages a queue, or hold more than [`Config`] says: what it is owed

@@ -10,6 +10,17 @@
 //!   xenbus           service: connects, reconnects, watches over the backend
 //! ```
 //!
+//! # What a call costs
+//!
+//! [`Netfront::open`], [`service`](Netfront::service) and dropping the device ask xenstore, so they block as
+//! long as the [`Store`] does; they allocate, claim grant references, open and close event channels.
+//! Nothing else blocks, and nothing else allocates but a
+//! [`write`](packet_views::device::NetDevice::write) of more than a page: packets come out of the pool, and
+//! what can't be had there is `None` or an error. Hypercalls of the packet path are events. None of it is for an interrupt,
+//! which may [wake](Netfront::waker) the task that has the device.
+//!
+//! # The loop
+//!
 //! A device is driven by a loop; how it waits is the platform's business (busy polling, an
 //! interrupt, an async task):
 //!

@@ -63,6 +63,11 @@ pub type PacketOf<N> = Packet<<<N as NetDevice>::Block as Block>::Shared>;
 pub type PacketMutOf<N> = PacketMut<<N as NetDevice>::Block>;
 
 /// A network device.
+///
+/// No call blocks, but for [`service`](NetDevice::service), which may wait for a store of settings. In
+/// steady traffic none allocates but a [`write`](NetDevice::write) of more than a block, and a device that
+/// does in software what its peer does not. None may be made in an interrupt: there,
+/// [wake](crate::Wake::wake) the task that has the device.
 pub trait NetDevice {
     /// The memory that its packets live in.
     type Block: Block;
