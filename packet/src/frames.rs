@@ -51,10 +51,11 @@
 //! ```
 
 use core::fmt;
+use core::iter;
 use core::task::{Context, Poll};
 use core::time::Duration;
 
-use crate::buffer::{AnyPacket, Block, Buf, BufMut, Checksum, PacketMut};
+use crate::buffer::{AnyPacket, Block, Buf, Checksum};
 use crate::device::{Link, NetDevice, PacketOf, Permit, Totals, WriteError};
 use crate::features::Capabilities;
 use crate::header::checksum::{ChecksumError, settle_blank};
@@ -257,19 +258,6 @@ impl<N: NetDevice> Frames<N> {
         Ok(())
     }
 
-    /// `frame` in the device's blocks.
-    fn fill(&mut self, frame: &[u8]) -> Result<PacketMut<N::Block>, WriteError> {
-        let (mut packet, mut rest) = (AnyPacket::new(), frame);
-        while !rest.is_empty() {
-            let mut buf: BufMut<N::Block> = self.netif.alloc(0).ok_or(WriteError::NoMemory)?;
-            let (now, later) = rest.split_at_checked(buf.tailroom()).unwrap_or((rest, &[]));
-            buf.append(now.len()).ok_or(WriteError::TooLong)?.copy_from_slice(now);
-            packet.push(buf).map_err(|_| WriteError::TooLong)?;
-            rest = later;
-        }
-        Ok(packet)
-    }
-
     /// Blocks that a frame of this length takes.
     fn blocks(&self, len: usize) -> usize {
         len.div_ceil(self.netif.capabilities().block_size.max(1))
@@ -319,7 +307,8 @@ impl<N: NetDevice> FrameDevice for Frames<N> {
         // Before memory is taken in vain.
         let room = self.netif.reserve(slots).map(drop);
         room.ok_or(WriteError::Full)?;
-        let packet = self.fill(frame)?;
+        let bufs = iter::from_fn(|| self.netif.alloc(0));
+        let packet = AnyPacket::from_slice(frame, bufs).ok_or(WriteError::NoMemory)?;
         let mut permit = self.netif.reserve(slots).ok_or(WriteError::Full)?;
         Ok(permit.send(packet)?)
     }

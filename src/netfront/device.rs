@@ -11,7 +11,7 @@ use crate::buffer::{BufMut, PacketMut};
 use crate::platform::Platform;
 use crate::wire::MAX_PACKET;
 use packet_views::device::{
-    self, Changes, Linear, Link, NetDevice, PacketOf, Permit, SendError, SendErrorKind,
+    self, Changes, Link, NetDevice, PacketOf, Permit, SendError, SendErrorKind,
 };
 use packet_views::features::Capabilities;
 use packet_views::header::{LINK_HEADER, MacAddr};
@@ -45,27 +45,22 @@ impl<P: Platform, S: Store> NetDevice for Netfront<P, S> {
 
     fn capabilities(&self) -> Capabilities {
         let features = self.features();
-        Capabilities {
-            block_size: xen_grant::PAGE_SIZE,
-            max_fragments: features.max_fragments().min(MOST_FRAGMENTS),
-            features,
-        }
+        Capabilities::plain(xen_grant::PAGE_SIZE)
+            .with_max_fragments(features.max_fragments().min(MOST_FRAGMENTS))
+            .with_features(features)
     }
 
     fn totals(&self) -> device::Totals {
         let counters = Netfront::counters(self);
-        device::Totals {
-            rx_packets: counters.rx_packets,
-            rx_bytes: counters.rx_bytes,
-            rx_dropped: counters.rx_drops.total(),
-            tx_packets: counters.tx_packets,
-            tx_bytes: counters.tx_bytes,
-            tx_dropped: counters.tx_drops.total(),
-            copies: counters.tx_gathered,
-            copied_bytes: counters.copied_bytes,
-            linearised_packets: self.linear.packets(),
-            linearised_bytes: self.linear.bytes(),
-        }
+        device::Totals::default()
+            .with_rx_packets(counters.rx_packets)
+            .with_rx_bytes(counters.rx_bytes)
+            .with_rx_dropped(counters.rx_drops.total())
+            .with_tx_packets(counters.tx_packets)
+            .with_tx_bytes(counters.tx_bytes)
+            .with_tx_dropped(counters.tx_drops.total())
+            .with_copies(counters.tx_gathered)
+            .with_copied_bytes(counters.copied_bytes)
     }
 
     fn take_changes(&mut self) -> Changes {
@@ -135,10 +130,6 @@ impl<P: Platform, S: Store> NetDevice for Netfront<P, S> {
         Netfront::flush(self);
     }
 
-    fn linear(&mut self) -> &mut Linear {
-        &mut self.linear
-    }
-
     /// A full queue holds up its own flows only. A large packet that the backend does not take is
     /// cut here.
     #[inline]
@@ -175,12 +166,11 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         let was = self.settings.replace(now);
         let differs =
             |part: fn(&Settings, &Settings) -> bool| was.is_none_or(|was| part(&was, &now));
-        let changes = Changes {
-            connection: true,
-            mac: differs(|was, now| was.mac != now.mac),
-            mtu: differs(|was, now| was.mtu != now.mtu),
-            capabilities: differs(|was, now| was.capabilities != now.capabilities),
-        };
+        let changes = Changes::NONE
+            .with_connection(true)
+            .with_mac(differs(|was, now| was.mac != now.mac))
+            .with_mtu(differs(|was, now| was.mtu != now.mtu))
+            .with_capabilities(differs(|was, now| was.capabilities != now.capabilities));
         self.changes = self.changes.and(changes);
     }
 

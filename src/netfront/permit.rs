@@ -119,3 +119,12 @@ impl<P: Platform> Permit for TxPermit<'_, P> {
         self.queues.flush(self.counters, self.platform);
     }
 }
+
+impl<P: Platform> core::fmt::Debug for TxPermit<'_, P> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("TxPermit")
+            .field("features", &self.features)
+            .field("room", &self.queues.room())
+            .finish_non_exhaustive()
+    }
+}

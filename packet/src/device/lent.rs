@@ -3,9 +3,7 @@
 use core::task::{Context, Poll};
 use core::time::Duration;
 
-use super::{
-    Changes, Linear, Link, NetDevice, PacketMutOf, PacketOf, SendError, Totals, WriteError,
-};
+use super::{Changes, Link, NetDevice, PacketMutOf, PacketOf, SendError, Totals, WriteError};
 use crate::buffer::BufMut;
 use crate::features::Capabilities;
 use crate::header::MacAddr;
@@ -85,10 +83,6 @@ impl<N: NetDevice + ?Sized> NetDevice for &mut N {
 
     fn flush(&mut self) {
         (**self).flush();
-    }
-
-    fn linear(&mut self) -> &mut Linear {
-        (**self).linear()
     }
 
     fn recycle(&mut self, packet: PacketOf<Self>) {

@@ -40,8 +40,8 @@
 
 mod error;
 mod lent;
-mod linear;
 
+use alloc::vec::Vec;
 use core::future::poll_fn;
 use core::task::{Context, Poll};
 use core::time::Duration;
@@ -51,7 +51,6 @@ use crate::features::Capabilities;
 use crate::header::{ETHERNET_HEADER, MacAddr};
 
 pub use error::{SendError, SendErrorKind, WriteError};
-pub use linear::Linear;
 
 /// Received packets in a row that [`NetDevice::next_packet`] passes over because they are dropped: as
 /// many as the largest ring holds.
@@ -64,6 +63,11 @@ pub type PacketOf<N> = Packet<<<N as NetDevice>::Block as Block>::Shared>;
 pub type PacketMutOf<N> = PacketMut<<N as NetDevice>::Block>;
 
 /// A network device.
+///
+/// No call blocks, but for [`service`](NetDevice::service), which may wait for a store of settings. In
+/// steady traffic none allocates but a [`write`](NetDevice::write) of more than a block, and a device that
+/// does in software what its peer does not. None may be made in an interrupt: there,
+/// [wake](crate::Wake::wake) the task that has the device.
 pub trait NetDevice {
     /// The memory that its packets live in.
     type Block: Block;
@@ -177,10 +181,6 @@ pub trait NetDevice {
     /// one event serves a batch: call it after the last.
     fn flush(&mut self);
 
-    /// Where packets larger than a block are put together for [`write`](NetDevice::write). A device
-    /// keeps one, empty at first.
-    fn linear(&mut self) -> &mut Linear;
-
     /// Takes back a received packet nobody needs any more. The same as dropping it, except that a
     /// device whose memory does not find home by itself reuses it.
     fn recycle(&mut self, packet: PacketOf<Self>) {
@@ -219,8 +219,8 @@ pub trait NetDevice {
     /// when sending is sure to succeed. No byte of an earlier packet can leave this way: the frame
     /// consists of zeros and of what `fill` has written.
     ///
-    /// A frame that no single block holds is filled in [`linear`](NetDevice::linear) memory, then
-    /// copied into blocks, and counted.
+    /// A frame that no single block holds is filled in memory that is allocated for the call, then
+    /// copied into blocks. Where such frames are many, [`send`](NetDevice::send) them in fragments.
     #[inline]
     fn write(
         &mut self,
@@ -324,6 +324,12 @@ impl<P: Permit> Token<P> {
     }
 }
 
+impl<P: Permit> core::fmt::Debug for Token<P> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Token")
+    }
+}
+
 impl<P: Permit> Drop for Token<P> {
     fn drop(&mut self) {
         if let Some(permit) = self.0.take() {
@@ -353,6 +359,7 @@ pub enum Link {
 
 /// What belongs to a connection, and changed with it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Changes {
     /// Packets can be sent, and could not before. The peer, or the switch behind it, may be another:
     /// [announce](crate::announce::announce) what addresses there are.
@@ -364,6 +371,13 @@ pub struct Changes {
     /// [`NetDevice::capabilities`].
     pub capabilities: bool,
 }
+
+crate::setters!(Changes {
+    with_connection = connection: bool,
+    with_mac = mac: bool,
+    with_mtu = mtu: bool,
+    with_capabilities = capabilities: bool,
+});
 
 impl Changes {
     /// Nothing.
@@ -384,6 +398,7 @@ impl Changes {
 
 /// What a device has done since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Totals {
     /// Packets handed up.
     pub rx_packets: u64,
@@ -407,6 +422,19 @@ pub struct Totals {
     /// Their bytes.
     pub linearised_bytes: u64,
 }
+
+crate::setters!(Totals {
+    with_rx_packets = rx_packets: u64,
+    with_rx_bytes = rx_bytes: u64,
+    with_rx_dropped = rx_dropped: u64,
+    with_tx_packets = tx_packets: u64,
+    with_tx_bytes = tx_bytes: u64,
+    with_tx_dropped = tx_dropped: u64,
+    with_copies = copies: u64,
+    with_copied_bytes = copied_bytes: u64,
+    with_linearised_packets = linearised_packets: u64,
+    with_linearised_bytes = linearised_bytes: u64,
+});
 
 /// Whether `fill` left a frame to send.
 fn is_frame(filled: usize, size: usize) -> Result<bool, WriteError> {
@@ -436,20 +464,15 @@ fn write_large<N: NetDevice + ?Sized>(
         room += buf.tailroom();
         bufs.push(buf).map_err(|_| WriteError::TooLong)?;
     }
-    let mut linear = core::mem::take(netif.linear());
-    let result = match netif.reserve(bufs.fragments().len()) {
-        None => Err(WriteError::Full),
-        Some(mut permit) => {
-            let filled = fill(linear.blank(size));
-            is_frame(filled, size).and_then(|send| {
-                if send {
-                    let bufs = bufs.into_fragments();
-                    permit.send(linear.scatter(filled, bufs).ok_or(WriteError::TooLong)?)?;
-                }
-                Ok(())
-            })
-        }
-    };
-    *netif.linear() = linear;
-    result
+    let mut permit = netif.reserve(bufs.fragments().len()).ok_or(WriteError::Full)?;
+    let mut frame = Vec::new();
+    frame.try_reserve_exact(size).map_err(|_| WriteError::NoMemory)?;
+    frame.resize(size, 0);
+    let filled = fill(&mut frame);
+    if is_frame(filled, size)? {
+        let frame = frame.get(..filled).ok_or(WriteError::BadLength)?;
+        let packet = AnyPacket::from_slice(frame, bufs.into_fragments());
+        permit.send(packet.ok_or(WriteError::TooLong)?)?;
+    }
+    Ok(())
 }

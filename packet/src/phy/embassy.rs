@@ -124,6 +124,12 @@ impl<N: NetDevice> driver::TxToken for FlushingTxToken<'_, N> {
     }
 }
 
+impl<N: NetDevice> core::fmt::Debug for FlushingTxToken<'_, N> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "FlushingTxToken({} bytes at most)", self.tx.last_shape().max)
+    }
+}
+
 /// embassy's clock as smoltcp's.
 #[inline] // a program without a stack of embassy's has no clock of its own to link
 fn clock() -> Instant {

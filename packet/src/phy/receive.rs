@@ -14,6 +14,7 @@ mod unusual;
 use smoltcp::phy;
 use smoltcp::time::Instant;
 
+use super::linear::Linear;
 use super::probe::{Own, Taken};
 use super::reassembly::Reassembly;
 use super::transmit::{Transmit, Want};
@@ -22,7 +23,7 @@ use super::{BURST, Counters};
 use crate::buffer::BufMut;
 use crate::buffer::MAX_FRAME;
 use crate::buffer::{AnyPacket, Checksum};
-use crate::device::{Linear, NetDevice, PacketOf};
+use crate::device::{NetDevice, PacketOf};
 use crate::header::checksum::{Verdict, verify};
 use crate::header::{At, Network, Protocol};
 
@@ -270,6 +271,17 @@ impl<N: NetDevice> RxToken<'_, N> {
             }
             None => &mut [],
         })
+    }
+}
+
+impl<N: NetDevice> core::fmt::Debug for RxToken<'_, N> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Receive { packet, copied, linear, reassembly, .. } = &*self.rx;
+        let frame = match copied {
+            Some(CopiedTo::Reassembly) => reassembly.whole(),
+            _ => arrived::<N>(packet, copied, linear),
+        };
+        write!(f, "RxToken({} bytes)", frame.len())
     }
 }
 

@@ -18,9 +18,10 @@ use arrayvec::ArrayVec;
 use smoltcp::phy::{self, PacketMeta};
 
 use super::Counters;
+use super::linear::Linear;
 use crate::buffer::{AnyPacket, BufMut, Checksum, Meta, PacketMut};
 use crate::buffer::{Gso, GsoKind, MAX_FRAGMENTS, MAX_PACKET};
-use crate::device::{Linear, NetDevice, Permit, SendError};
+use crate::device::{NetDevice, Permit, SendError};
 use crate::features::Capabilities;
 use crate::offload::{Coalescer, leave_blank};
 
@@ -316,4 +317,13 @@ fn finish(frame: &mut [u8], size: Option<NonZeroU16>, left_blank: &mut u64) -> M
     let kind = GsoKind::TcpV4;
     let gso = size.filter(|_| checksum == Checksum::Blank).map(|size| Gso { size, kind });
     Meta { checksum, gso }
+}
+
+impl<'a, N: NetDevice + 'a> core::fmt::Debug for TxToken<'a, N> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("TxToken")
+            .field("max_frame", &self.max)
+            .field("gso", &self.gso)
+            .finish_non_exhaustive()
+    }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use packet_views::buffer::{AnyPacket, BufMut, HeapBlock, PacketMut};
 use packet_views::device::{
-    Changes, Linear, Link, NetDevice, PacketMutOf, PacketOf, Permit, SendError, SendErrorKind,
-    Totals, WriteError,
+    Changes, Link, NetDevice, PacketMutOf, PacketOf, Permit, SendError, SendErrorKind, Totals,
+    WriteError,
 };
 use packet_views::features::Capabilities;
 use packet_views::header::MacAddr;
@@ -17,7 +17,6 @@ use packet_views::header::MacAddr;
 #[derive(Default)]
 struct Counting {
     calls: BTreeMap<&'static str, u32>,
-    linear: Linear,
 }
 
 struct NoRoom;
@@ -66,12 +65,12 @@ impl NetDevice for Counting {
     }
 
     fn totals(&self) -> Totals {
-        Totals { rx_packets: 88, ..Totals::default() }
+        Totals::default().with_rx_packets(88)
     }
 
     fn take_changes(&mut self) -> Changes {
         self.count("take_changes");
-        Changes { mtu: true, ..Changes::NONE }
+        Changes::NONE.with_mtu(true)
     }
 
     fn alloc(&mut self, headroom: usize) -> Option<BufMut<HeapBlock>> {
@@ -121,11 +120,6 @@ impl NetDevice for Counting {
         self.count("flush");
     }
 
-    fn linear(&mut self) -> &mut Linear {
-        self.count("linear");
-        &mut self.linear
-    }
-
     fn recycle(&mut self, _packet: PacketOf<Self>) {
         self.count("recycle");
     }
@@ -165,7 +159,6 @@ fn use_all<N: NetDevice<Block = HeapBlock>>(mut net: N) {
     net.pause_receive(true);
     assert_eq!(net.receive(6, |_| panic!("nothing comes")), 7);
     net.flush();
-    let _ = net.linear();
     net.recycle(AnyPacket::from(buf().freeze()));
     assert!(net.send(AnyPacket::from(buf())).is_ok());
     assert_eq!(net.write(10, |_| panic!("it is not filled")), Err(WriteError::BadLength));
@@ -180,7 +173,6 @@ fn n9_a_device_that_is_lent_does_everything_itself() {
         "alloc",
         "flush",
         "has_packet",
-        "linear",
         "next_packet",
         "pause_receive",
         "poll_ready",

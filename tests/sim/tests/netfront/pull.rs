@@ -63,7 +63,7 @@ fn a_task_that_waits_is_woken_by_a_packet_on_every_connection() {
     let waker = Waker::from(count.clone());
     let mut context = Context::from_waker(&waker);
     for split in [false, true] {
-        let config = Config { split_event_channels: split, ..Config::default() };
+        let config = Config::default().with_split_event_channels(split);
         let split = [("feature-split-event-channels", "1")];
         let mut bench = Bench::with(config, &[], &split);
         for connection in 0..3 {

@@ -22,7 +22,7 @@ use std::time::SystemTime;
 
 use packet_views::buffer::{AnyPacket, BufMut, Checksum, HeapBlock, PacketMut, View};
 use packet_views::device::{
-    Changes, Linear, Link, NetDevice, PacketMutOf, PacketOf, Permit, SendError, Totals,
+    Changes, Link, NetDevice, PacketMutOf, PacketOf, Permit, SendError, Totals,
 };
 use packet_views::features::Capabilities;
 use packet_views::header::MacAddr;
@@ -282,10 +282,6 @@ impl<N: NetDevice> NetDevice for Captured<N> {
 
     fn flush(&mut self) {
         self.netif.flush();
-    }
-
-    fn linear(&mut self) -> &mut Linear {
-        self.netif.linear()
     }
 
     fn recycle(&mut self, packet: PacketOf<N>) {
