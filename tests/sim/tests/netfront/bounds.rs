@@ -170,7 +170,7 @@ fn a_backend_that_takes_large_packets_may_be_sent_longer_ones_than_the_mtu() {
 #[test]
 fn n4_a_permit_is_sure_of_its_slots_with_a_limit_of_bytes() {
     use packet_views::device::Permit;
-    let config = Config::default().with_tx_bytes(1000);
+    let config = Config::default().with_tx_bytes(Some(1000));
     let mut bench = Bench::with(config, &[], &[]);
     let packet = |front: &mut Front| {
         let mut buf = front.alloc(0).unwrap();
@@ -187,7 +187,7 @@ fn n4_a_permit_is_sure_of_its_slots_with_a_limit_of_bytes() {
 #[test]
 fn n4_a_burst_of_single_fragments_keeps_to_the_limit_of_bytes() {
     use packet_views::device::Permit;
-    let config = Config::default().with_tx_bytes(3000);
+    let config = Config::default().with_tx_bytes(Some(3000));
     let mut bench = Bench::with(config, &[], &[]);
     let mut sent = 0;
     let mut burst = bench.front.reserve(0).unwrap();

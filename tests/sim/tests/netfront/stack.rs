@@ -135,7 +135,7 @@ fn n4_what_waits_is_not_lost_to_a_limit_of_bytes() {
     use packet_views::features::Features;
     use smoltcp::phy::{Device as _, TxToken as _};
     use xen_netfront::xenbus::feature_nodes;
-    let config = Config::default().with_tx_bytes(1000);
+    let config = Config::default().with_tx_bytes(Some(1000));
     let mut bench = Bench::with(config, &[], &feature_nodes(&Features::ALL));
     let spare = Bench::new();
     let mut device = Device::new(std::mem::replace(&mut bench.front, spare.front));
