@@ -16,8 +16,8 @@
 //! long as the [`Store`] does; they allocate, claim grant references, open and close event channels.
 //! Nothing else blocks, and nothing else allocates but a
 //! [`write`](packet_views::device::NetDevice::write) of more than a page: packets come out of the pool, and
-//! what can't be had there is `None` or an error. Hypercalls of the packet path are events. None of it is for an interrupt,
-//! which may [wake](Netfront::waker) the task that has the device.
+//! what can't be had there is `None` or an error. Hypercalls of the packet path are events. None of it is
+//! for an interrupt, which may [wake](Netfront::waker) the task that has the device.
 //!
 //! # The loop
 //!
