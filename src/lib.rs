@@ -122,7 +122,9 @@
 //! # }
 //! ```
 //!
-//! and [`netfront`] shows the loop that drives it. The runtime in the repository's `guest` folder
+//! and [`netfront`] shows the loop that drives it. `examples/machine.rs` is such a machine, for any PC; the other
+//! examples put something on top: embassy-net (feature `embassy`), plain frames for a kernel that keeps its
+//! cards as objects ([`packet::frames`]), a forwarder. The runtime in the repository's `guest` folder
 //! implements all of it on real Xen.
 #![no_std]
 #![forbid(unsafe_code)]

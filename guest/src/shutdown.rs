@@ -4,6 +4,7 @@
 //!
 //! A domain says with `control/feature-WORD` which words it obeys.
 
+use xen_store::nodes::transact;
 use xen_store::{Store, StoreError};
 
 /// Where the words are written.
@@ -15,7 +16,7 @@ pub const FEATURES: [&str; 3] =
 
 /// How often the acknowledgement is tried while others write to xenstore, before we come back later:
 /// four round trips each.
-const TRIES: u32 = 8;
+const TRIES: usize = 8;
 
 /// What the toolstack asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,35 +51,21 @@ pub fn announce<S: Store>(store: &S) -> Result<(), StoreError> {
 
 /// Takes a request and acknowledges it. One that we don't know is acknowledged too, and logged.
 pub fn take<S: Store>(store: &S) -> Result<Option<Request>, StoreError> {
-    for _ in 0..TRIES {
-        let transaction = store.begin()?;
-        let word = match store.read(Some(transaction), NODE) {
-            Ok(word) if !word.is_empty() => word,
-            other => {
-                store.abort(transaction);
-                return match other {
-                    Ok(_) | Err(StoreError::NotFound) => Ok(None),
-                    Err(error) => Err(error),
-                };
-            }
-        };
-        if let Err(error) = store.write(Some(transaction), NODE, b"") {
-            store.abort(transaction);
-            return Err(error);
+    let word = transact(store, TRIES, |transaction| {
+        let within = Some(transaction);
+        match store.read(within, NODE) {
+            Ok(word) if word.is_empty() => Ok(None),
+            Ok(word) => store.write(within, NODE, b"").map(|()| Some(word)),
+            Err(StoreError::NotFound) => Ok(None),
+            Err(error) => Err(error),
         }
-        match store.commit(transaction) {
-            Ok(()) => {
-                let request = Request::parse(&word);
-                if request.is_none() {
-                    log::warn!("{NODE}: unknown request {:?} ignored", word.escape_ascii());
-                }
-                return Ok(request);
-            }
-            Err(StoreError::Again) => {}
-            Err(error) => return Err(error),
-        }
+    })?;
+    let Some(word) = word else { return Ok(None) };
+    let request = Request::parse(&word);
+    if request.is_none() {
+        log::warn!("{NODE}: unknown request {:?} ignored", word.escape_ascii());
     }
-    Err(StoreError::Again)
+    Ok(request)
 }
 
 #[cfg(target_os = "none")]
@@ -155,76 +142,21 @@ mod machine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::cell::{Cell, RefCell};
-    use std::num::NonZeroU32;
+    use std::cell::RefCell;
 
-    use xen_store::{Transaction, Watch};
+    use xen_store::intercept::{self, Intercepted};
+    use xen_store::memory::{Access, MemoryStore, Perms};
 
-    /// `control/shutdown` and nothing else. Each commit fails while others still have words to
-    /// write, which they do just before it.
-    #[derive(Default)]
-    struct Node {
-        word: RefCell<Option<Vec<u8>>>,
-        written: RefCell<Option<Vec<u8>>>,
-        others: RefCell<Vec<&'static [u8]>>,
-        open: Cell<u32>,
-        refuses: Cell<bool>,
+    /// A domain, and its toolstack who has written this word.
+    fn told(word: &[u8]) -> (MemoryStore, MemoryStore) {
+        let domain = MemoryStore::new(1);
+        let toolstack = domain.as_domain(0);
+        toolstack.write(None, PATH, word).unwrap();
+        (domain, toolstack)
     }
 
-    impl Store for Node {
-        fn read(&self, within: Option<Transaction>, path: &str) -> Result<Vec<u8>, StoreError> {
-            assert!(within.is_some() && path == NODE);
-            self.word.borrow().clone().ok_or(StoreError::NotFound)
-        }
-        fn write(
-            &self,
-            within: Option<Transaction>,
-            path: &str,
-            value: &[u8],
-        ) -> Result<(), StoreError> {
-            assert!(within.is_some() && path == NODE);
-            if self.refuses.get() {
-                return Err(StoreError::Denied);
-            }
-            *self.written.borrow_mut() = Some(value.to_vec());
-            Ok(())
-        }
-        fn begin(&self) -> Result<Transaction, StoreError> {
-            self.open.set(self.open.get() + 1);
-            Ok(Transaction(NonZeroU32::MIN))
-        }
-        fn commit(&self, _: Transaction) -> Result<(), StoreError> {
-            self.open.set(self.open.get() - 1);
-            let written = self.written.take();
-            if let Some(word) = self.others.borrow_mut().pop() {
-                *self.word.borrow_mut() = Some(word.to_vec());
-                return Err(StoreError::Again);
-            }
-            *self.word.borrow_mut() = written;
-            Ok(())
-        }
-        fn abort(&self, _: Transaction) {
-            self.open.set(self.open.get() - 1);
-            self.written.take();
-        }
-        fn list(&self, _: Option<Transaction>, _: &str) -> Result<Vec<String>, StoreError> {
-            Err(StoreError::Denied)
-        }
-        fn remove(&self, _: Option<Transaction>, _: &str) -> Result<(), StoreError> {
-            Err(StoreError::Denied)
-        }
-        fn watch(&self, _: &str) -> Result<Watch, StoreError> {
-            Err(StoreError::Denied)
-        }
-        fn unwatch(&self, _: Watch) {}
-        fn fired(&self, _: &Watch) -> bool {
-            false
-        }
-    }
-
-    fn node(word: &[u8]) -> Node {
-        Node { word: RefCell::new(Some(word.to_vec())), ..Node::default() }
-    }
+    /// `control/shutdown` as the toolstack calls it.
+    const PATH: &str = "/local/domain/1/control/shutdown";
 
     #[test]
     fn each_word_is_taken_once() {
@@ -236,32 +168,54 @@ mod tests {
             (b"\xff sing", None),
         ];
         for (word, request) in words {
-            let node = node(word);
-            assert_eq!(take(&node), Ok(request));
-            assert_eq!(node.word.borrow().as_deref(), Some(&b""[..]));
-            assert_eq!(take(&node), Ok(None));
-            assert_eq!(node.open.get(), 0);
+            let (domain, toolstack) = told(word);
+            assert_eq!(take(&domain), Ok(request));
+            assert_eq!(toolstack.read(None, PATH).unwrap(), b"");
+            assert_eq!(take(&domain), Ok(None));
+            assert_eq!(domain.transactions(), 0);
         }
-        assert_eq!(take(&Node::default()), Ok(None));
+        assert_eq!(take(&MemoryStore::new(1)), Ok(None));
     }
 
     #[test]
     fn a_word_that_replaces_another_is_not_lost() {
-        let node = node(b"poweroff");
-        node.others.borrow_mut().push(b"suspend");
-        assert_eq!(take(&node), Ok(Some(Request::Suspend)));
-        assert_eq!(node.open.get(), 0);
+        for moment in [intercept::Request::Write(NODE), intercept::Request::Commit] {
+            let (domain, toolstack) = told(b"poweroff");
+            let later = RefCell::new(vec![b"suspend"]);
+            let replace = |request: intercept::Request<'_>| match later
+                .borrow_mut()
+                .pop_if(|_| request == moment)
+            {
+                Some(word) => toolstack.write(None, PATH, word),
+                None => Ok(()),
+            };
+            let store = Intercepted { store: domain.clone(), by: replace };
+            assert_eq!(take(&store), Ok(Some(Request::Suspend)), "{moment:?}");
+            assert_eq!(toolstack.read(None, PATH).unwrap(), b"");
+            assert_eq!(domain.transactions(), 0);
+        }
     }
 
     #[test]
     fn what_cannot_be_acknowledged_is_not_obeyed() {
-        let refused = node(b"poweroff");
-        refused.refuses.set(true);
-        assert_eq!(take(&refused), Err(StoreError::Denied));
-        assert_eq!(refused.word.borrow().as_deref(), Some(&b"poweroff"[..]));
-        let busy = node(b"poweroff");
-        *busy.others.borrow_mut() = vec![b"poweroff"; 1000];
+        let (domain, toolstack) = told(b"poweroff");
+        toolstack.set_perms(PATH, Perms::of(0).with(1, Access::READ)).unwrap();
+        assert_eq!(take(&domain), Err(StoreError::Denied));
+        assert_eq!(
+            (toolstack.read(None, PATH).unwrap(), domain.transactions()),
+            (b"poweroff".to_vec(), 0)
+        );
+
+        let (domain, toolstack) = told(b"poweroff");
+        let insist = |request: intercept::Request<'_>| match request {
+            intercept::Request::Commit => toolstack.write(None, PATH, b"poweroff"),
+            _ => Ok(()),
+        };
+        let busy = Intercepted { store: domain.clone(), by: insist };
         assert_eq!(take(&busy), Err(StoreError::Again));
-        assert_eq!((refused.open.get(), busy.open.get()), (0, 0));
+        assert_eq!(
+            (toolstack.read(None, PATH).unwrap(), domain.transactions()),
+            (b"poweroff".to_vec(), 0)
+        );
     }
 }

@@ -72,7 +72,7 @@ def oldest(context):
     bare = [word for crate in crates for word in ("-p", crate["name"])]
     for version, words in (
         (versions[0], ["--no-default-features", *bare]),
-        (smoltcp, ["-p", "xen-guest", "-p", "xen-netfront", "--features", "xen-netfront/smoltcp"]),
+        (smoltcp, ["-p", "xen-guest", "-p", "xen-netfront", "--features", "xen-netfront/embassy"]),
     ):
         minor = ".".join(version.split(".")[:2])
         version = f"{minor}.0"

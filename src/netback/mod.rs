@@ -107,7 +107,7 @@ use crate::platform::{BackendPlatform, Channel, Instant, Port, Rings};
 use crate::xenbus::{BackBus, BackStep, FrontendOffer, Identity, MAX_QUEUES, Vif, feature_nodes};
 use connection::Connection;
 use obstacle::Obstacle;
-use pace::{Allowance, Metered};
+use pace::{Allowance, Meter, Metered};
 use xen_store::{Store, StoreError};
 
 pub use config::Config;
@@ -160,9 +160,10 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
         let queues = ("multi-queue-max-queues", &*queues);
         let nodes = feature_nodes(&config.features.coherent());
         let features: Vec<_> = nodes.into_iter().chain(always).chain([queues]).collect();
+        let store = Metered { store, by: Meter::default() };
         Ok(Netback {
             platform,
-            bus: BackBus::open(Metered::new(store), client, vif, &features, config.removal)?,
+            bus: BackBus::open(store, client, vif, &features, config.removal)?,
             allowance: Allowance::full(),
             pool: pool.clone(),
             client,
@@ -206,7 +207,7 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
                 }
             }
         }
-        self.allowance.spend(self.bus.own().store.take(), now);
+        self.allowance.spend(self.bus.own().store.by.take(), now);
     }
 
     /// When [`service`](Netback::service) or [`flush`](Netback::flush) has something to do though
@@ -383,7 +384,7 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
         self.disconnect();
         let opened = match self.bus.frontend_offer() {
             Some(offer) => {
-                self.bus.own().identity().map_err(Obstacle::Store).and_then(|identity| {
+                Identity::read(&self.bus.own()).map_err(Obstacle::Store).and_then(|identity| {
                     self.identity = identity;
                     let channel = Channel {
                         peer: self.client,

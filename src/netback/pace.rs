@@ -5,13 +5,12 @@
 //! its allowance: some for a start, then so many a second. What its bus would have to do then is
 //! done a moment later.
 
-use alloc::string::String;
-use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 
 use crate::platform::Instant;
-use xen_store::{Store, StoreError, Transaction, Watch};
+use xen_store::StoreError;
+use xen_store::intercept::{Intercept, Intercepted, Request};
 
 /// Requests that can be saved up: several connections, one after the other.
 const MOST: u32 = 400;
@@ -46,73 +45,23 @@ impl Allowance {
 }
 
 /// A store that counts what it is asked.
-#[derive(Debug)]
-pub(super) struct Metered<S> {
-    store: S,
-    requests: AtomicU32,
-}
+pub(super) type Metered<S> = Intercepted<S, Meter>;
 
-impl<S> Metered<S> {
-    pub(super) fn new(store: S) -> Metered<S> {
-        Metered { store, requests: AtomicU32::new(0) }
-    }
+/// Counts requests.
+#[derive(Debug, Default)]
+pub(super) struct Meter(AtomicU32);
 
+impl Meter {
     /// Requests since this was last asked.
     pub(super) fn take(&self) -> u32 {
-        self.requests.swap(0, Ordering::Relaxed)
-    }
-
-    fn count(&self) -> &S {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        &self.store
+        self.0.swap(0, Ordering::Relaxed)
     }
 }
 
-impl<S: Store> Store for Metered<S> {
-    fn read(&self, within: Option<Transaction>, path: &str) -> Result<Vec<u8>, StoreError> {
-        self.count().read(within, path)
-    }
-
-    fn write(
-        &self,
-        within: Option<Transaction>,
-        path: &str,
-        value: &[u8],
-    ) -> Result<(), StoreError> {
-        self.count().write(within, path, value)
-    }
-
-    fn list(&self, within: Option<Transaction>, path: &str) -> Result<Vec<String>, StoreError> {
-        self.count().list(within, path)
-    }
-
-    fn remove(&self, within: Option<Transaction>, path: &str) -> Result<(), StoreError> {
-        self.count().remove(within, path)
-    }
-
-    fn begin(&self) -> Result<Transaction, StoreError> {
-        self.count().begin()
-    }
-
-    fn commit(&self, transaction: Transaction) -> Result<(), StoreError> {
-        self.count().commit(transaction)
-    }
-
-    fn abort(&self, transaction: Transaction) {
-        self.count().abort(transaction);
-    }
-
-    fn watch(&self, path: &str) -> Result<Watch, StoreError> {
-        self.count().watch(path)
-    }
-
-    fn unwatch(&self, watch: Watch) {
-        self.count().unwatch(watch);
-    }
-
-    fn fired(&self, watch: &Watch) -> bool {
-        // A look at a bit of ours.
-        self.store.fired(watch)
+impl Intercept for Meter {
+    fn before(&self, _: Request<'_>) -> Result<(), StoreError> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 }
 

@@ -7,9 +7,9 @@ use alloc::vec::Vec;
 use xen_grant::DomId;
 
 use super::attention::Attention;
-use super::nodes::found;
-use super::values::{parse_domain, parse_u32};
 use crate::platform::Instant;
+use xen_store::nodes::found;
+use xen_store::values::{parse_domain, parse_u32};
 use xen_store::{Store, StoreError, Watch};
 
 const ROOT: &str = "backend/vif";
@@ -122,7 +122,7 @@ impl<S: Store> Clients<S> {
         let mut scan = match self.scan.take() {
             Some(scan) => scan,
             None => {
-                let left = self.names(ROOT, |name| parse_domain(name).map(|domain| domain.0))?;
+                let left = self.names(ROOT, parse_domain)?;
                 // What changes from now on asks for another.
                 self.attention.looked();
                 Scan { left, ..Scan::default() }

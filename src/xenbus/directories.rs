@@ -13,9 +13,12 @@
 use alloc::format;
 use alloc::string::String;
 
-use super::nodes::{Reader, exists, join, transact};
 use super::state::BusState;
+use xen_store::nodes::{Reader, exists, join, transact};
 use xen_store::{Store, StoreError, Transaction, Watch};
+
+/// How often a transaction is run that meets another one each time, before we come back later.
+pub(super) const TRIES: usize = 2;
 
 pub(super) struct Directories<S: Store> {
     store: S,
@@ -86,6 +89,14 @@ impl<S: Store> Directories<S> {
         self.peer_dir().map(|dir| Reader { store: &self.store, within: None, dir })
     }
 
+    /// Does something in a transaction; once more if it met another one.
+    pub(super) fn transact<T>(
+        &self,
+        work: impl FnMut(Transaction) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        transact(&self.store, TRIES, work)
+    }
+
     /// What the peer's `state` says.
     pub(super) fn peer_state(&self) -> Result<BusState, StoreError> {
         let value = match self.peer() {
@@ -130,7 +141,7 @@ impl<S: Store> Directories<S> {
         state: BusState,
         mut work: impl FnMut(Transaction) -> Result<(), StoreError>,
     ) -> Result<bool, StoreError> {
-        transact(&self.store, |transaction| {
+        self.transact(|transaction| {
             if self.own_state(Some(transaction))? != Some(state) {
                 return Ok(false);
             }

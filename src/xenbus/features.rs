@@ -11,8 +11,7 @@
 //! software.
 
 use packet_views::features::Features;
-
-use super::Reader;
+use xen_store::nodes::Reader;
 use xen_store::{Store, StoreError};
 
 /// The nodes that say what an end of a vif takes, each with its value.

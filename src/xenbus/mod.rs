@@ -32,9 +32,8 @@ mod clients;
 mod directories;
 mod features;
 mod front;
-mod nodes;
+mod identity;
 mod state;
-mod values;
 
 #[cfg(test)]
 mod tests;
@@ -45,6 +44,5 @@ pub use back::{
 pub use clients::{Clients, MAX_VIFS, Vif, VifChanges};
 pub use features::feature_nodes;
 pub use front::{BackendOffer, FrontBus, FrontStep, Rate};
-pub use nodes::{Identity, Reader, transact};
+pub use identity::Identity;
 pub use state::BusState;
-pub use values::{parse_domain, parse_mac, parse_u32};

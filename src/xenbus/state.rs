@@ -1,6 +1,6 @@
 //! What either end says about itself in its `state` node.
 
-use super::values::parse_u32;
+use xen_store::values::parse_u32;
 
 /// `enum xenbus_state` (xen/io/xenbus.h).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -3,30 +3,29 @@
 //! | | |
 //! |---|---|
 //! | [`Store`] | what a driver asks of xenstore; reading, writing, watches, transactions |
+//! | [`nodes`] | what drivers do with nodes: transactions that are tried again, defensive reading |
+//! | [`values`] | what a node's value means: numbers, domains, paths |
 //! | [`client::Client`] | a domain's connection to xenstored, over its page and its event channel |
 //! | [`memory::MemoryStore`] | a xenstore in memory, for tests and examples |
+//! | [`intercept`] | a store whose requests somebody sees first, to count them or to let some fail |
 //! | [`wire`], [`byte_ring`] | messages, and the rings of bytes that carry them |
 //!
 //! A driver takes any [`Store`]. This one counts how often it was started:
 //!
 //! ```
 //! use xen_store::memory::MemoryStore;
+//! use xen_store::nodes::{Reader, transact};
 //! use xen_store::{Store, StoreError};
 //!
 //! fn started<S: Store>(store: &S) -> Result<u32, StoreError> {
-//!     loop {
-//!         let transaction = store.begin()?;
-//!         let before = match store.read(Some(transaction), "data/starts") {
-//!             Ok(value) => str::from_utf8(&value).ok().and_then(|n| n.parse().ok()).unwrap_or(0),
-//!             Err(_) => 0,
-//!         };
-//!         let now = u32::saturating_add(before, 1);
-//!         store.write(Some(transaction), "data/starts", now.to_string().as_bytes())?;
-//!         match store.commit(transaction) {
-//!             Err(StoreError::Again) => {} // somebody else has written there: once more
-//!             outcome => return outcome.map(|()| now),
-//!         }
-//!     }
+//!     // Once more if somebody else has written there meanwhile, four times at most.
+//!     transact(store, 4, |transaction| {
+//!         let within = Some(transaction);
+//!         let before = Reader { store, within, dir: "data" }.u32("starts")?.unwrap_or(0);
+//!         let now = before.saturating_add(1);
+//!         store.write(within, "data/starts", now.to_string().as_bytes())?;
+//!         Ok(now)
+//!     })
 //! }
 //!
 //! let domain_1 = MemoryStore::new(1);
@@ -56,8 +55,11 @@ extern crate std;
 pub mod byte_ring;
 pub mod client;
 mod error;
+pub mod intercept;
 pub mod memory;
+pub mod nodes;
 mod store;
+pub mod values;
 pub mod wire;
 
 pub use error::StoreError;

@@ -27,10 +27,10 @@ use xen_grant::DomId;
 use super::backoff::Backoff;
 use super::bus::{Bus, End};
 use super::directories::Directories;
-use super::nodes::Reader;
 use super::state::BusState;
-use super::values::parse_u32;
 use crate::platform::Instant;
+use xen_store::nodes::Reader;
+use xen_store::values::parse_u32;
 use xen_store::{Store, StoreError};
 
 pub use offer::{EventChannels, FrontendOffer, MAX_QUEUES, OfferError, QueueOffer};

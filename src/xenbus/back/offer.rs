@@ -6,9 +6,9 @@ use alloc::vec::Vec;
 
 use crate::platform::Port;
 use crate::xenbus::features::read_features;
-use crate::xenbus::nodes::{Reader, join};
-use crate::xenbus::values::parse_u32;
 use packet_views::features::Features;
+use xen_store::nodes::{Reader, join};
+use xen_store::values::parse_u32;
 use xen_store::{Store, StoreError};
 
 /// The most queues that either end deals with, whatever the other one says.

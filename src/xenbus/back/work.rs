@@ -10,7 +10,7 @@ use super::{BackBus, BackStep, Removal};
 use crate::platform::Instant;
 use crate::xenbus::BusState;
 use crate::xenbus::bus::{Bus, End, Turn};
-use crate::xenbus::nodes::{Reader, join, remove_if_there, transact};
+use xen_store::nodes::{Reader, join, remove_if_there};
 use xen_store::{Store, StoreError};
 
 /// How long a closing frontend may take before we go on without it.
@@ -48,7 +48,7 @@ impl<S: Store> End for BackBus<S> {
         let dirs = &mut self.bus.dirs;
         let mine = dirs.own_state(None)?;
         let online = dirs.own().flag("online", true)?;
-        let frontend = dirs.own().path("frontend", self.frontend)?;
+        let frontend = dirs.own().path("frontend", self.frontend.0)?;
         dirs.follow(frontend.as_deref())?;
         let peer = dirs.peer_state()?;
         let mut offer = None;
@@ -119,7 +119,7 @@ impl<S: Store> BackBus<S> {
     fn read_offer(&self) -> Result<Result<FrontendOffer, OfferError>, StoreError> {
         let Some(dir) = self.bus.dirs.peer_dir() else { return Ok(Err(OfferError::Rings)) };
         let store = self.bus.dirs.store();
-        transact(store, |transaction| {
+        self.bus.dirs.transact(|transaction| {
             FrontendOffer::read(Reader { store, within: Some(transaction), dir }, self.max_queues)
         })
     }
@@ -216,7 +216,7 @@ impl<S: Store> BackBus<S> {
     /// to remove after all.
     fn remove(&mut self) -> Result<bool, StoreError> {
         let store = self.bus.dirs.store();
-        let outcome = transact(store, |transaction| {
+        let outcome = self.bus.dirs.transact(|transaction| {
             let within = Some(transaction);
             remove_if_there(store, within, self.bus.dirs.dir())?;
             let client = format!("backend/vif/{}", self.frontend.0);

@@ -24,9 +24,9 @@ use xen_grant::DomId;
 use super::backoff::Backoff;
 use super::bus::{Bus, End};
 use super::directories::Directories;
-use super::nodes::{found, join, remove_if_there};
 use super::state::BusState;
 use crate::platform::Instant;
+use xen_store::nodes::{found, join, remove_if_there};
 use xen_store::{Store, StoreError};
 
 use offer::is_connection_key;

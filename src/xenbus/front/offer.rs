@@ -5,9 +5,10 @@ use core::time::Duration;
 use xen_grant::DomId;
 
 use crate::xenbus::features::read_features;
-use crate::xenbus::nodes::{Identity, Reader};
-use crate::xenbus::values::parse_u32;
+use crate::xenbus::identity::Identity;
 use packet_views::features::Features;
+use xen_store::nodes::Reader;
+use xen_store::values::parse_u32;
 use xen_store::{Store, StoreError};
 
 /// `DOMID_INVALID` (xen/xen.h).
@@ -103,7 +104,7 @@ impl BackendOffer {
         own: Reader<'_, S>,
         peer: Reader<'_, S>,
     ) -> Result<BackendOffer, StoreError> {
-        let Identity { mac, mtu } = own.identity()?;
+        let Identity { mac, mtu } = Identity::read(&own)?;
         Ok(BackendOffer {
             domain,
             mac,

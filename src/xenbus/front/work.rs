@@ -2,6 +2,8 @@
 
 use core::time::Duration;
 
+use xen_grant::DomId;
+
 use super::offer::BackendOffer;
 use super::rules::{self, Action, Phase, View};
 use super::{FrontBus, FrontStep};
@@ -42,9 +44,9 @@ impl<S: Store> End for FrontBus<S> {
     fn look(&mut self) -> Result<(), StoreError> {
         let bus = &mut self.bus;
         let mine = bus.dirs.own_state(None)?;
-        let domain = bus.dirs.own().domain("backend-id")?;
+        let domain = bus.dirs.own().domain("backend-id")?.map(DomId);
         let backend = match domain {
-            Some(domain) => bus.dirs.own().path("backend", domain)?,
+            Some(DomId(domain)) => bus.dirs.own().path("backend", domain)?,
             None => None,
         };
         bus.dirs.follow(backend.as_deref())?;

@@ -8,8 +8,8 @@ use super::frontend;
 use super::netback;
 use super::world::{BACK_DIR, FRONT_DIR};
 use crate::xenbus::bus::MAX_REQUESTS;
+use crate::xenbus::directories::TRIES;
 use crate::xenbus::front::MAX_STALE;
-use crate::xenbus::nodes::TRIES;
 use crate::xenbus::{BackStep, BusState, FrontStep, MAX_QUEUES, Removal};
 use xen_store::StoreError;
 

@@ -97,6 +97,16 @@ impl MemoryStore {
         self.changed(|tree| tree.set_perms(self.domain, path, perms))
     }
 
+    /// How many watches this domain has.
+    pub fn watches(&self) -> usize {
+        self.tree.borrow().watches_of(self.domain)
+    }
+
+    /// How many transactions this domain has open.
+    pub fn transactions(&self) -> usize {
+        self.tree.borrow().transactions_of(self.domain)
+    }
+
     /// Changes the tree and fires what watches it.
     fn changed(
         &self,

@@ -200,3 +200,32 @@ fn packets_of_several_slots_are_held_back_too() {
     assert!(!device.is_held() && receive(&mut device).is_none());
     assert_eq!(device.counters().linearised_packets, 1);
 }
+
+/// Who may write to what is received writes to it where it is, or to a copy if somebody else reads it.
+#[cfg(feature = "embassy")]
+#[test]
+fn r5_a_packet_that_somebody_else_reads_is_written_in_a_copy() {
+    let write = |device: &mut Device<Mock>| {
+        let (rx, _) = device.receive(Instant::ZERO).unwrap();
+        rx.consume_mut(|bytes| {
+            bytes[59] = 9;
+            (bytes.to_vec(), bytes.as_ptr())
+        })
+    };
+    let mut written = vec![1; 60];
+    written[59] = 9;
+    let mut device = Device::new(mock());
+    let alone = packet(&[&[1; 60]]);
+    let place = alone.head().as_ptr();
+    device.netif_mut().incoming.push_back(alone);
+    assert_eq!(write(&mut device), (written.clone(), place));
+    assert!(device.receive(Instant::ZERO).is_none());
+    assert_eq!((device.netif().recycled, device.counters().linearised_packets), (1, 0));
+    let shared = packet(&[&[1; 60]]);
+    device.netif_mut().incoming.push_back(shared.clone());
+    device.netif_mut().incoming.push_back(packet(&[&[1; 30], &[1; 30]]));
+    assert_ne!(write(&mut device), (written.clone(), shared.head().as_ptr()));
+    assert_eq!(shared.head(), [1; 60], "the other's view is as it was");
+    assert_eq!(write(&mut device).0, written);
+    assert_eq!(device.counters().linearised_packets, 2);
+}
