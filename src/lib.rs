@@ -22,6 +22,17 @@
 //! don't trust, `xen-store`, xenstore, which is here as [`store`], and `packet-views`, packets as views
 //! that only narrow, which knows nothing of Xen; each is of use alone.
 //!
+//! Where to look, in the sources:
+//!
+//! | for | look at |
+//! |---|---|
+//! | where a grant ends after transmit | `netfront/tx.rs`, `TxQueue::complete` and `take_back`; after receive, `netfront/rx.rs`, `take_back` |
+//! | where empty pages are granted and posted | `netfront/rx/post.rs` |
+//! | where a stale byte is cleared before a peer sees it | `exposure.rs` of `xen-grant`, asked by each `Reference::grant` |
+//! | where headroom is made | [`netback::Config::headroom`], in `netback/from_client.rs`; a frontend's would be the `offset` of a posted page, which the backend chooses |
+//! | where XDP headroom would go | announced like any feature, in [`xenbus`]; carried by [`wire::Extra::xdp_headroom`]; taken in `netback/parse.rs`, `read_extras` |
+//! | what each drop counts | `netfront/counters.rs`, `netback/counters.rs` |
+//!
 //! # Bringing your own kernel
 //!
 //! A kernel implements three traits, and two more to be a backend. Here are the first two, for one

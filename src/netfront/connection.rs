@@ -33,6 +33,8 @@ pub(super) struct Queue {
     pub(super) tell_rx: Notify,
     /// How far either ring had got when the platform was last told.
     told: (u32, u32),
+    /// How far they had got when `service` had last seen to everything.
+    settled: (u32, u32),
 }
 
 impl Queue {
@@ -40,7 +42,18 @@ impl Queue {
         let told = (tx.answered(), rx.answered());
         let (tx_port, rx_port) = ports;
         let (answered_then, asked_then, tell_rx) = (told.0, told.0, Notify::Suppressed);
-        Queue { tx, rx, tx_port, rx_port, tx_moved: now, answered_then, asked_then, tell_rx, told }
+        Queue {
+            tx,
+            rx,
+            tx_port,
+            rx_port,
+            tx_moved: now,
+            answered_then,
+            asked_then,
+            tell_rx,
+            told,
+            settled: told,
+        }
     }
 
     /// Whether all that was outstanding at the last look has been answered: what is outstanding now has
@@ -48,6 +61,17 @@ impl Queue {
     pub(super) fn is_fresh(&self) -> bool {
         // At most a ring lies between the two.
         self.tx.answered().wrapping_sub(self.asked_then) <= u32::MAX / 2
+    }
+
+    /// How far transmit has been asked, and receive answered.
+    #[inline]
+    fn progress(&self) -> (u32, u32) {
+        (self.tx.asked(), self.rx.answered())
+    }
+
+    /// Whether nothing is outstanding, and as many pages posted as are wanted.
+    fn is_settled(&self) -> bool {
+        self.tx.outstanding() == 0 && self.rx.is_full()
     }
 
     /// Posts pages, if it is worth it; the backend is told of them by the next flush, if it waits.
@@ -347,11 +371,14 @@ pub(super) struct Connection {
     pub(super) state: State,
     /// The queue that receives first the next time.
     next: usize,
+    /// What sending held when `service` had last seen to everything; `None` if there was something left to
+    /// do.
+    settled: Option<u32>,
 }
 
 impl Connection {
     pub(super) fn new(queues: Queues, features: Features, longest: usize) -> Connection {
-        Connection { queues, features, longest, state: State::Waiting, next: 0 }
+        Connection { queues, features, longest, state: State::Waiting, next: 0, settled: None }
     }
 
     /// The backend is connected. True if it was not before.
@@ -363,6 +390,31 @@ impl Connection {
             self.queues.each(|queue| queue.tx_moved = now);
         }
         news
+    }
+
+    /// `service` has seen to everything: is there something left that it waits for?
+    pub(super) fn settled(&mut self) {
+        let held = self.queues.held();
+        let is_settled = self.state == State::Live
+            && held >= SENDING
+            && self.queues.iter().all(Queue::is_settled);
+        self.settled = is_settled.then_some(held);
+        self.queues.each(|queue| queue.settled = queue.progress());
+    }
+
+    /// Whether nothing has been sent or received since [`settled`](Connection::settled), nor taken to be
+    /// written.
+    #[inline]
+    pub(super) fn is_idle(&mut self, now: Instant) -> bool {
+        if self.state != State::Live
+            || self.settled != Some(self.queues.held())
+            || self.queues.iter().any(|queue| queue.settled != queue.progress())
+        {
+            return false;
+        }
+        // Nothing is outstanding, which is a look at which transmit was idle.
+        self.queues.each(|queue| queue.tx_moved = now);
+        true
     }
 
     /// Whether packets may be sent.

@@ -169,6 +169,9 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     /// Says what has become of the link: nothing else announces a change that was made here.
     pub fn service(&mut self) -> Link {
         let now = self.platform.now();
+        if self.is_idle(now) {
+            return Link::Up;
+        }
         self.retry_quarantine(now);
         // A backend is silent only if it has not answered, not if nobody has looked.
         self.complete_tx();
@@ -201,7 +204,19 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         }
         // Frames may have come home since the last time.
         self.refill();
+        if let Some(connection) = &mut self.connection {
+            connection.settled();
+        }
         self.link()
+    }
+
+    /// Whether nothing has happened since `service` saw to everything, and no time has come.
+    #[inline]
+    fn is_idle(&mut self, now: Instant) -> bool {
+        let connection = self.connection.as_mut();
+        connection.is_some_and(|connection| connection.is_idle(now))
+            && self.quarantine.is_empty()
+            && self.bus.is_resting(now)
     }
 
     /// When [`service`](Netfront::service) has something to do though nothing happens.

@@ -2,25 +2,19 @@
 
 use alloc::vec::Vec;
 
-use xen_grant::{Access, Frame, GrantedPage, Quarantine, Reference, StillInUse};
+use xen_grant::{Access, GrantedPage, Quarantine, Reference, StillInUse};
 
 use super::counters::Counters;
 
-/// What has come of a revoke: the page and its reference, or `None` if the backend still uses it.
+/// The backend still uses a page that it should have let go of.
 #[inline]
-pub(super) fn settle<A: Access>(
-    revoked: Result<(Frame, Reference), StillInUse<A>>,
+pub(super) fn admit<A: Access>(
+    still: StillInUse<A>,
     quarantine: &mut Quarantine,
     counters: &mut Counters,
-) -> Option<(Frame, Reference)> {
-    match revoked {
-        Ok(ours) => Some(ours),
-        Err(still) => {
-            counters.quarantined += 1;
-            quarantine.admit(still);
-            None
-        }
-    }
+) {
+    counters.quarantined += 1;
+    quarantine.admit(still);
 }
 
 /// Ends the sharing of a ring's page; its reference is free again unless the backend still maps it.
@@ -30,8 +24,11 @@ pub(super) fn end_ring(
     quarantine: &mut Quarantine,
     counters: &mut Counters,
 ) {
-    if let Some((_frame, reference)) = settle(page.revoke(), quarantine, counters) {
-        counters.revokes += 1;
-        references.push(reference);
+    match page.revoke() {
+        Ok((_frame, reference)) => {
+            counters.revokes += 1;
+            references.push(reference);
+        }
+        Err(still) => admit(still, quarantine, counters),
     }
 }

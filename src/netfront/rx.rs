@@ -16,7 +16,7 @@ use xen_ring::{FrontRing, fill};
 
 use super::counters::{Counters, RxDrop};
 use super::fault::Fault;
-use super::revoke::{end_ring, settle};
+use super::revoke::{admit, end_ring};
 use super::target::Target;
 use crate::buffer::{Buf, Packet};
 use crate::ring_page::Shared;
@@ -150,14 +150,12 @@ impl RxQueue {
             };
             match received {
                 Ok(len) => bytes += len,
-                Err(Bad::Packet(wrong)) => {
+                Err(bad) => {
                     dropped += 1;
-                    *counters.rx_drops.counter(wrong) += 1;
-                }
-                Err(Bad::Peer(found)) => {
-                    dropped += 1;
-                    fault = Some(found);
-                    break;
+                    fault = dismiss(bad, counters);
+                    if fault.is_some() {
+                        break;
+                    }
                 }
             }
         }
@@ -295,15 +293,19 @@ impl RxQueue {
         counters: &mut Counters,
     ) -> Option<Frame> {
         let posting = &mut self.postings[index as usize % RING_SIZE];
-        let revoked = posting.posted.take()?.revoke();
-        let Some((frame, reference)) = settle(revoked, quarantine, counters) else {
-            self.bare += 1;
-            self.kept += 1;
-            return None;
-        };
-        // What has a page posted has lent its reference.
-        fill(&mut posting.reference, reference);
-        Some(frame)
+        match posting.posted.take()?.revoke() {
+            Ok((frame, reference)) => {
+                // What has a page posted has lent its reference.
+                fill(&mut posting.reference, reference);
+                Some(frame)
+            }
+            Err(still) => {
+                self.bare += 1;
+                self.kept += 1;
+                admit(still, quarantine, counters);
+                None
+            }
+        }
     }
 
     /// Consumes the extras behind a packet's first slot. Each has taken the place of a response,
@@ -363,6 +365,19 @@ impl RxQueue {
 }
 
 // What the packet path does not do is kept off it.
+
+/// Counts a packet as dropped, unless it is the backend that is at fault.
+#[cold]
+#[inline(never)]
+fn dismiss(bad: Bad, counters: &mut Counters) -> Option<Fault> {
+    match bad {
+        Bad::Packet(why) => {
+            *counters.rx_drops.counter(why) += 1;
+            None
+        }
+        Bad::Peer(fault) => Some(fault),
+    }
+}
 
 #[cold]
 fn bad(wrong: RxDrop) -> Bad {

@@ -9,7 +9,7 @@ use xen_ring::{FrontRing, InFlight, Notify};
 use super::bytes::BytesInFlight;
 use super::counters::Counters;
 use super::fault::Fault;
-use super::revoke::{end_ring, settle};
+use super::revoke::{admit, end_ring};
 use crate::buffer::{BufMut, PacketMut};
 use crate::ring_page::Shared;
 use crate::wire::{Extra, RING_SIZE, Status, TxRequest, TxResponse, TxRing, tx_flags};
@@ -349,8 +349,15 @@ fn take_back(
     quarantine: &mut Quarantine,
     counters: &mut Counters,
 ) -> Option<Reference> {
-    let (frame, reference) = settle(granted.revoke(), quarantine, counters)?;
-    // More than we keep go back to the pool.
-    let _surplus = spare.try_push(frame);
-    Some(reference)
+    match granted.revoke() {
+        Ok((frame, reference)) => {
+            // More than we keep go back to the pool.
+            let _surplus = spare.try_push(frame);
+            Some(reference)
+        }
+        Err(still) => {
+            admit(still, quarantine, counters);
+            None
+        }
+    }
 }

@@ -97,10 +97,11 @@ impl<S: Store, Phase, Step: Copy> Bus<S, Phase, Step> {
 
     /// What the device is to be told if nothing has happened since the last poll.
     #[inline]
-    fn still_resting(&mut self, now: Instant) -> Option<Step> {
+    pub(super) fn still_resting(&mut self, now: Instant) -> Option<Step> {
         let step = self.resting.filter(|_| self.deadline.is_none_or(|at| at > now))?;
         if self.dirs.take_events() {
             self.attention.ask();
+            self.resting = None;
             return None;
         }
         Some(step)

@@ -23,6 +23,11 @@ impl RxQueue {
         }
     }
 
+    /// Whether as many pages are posted as are wanted now.
+    pub(in crate::netfront) fn is_full(&self) -> bool {
+        self.target.wanted(self.posted()) == 0
+    }
+
     #[inline(never)]
     fn post_many(&mut self, wanted: u32, budget: &mut Budget, counters: &mut Counters) -> Notify {
         let wanted = self.affordable(wanted, budget) as usize;

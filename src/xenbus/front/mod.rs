@@ -98,6 +98,13 @@ impl<S: Store> FrontBus<S> {
         self.poll_end(now)
     }
 
+    /// Whether the last poll would be repeated: there was nothing to do but wait, no watch has fired since,
+    /// and no deadline has passed.
+    #[inline]
+    pub(crate) fn is_resting(&mut self, now: Instant) -> bool {
+        self.bus.still_resting(now).is_some()
+    }
+
     /// When to call [`poll`](FrontBus::poll) at the latest; `None` if only an event can matter.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.bus.deadline

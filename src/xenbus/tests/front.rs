@@ -438,3 +438,21 @@ fn f11_a_try_that_is_put_off_has_a_deadline() {
     assert!(lab.world.front.bus.is_closed());
     assert_eq!(lab.world.front.bus.next_deadline(), None);
 }
+
+#[test]
+fn an_event_that_ends_a_rest_is_seen_by_the_next_poll() {
+    let mut lab = Lab::new();
+    lab.connect();
+    while lab.step() != FrontStep::Live || !lab.world.front.bus.is_resting(lab.world.now) {
+        lab.wait(MS);
+    }
+    let before = lab.world.xen.operations();
+    assert!(lab.world.front.bus.is_resting(lab.world.now));
+    assert_eq!(lab.step(), FrontStep::Live);
+    assert_eq!(lab.world.xen.operations(), before, "nothing is asked while nothing happens");
+    lab.world.xen.set(&format!("{BACK_DIR}/state"), BusState::Closing.digit());
+    // Whoever asks takes the watch's event with it: the poll has to know all the same.
+    assert!(!lab.world.front.bus.is_resting(lab.world.now));
+    assert!(!lab.world.front.bus.is_resting(lab.world.now));
+    assert_ne!(lab.step(), FrontStep::Live);
+}
