@@ -115,8 +115,9 @@ pub trait Platform: Memory {
     /// Allocates an event channel that `peer` may bind to (`EVTCHNOP_alloc_unbound`), unmasked.
     fn alloc_unbound(&self, peer: DomId) -> Result<Port, EventError>;
 
-    /// A port has been opened, and this is what it is for. The peer has not been told of it yet. With
-    /// each connection there are others; [`close`](Platform::close) ends what is said here.
+    /// A port has been opened, and this is what it is for. With each connection there are others;
+    /// [`close`](Platform::close) ends what is said here. A client's event may come a little before:
+    /// that need wake nobody, for the driver looks when it has said this.
     ///
     /// A platform whose tasks wait keeps `channel.wake` by the port and wakes it with each event on
     /// it. One that polls, or runs its driver after each interrupt, has nothing to do.

@@ -60,7 +60,9 @@ fn find() -> Result<Option<Daemon>, Errno> {
     let Some((gfn, port)) = Ring::Xenstore.find(hypercall::get_param) else { return Ok(None) };
     // SAFETY: Xen says that xenstore's page is there.
     let Some(page) = (unsafe { memory::map_special(gfn) }) else { return Ok(None) };
-    Ok(Some(Daemon { page, port: events::opened(port.get())? }))
+    let port = events::opened(port.get())?;
+    events::store_opened(port);
+    Ok(Some(Daemon { page, port }))
 }
 
 /// Talks to xenstore. Locks taken meanwhile: none but the heap's and the log's.

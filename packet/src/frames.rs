@@ -52,7 +52,7 @@
 
 use core::fmt;
 use core::iter;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 
 use crate::buffer::{AnyPacket, Block, Buf, Checksum};
@@ -114,6 +114,12 @@ pub trait FrameDevice {
 
     /// Sees to what the device needs besides frames: see [`NetDevice::service`].
     fn service(&mut self) -> Option<Duration>;
+
+    /// Asks for an event at the next frame, and when there is room again; true if there is something to do
+    /// already. For who sleeps without a task, until any device's event.
+    fn rearm(&mut self) -> bool {
+        self.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
 
     /// Whether there is something to do. If not, the task is woken when there is: see
     /// [`NetDevice::poll_ready`].

@@ -119,6 +119,11 @@ impl Bits {
         self.remembered.store(true, Ordering::SeqCst);
     }
 
+    /// Whether there is something to [`remember`](Bits::remember).
+    pub fn is_remembered(&self) -> bool {
+        self.remembered.load(Ordering::SeqCst)
+    }
+
     /// Whether the port is recorded; if so it no longer is, and stays masked.
     pub fn take(&self, port: u32) -> bool {
         place(port).is_some_and(|(word, bit)| {

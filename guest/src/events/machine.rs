@@ -19,6 +19,8 @@ static PAGE: Once<&'static Words> = Once::new();
 static CHANNELS: Mutex<Channels> = Mutex::new(Channels::new());
 /// Likewise.
 static WAKES: Mutex<Wakes> = Mutex::new(Wakes::new());
+/// Xenstore's port, 0 before there is one.
+static STORE: AtomicU32 = AtomicU32::new(0);
 /// The port of `VIRQ_TIMER`, 0 before there is one.
 static TIMER: AtomicU32 = AtomicU32::new(0);
 /// What the timer is set to, in Xen's system time; 0 if it is not set.
@@ -134,6 +136,11 @@ pub fn wakes(port: Port, wake: Wake) {
     WAKES.lock().insert(port.get(), wake);
 }
 
+/// `port` is xenstore's.
+pub fn store_opened(port: Port) {
+    STORE.store(port.get(), Ordering::Relaxed);
+}
+
 /// Fires a channel.
 pub fn notify(port: Port) {
     let _ = hypercall::evtchn_send(port.get());
@@ -164,9 +171,10 @@ pub fn wait(until: Option<Instant>) {
         BITS.collect(page);
         take_timer(page);
         let late = unmask_late(page);
+        let remembered = BITS.is_remembered();
         let fired = BITS.serve();
         if fired {
-            WAKES.lock().wake(|port| BITS.is_served(port));
+            wake_tasks(remembered || BITS.is_served(STORE.load(Ordering::Relaxed)));
         }
         if fired || until.is_some_and(|until| clock::now() >= until) {
             return;
@@ -175,6 +183,17 @@ pub fn wait(until: Option<Instant>) {
             set_timer(clock::to_system_time(next));
         }
         cpu::idle::sleep();
+    }
+}
+
+/// Wakes who waits for a port that has fired; everybody if xenstore has news, for any device's state may
+/// have changed. No lock is held while a task is woken: what it runs may close a port.
+fn wake_tasks(everybody: bool) {
+    let mut next = 0;
+    loop {
+        let woken = WAKES.lock().next(&mut next, |port| everybody || BITS.is_served(port));
+        let Some(wake) = woken else { return };
+        wake.wake();
     }
 }
 

@@ -30,9 +30,14 @@ impl Wakes {
         self.0.clear();
     }
 
-    /// Wakes whoever waits for one of the ports that have fired.
-    pub fn wake(&self, fired: impl Fn(u32) -> bool) {
-        self.0.iter().filter(|(port, _)| fired(*port)).for_each(|(_, wake)| wake.wake());
+    /// Who waits for a port that has fired, from number `next` on, which moves behind it: to be woken
+    /// when nothing here is borrowed any more.
+    pub fn next(&self, next: &mut usize, fired: impl Fn(u32) -> bool) -> Option<Wake> {
+        let mut rest = self.0.iter().skip(*next);
+        rest.find_map(|(port, wake)| {
+            *next += 1;
+            fired(*port).then(|| wake.clone())
+        })
     }
 }
 
@@ -63,20 +68,26 @@ mod tests {
     fn an_event_wakes_whom_its_port_was_opened_for() {
         let ((one, first), (two, second)) = (waiting(), waiting());
         let woken = || [&one, &two].map(|count| count.0.load(Ordering::Relaxed));
+        fn wake(wakes: &Wakes, fired: impl Fn(u32) -> bool) {
+            let mut next = 0;
+            while let Some(wake) = wakes.next(&mut next, &fired) {
+                wake.wake();
+            }
+        }
         let mut wakes = Wakes::new();
         wakes.insert(3, first);
         wakes.insert(4, second.clone());
-        wakes.wake(|port| port == 4);
+        wake(&wakes, |port| port == 4);
         assert_eq!(woken(), [0, 1]);
         // The port is another's now, and then nobody's.
         second.register(&Waker::from(two.clone()));
         wakes.insert(3, second.clone());
         wakes.remove(4);
-        wakes.wake(|_| true);
+        wake(&wakes, |_| true);
         assert_eq!(woken(), [0, 2]);
         second.register(&Waker::from(two.clone()));
         wakes.clear();
-        wakes.wake(|_| true);
+        wake(&wakes, |_| true);
         assert_eq!(woken(), [0, 2]);
     }
 }

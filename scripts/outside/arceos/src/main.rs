@@ -6,14 +6,15 @@
 extern crate alloc;
 
 use alloc::boxed::Box;
+use alloc::vec;
 use alloc::vec::Vec;
 
 use xen_grant::{FramePool, GrantTable};
 use xen_guest::Xen;
 use xen_netfront::netfront::{Config, Netfront};
-use xen_netfront::packet::buffer::View;
-use xen_netfront::packet::device::{Link, NetDevice, WriteError};
-use xen_netfront::platform::Instant;
+use xen_netfront::packet::device::WriteError;
+use xen_netfront::packet::frames::{FrameDevice, Frames, RecvError};
+use xen_netfront::platform::{Instant, Platform};
 
 xen_guest::main!(kernel);
 
@@ -29,7 +30,7 @@ enum DevError {
 trait NetDriverOps {
     fn device_name(&self) -> &str;
     fn mac_address(&self) -> [u8; 6];
-    fn can_transmit(&self) -> bool;
+    fn can_transmit(&mut self) -> bool;
     fn can_receive(&mut self) -> bool;
     fn transmit(&mut self, frame: &[u8]) -> Result<(), DevError>;
     fn receive(&mut self) -> Result<Vec<u8>, DevError>;
@@ -37,7 +38,11 @@ trait NetDriverOps {
     fn service(&mut self) -> Option<Instant>;
 }
 
-struct XenNet(Netfront<Xen, Xen>);
+/// Plain frames: a blank checksum is filled in, a large packet cut, before this kernel sees them.
+struct XenNet {
+    frames: Frames<Netfront<Xen, Xen>>,
+    xen: Xen,
+}
 
 impl NetDriverOps for XenNet {
     fn device_name(&self) -> &str {
@@ -45,24 +50,20 @@ impl NetDriverOps for XenNet {
     }
 
     fn mac_address(&self) -> [u8; 6] {
-        NetDevice::mac(&self.0).map_or([0; 6], |mac| mac.0)
+        self.frames.mac().unwrap_or_default().0
     }
 
-    fn can_transmit(&self) -> bool {
-        NetDevice::room(&self.0) > 0
+    fn can_transmit(&mut self) -> bool {
+        self.frames.room() > 0
     }
 
     fn can_receive(&mut self) -> bool {
-        NetDevice::has_packet(&mut self.0)
+        self.frames.has_frame()
     }
 
     fn transmit(&mut self, frame: &[u8]) -> Result<(), DevError> {
-        let fill = |to: &mut [u8]| {
-            to.copy_from_slice(frame);
-            frame.len()
-        };
-        match NetDevice::write(&mut self.0, frame.len(), fill) {
-            Ok(()) => Ok(NetDevice::flush(&mut self.0)),
+        match self.frames.send_frame(frame) {
+            Ok(()) => Ok(self.frames.flush()),
             Err(WriteError::Full) => Err(DevError::Again),
             Err(WriteError::NoMemory) => Err(DevError::NoMemory),
             Err(_) => Err(DevError::InvalidParam),
@@ -70,16 +71,24 @@ impl NetDriverOps for XenNet {
     }
 
     fn receive(&mut self) -> Result<Vec<u8>, DevError> {
-        let packet = NetDevice::next_packet(&mut self.0).ok_or(DevError::Again)?;
-        let parts: Vec<&[u8]> = packet.fragments().iter().map(View::bytes).collect();
-        Ok(parts.concat())
+        let mut frame = vec![0; self.frames.max_frame()];
+        match self.frames.recv_frame(&mut frame) {
+            Ok(Some(len)) => {
+                frame.truncate(len);
+                Ok(frame)
+            }
+            Ok(None) => Err(DevError::Again),
+            Err(RecvError::NoMemory) => Err(DevError::NoMemory),
+            Err(_) => Err(DevError::InvalidParam),
+        }
     }
 
     fn service(&mut self) -> Option<Instant> {
-        if self.0.service() == Link::Up && self.0.rearm() {
+        let within = self.frames.service();
+        if self.frames.rearm() {
             return Some(Instant::default()); // at once
         }
-        self.0.next_deadline()
+        within.map(|within| self.xen.now() + within)
     }
 }
 
@@ -88,7 +97,7 @@ fn kernel(xen: Xen) -> xen_guest::Result {
     let pool = FramePool::new(&xen, config.least_pages() + 256)?;
     let table = GrantTable::new(&xen);
     let net = Netfront::open(xen, xen, &pool, &table, 0, config)?;
-    let mut devices: Vec<Box<dyn NetDriverOps>> = Vec::from([Box::new(XenNet(net)) as _]);
+    let mut devices: Vec<Box<dyn NetDriverOps>> = Vec::from([Box::new(XenNet { frames: Frames::new(net), xen }) as _]);
     loop {
         for device in &mut devices {
             let until = device.service();
