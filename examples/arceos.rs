@@ -106,7 +106,7 @@ impl<P: Platform + Send, S: Store + Send> NetDriverOps for XenNet<P, S> {
         sent.map_err(|why| match why {
             WriteError::Full => DevError::Again,
             WriteError::NoMemory => DevError::NoMemory,
-            WriteError::TooLong | WriteError::BadLength => DevError::InvalidParam,
+            _ => DevError::InvalidParam,
         })
     }
 

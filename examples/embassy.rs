@@ -85,7 +85,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut result = None;
     let main = async { result = Some(app(stack).await) };
-    let offer = netback::Config { features: Features::ALL, ..netback::Config::default() };
+    let offer = netback::Config::default().with_features(Features::ALL);
     let mut scheduler = Scheduler::new(&host);
     let tasks = Async::new(main).beside(async { runner.run().await }).watching(&wake);
     scheduler.add("guest", &guest, tasks);

@@ -85,6 +85,7 @@ pub enum Rings {
 
 /// What an event channel is for.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Channel {
     /// The domain at the other end.
     pub peer: DomId,
@@ -102,6 +103,11 @@ pub struct Channel {
 ///
 /// How an event reaches the driver is left to the platform: it polls, takes interrupts, or wakes
 /// an async task, and then calls the device's `poll` and `rearm`.
+///
+/// The driver calls it from the task that drives the device, never in an interrupt and with no lock of
+/// its own held. [`now`](Platform::now), [`notify`](Platform::notify) and
+/// [`handled`](Platform::handled) are on the packet path: they should neither allocate nor block. The
+/// others are called when a device connects or disconnects, and may.
 pub trait Platform: Memory {
     /// The time now.
     fn now(&self) -> Instant;

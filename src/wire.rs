@@ -308,6 +308,7 @@ impl Wire for RxSlot {
 }
 
 /// The transmit ring: 256 slots of 12 bytes.
+#[derive(Debug)]
 pub enum TxRing {}
 
 impl Protocol for TxRing {
@@ -316,6 +317,7 @@ impl Protocol for TxRing {
 }
 
 /// The receive ring: 256 slots of 8 bytes.
+#[derive(Debug)]
 pub enum RxRing {}
 
 impl Protocol for RxRing {

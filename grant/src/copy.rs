@@ -194,3 +194,15 @@ impl CopyOut {
         self.frames.clear();
     }
 }
+
+impl core::fmt::Debug for CopyIn {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "CopyIn({} operations into {} frames)", self.ops.len(), self.frames.len())
+    }
+}
+
+impl core::fmt::Debug for CopyOut {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "CopyOut({} operations from {} frames)", self.ops.len(), self.frames.len())
+    }
+}

@@ -157,7 +157,6 @@ unsafe impl<A: Access> Send for Granted<A> {}
 unsafe impl<A: Access> Sync for Granted<A> {}
 
 /// A revoke that failed: the peer uses the page at this moment. The grant is as it was.
-#[derive(Debug)]
 pub struct StillInUse<A: Access>(pub Granted<A>);
 
 impl<A: Access> Granted<A> {
@@ -200,5 +199,19 @@ impl<A: Access> core::fmt::Debug for Granted<A> {
         write!(f, "Granted({})", self.number())
     }
 }
+
+impl<A: Access> core::fmt::Debug for StillInUse<A> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_tuple("StillInUse").field(&self.0).finish()
+    }
+}
+
+impl<A: Access> core::fmt::Display for StillInUse<A> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "the peer is using the page of grant reference {}", self.0.number())
+    }
+}
+
+impl<A: Access> core::error::Error for StillInUse<A> {}
 
 const _: () = assert!(size_of::<Option<Granted<ReadOnly>>>() == 16);

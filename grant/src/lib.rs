@@ -29,6 +29,24 @@
 //! The crate knows no machine: it asks a [`Memory`] for pages and for the frames of the grant
 //! table, and a [`ForeignMemory`] for what a back end does with a client's grants. `unsafe` lives
 //! in this crate, so that rings and protocols above it need none.
+//!
+//! # What a call costs
+//!
+//! No call blocks, unless the [`Memory`] below does. What a driver does with each packet allocates
+//! nothing and takes no lock, so an interrupt may do it as well: taking frames of a [`FramePool`] and
+//! dropping them, sharing, granting, revoking, [`Quarantine::admit`], the words of a shared page.
+//!
+//! | | allocates | takes the grant table's lock | calls the platform |
+//! |---|---|---|---|
+//! | [`FramePool::new`], and the end of a pool | yes | | for each page |
+//! | [`GrantTable::claim`], [`claim_many`](GrantTable::claim_many) | yes | yes | for a frame of the table, now and then |
+//! | dropping a [`Reference`] | | yes | |
+//! | dropping a [`Granted`] or a [`Quarantine`]; [`Quarantine::retry`], [`GrantTable::sweep`] | | yes | |
+//! | [`GrantTable::usage`], [`machine`](GrantTable::machine), [`left`](GrantTable::left) | | yes | |
+//! | [`CopyIn`], [`CopyOut`] | beyond their capacity | | one hypercall a submission |
+//! | [`ForeignPage::map`], and dropping it | | | one hypercall |
+//!
+//! The lock spins, so what takes it is not for an interrupt that may come while somebody has it.
 #![no_std]
 
 extern crate alloc;

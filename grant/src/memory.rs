@@ -11,6 +11,12 @@ pub const PAGE_SIZE: usize = 4096;
 #[repr(C, align(4096))]
 pub struct Page(pub [u8; PAGE_SIZE]);
 
+impl core::fmt::Debug for Page {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Page")
+    }
+}
+
 /// A page as the words it is shared by. Every access to a page that somebody else may touch at
 /// the same time is one whole 32-bit word.
 pub type Words = [AtomicU32; PAGE_SIZE / 4];

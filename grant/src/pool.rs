@@ -239,6 +239,7 @@ pub struct FramePool(Arc<Owner>);
 
 /// Why a pool could not be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PoolError {
     /// The platform ran out of pages after this many.
     OutOfPages(usize),
@@ -375,5 +376,11 @@ impl FramePool {
 impl core::fmt::Debug for FramePool {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "FramePool({} of {} free)", self.free(), self.size())
+    }
+}
+
+impl core::fmt::Debug for Frames<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Frames({} left)", self.left)
     }
 }

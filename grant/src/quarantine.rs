@@ -98,3 +98,13 @@ impl Quarantine {
         self.held.len() > self.quota / 4
     }
 }
+
+impl core::fmt::Debug for Quarantine {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Quarantine")
+            .field("held", &self.held.len())
+            .field("quota", &self.quota)
+            .field("next_retry", &self.next_retry())
+            .finish_non_exhaustive()
+    }
+}

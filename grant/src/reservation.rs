@@ -22,6 +22,7 @@ pub struct Reservation {
 
 /// A pool has not so many pages left that nobody else was promised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ReserveError {
     /// Pages asked for.
     pub wanted: usize,

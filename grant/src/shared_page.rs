@@ -89,3 +89,15 @@ impl<M: ForeignMemory> Drop for ForeignPage<M> {
         unsafe { self.memory.unmap_grant(mapping) }
     }
 }
+
+impl core::fmt::Debug for GrantedPage {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "GrantedPage({})", self.number())
+    }
+}
+
+impl<M: ForeignMemory> core::fmt::Debug for ForeignPage<M> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "ForeignPage({})", self.handle)
+    }
+}

@@ -71,6 +71,14 @@ struct State {
 }
 
 impl State {
+    fn usage(&self) -> TableUse {
+        TableUse {
+            entries: self.free.len(),
+            claimed: self.claimed,
+            quarantined: self.quarantine.len(),
+        }
+    }
+
     /// Sees to it that the table has its mark; whether it had none.
     fn set_mark(&self) -> bool {
         let Some(entry) = self.entries.first().and_then(|frame| frame.get(MARKED)) else {
@@ -109,6 +117,7 @@ impl core::error::Error for ClaimError {}
 
 /// How a table is used, at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TableUse {
     /// Entries in the frames mapped so far.
     pub entries: usize,
@@ -239,12 +248,7 @@ impl GrantTable {
 
     /// How the table is used now.
     pub fn usage(&self) -> TableUse {
-        let state = self.0.state.lock();
-        TableUse {
-            entries: state.free.len(),
-            claimed: state.claimed,
-            quarantined: state.quarantine.len(),
-        }
+        self.0.state.lock().usage()
     }
 }
 
@@ -319,5 +323,17 @@ impl Drop for Reference {
 impl core::fmt::Debug for Reference {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "Reference({})", self.number())
+    }
+}
+
+impl core::fmt::Debug for GrantTable {
+    /// Waits for no lock: where somebody else has the table just now, it says no more than that.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self.0.state.try_lock().map(|state| state.usage()) {
+            Some(TableUse { entries, claimed, quarantined }) => {
+                write!(f, "GrantTable({claimed} of {entries} claimed, {quarantined} in quarantine)")
+            }
+            None => f.write_str("GrantTable(locked)"),
+        }
     }
 }

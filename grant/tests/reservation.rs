@@ -18,7 +18,7 @@ fn pages_are_promised_once() {
     let mut first = pool.reserve(6).unwrap();
     assert_eq!((first.pages(), pool.unreserved()), (6, 4));
     let overbooked = pool.reserve(5).unwrap_err();
-    assert_eq!(overbooked, ReserveError { wanted: 5, left: 4 });
+    assert_eq!((overbooked.wanted, overbooked.left), (5, 4));
     assert_eq!(
         overbooked.to_string(),
         "5 pages of the frame pool are needed, and 4 are nobody else's"
@@ -27,7 +27,7 @@ fn pages_are_promised_once() {
     let second = pool.reserve(4).unwrap();
     assert_eq!((second.pages(), pool.unreserved()), (4, 0));
     assert_eq!(pool.reserve(0).unwrap().pages(), 0);
-    assert_eq!(pool.reserve(1).unwrap_err(), ReserveError { wanted: 1, left: 0 });
+    assert!(matches!(pool.reserve(1), Err(ReserveError { wanted: 1, left: 0, .. })));
     assert_eq!(first.draw(1), 0);
     drop(second);
     assert_eq!((first.draw(3), first.pages(), pool.unreserved()), (3, 9, 1));
@@ -58,7 +58,8 @@ fn what_is_drawn_is_given_back_and_no_more() {
 fn no_number_of_pages_is_cut_short() {
     let pool = pool(10);
     for wanted in [11, 1 << 32, (1 << 32) + 1, usize::MAX] {
-        assert_eq!(pool.reserve(wanted).unwrap_err(), ReserveError { wanted, left: 10 });
+        let overbooked = pool.reserve(wanted).unwrap_err();
+        assert_eq!((overbooked.wanted, overbooked.left), (wanted, 10));
         assert_eq!(pool.unreserved(), 10);
     }
 }

@@ -163,6 +163,12 @@ mod machine {
     }
 }
 
+impl<R> core::fmt::Debug for Console<'_, R> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Console({} bytes lost)", self.lost)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

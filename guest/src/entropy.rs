@@ -152,6 +152,12 @@ mod machine {
     }
 }
 
+impl core::fmt::Debug for Generator {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Generator")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -36,6 +36,10 @@
 //! | `options` | the command line |
 //! | `shutdown`, `power`, `suspend` | what the toolstack asks for; stopping; sleeping |
 //!
+//! `Xen` blocks only in `wait`, in xenstore's calls, and while the toolstack has the domain suspended; it
+//! allocates only in xenstore's calls and when a port is opened. The runtime has the interrupts: no code of a
+//! kernel runs in one, and there is one thread.
+//!
 //! What needs no machine (parsers, the console, the event bits) also
 //! builds on a host, where its tests run; the rest exists only for `target_os = "none"`.
 #![cfg_attr(not(test), no_std)]

@@ -65,6 +65,8 @@ impl fmt::Display for BadOption<'_> {
     }
 }
 
+impl core::error::Error for BadOption<'_> {}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,8 @@
 //! The end of the domain.
 
-use core::fmt::Display;
+use alloc::boxed::Box;
+use core::error::Error;
+use core::iter;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use x86_64::instructions::{hlt, interrupts};
@@ -17,10 +19,13 @@ impl Termination for () {
     fn finish(self) {}
 }
 
-impl<E: Display> Termination for Result<(), E> {
+impl<E: Into<Box<dyn Error>>> Termination for Result<(), E> {
     fn finish(self) {
-        if let Err(error) = self {
+        if let Err(error) = self.map_err(E::into) {
             log::error!("main has failed: {error}");
+            for source in iter::successors(error.source(), |&error| error.source()) {
+                log::error!("because: {source}");
+            }
             crash();
         }
     }

@@ -20,6 +20,7 @@ const TRIES: usize = 8;
 
 /// What the toolstack asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Request {
     /// `poweroff`: stop, in good order (`xl shutdown`).
     PowerOff,

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Blocks that have been sent or [recycled](NetDevice::recycle) are used again, so steady traffic
-//! allocates nothing. Packets that are dropped instead are freed, and later ones allocated.
+//! allocates nothing. Packets that are dropped instead are freed, and later ones allocated. A call blocks
+//! as long as the [`RawIo`] below does.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -21,7 +22,7 @@ use crate::buffer::{
     AnyPacket, Block, BufMut, HeapBlock, Meta, Packet, PacketMut, SharedHeapBlock, View,
 };
 use crate::buffer::{MAX_FRAGMENTS, MAX_FRAME, MAX_PACKET};
-use crate::device::{Linear, NetDevice, PacketOf, Permit, SendError, SendErrorKind, Totals, slots};
+use crate::device::{NetDevice, PacketOf, Permit, SendError, SendErrorKind, Totals, slots};
 use crate::features::{Capabilities, Features};
 use crate::header::checksum::settle_blank;
 use crate::header::{ETHERNET_HEADER, LINK_HEADER, MTUS, MacAddr, longest_frame};
@@ -108,7 +109,6 @@ pub struct Copying<Io> {
     packets: VecDeque<PacketMut<HeapBlock>>,
     /// Received, and not handed up yet.
     next: Option<Packet<SharedHeapBlock>>,
-    linear: Linear,
     counters: Totals,
 }
 
@@ -125,7 +125,6 @@ impl<Io: RawIo> Copying<Io> {
             segments: None,
             packets: VecDeque::with_capacity(MAX_FRAGMENTS),
             next: None,
-            linear: Linear::default(),
             counters: Totals::default(),
         }
     }
@@ -324,11 +323,7 @@ impl<Io: RawIo> NetDevice for Copying<Io> {
     }
 
     fn totals(&self) -> Totals {
-        Totals {
-            linearised_packets: self.counters.linearised_packets + self.linear.packets(),
-            linearised_bytes: self.counters.linearised_bytes + self.linear.bytes(),
-            ..self.counters
-        }
+        self.counters
     }
 
     fn alloc(&mut self, headroom: usize) -> Option<BufMut<HeapBlock>> {
@@ -340,21 +335,22 @@ impl<Io: RawIo> NetDevice for Copying<Io> {
     }
 
     fn receive(&mut self, budget: usize, mut sink: impl FnMut(PacketOf<Self>)) -> usize {
-        let mut received = 0;
-        for _ in 0..budget {
-            let Some(looked) = self.next.take().map(Some).or_else(|| self.fetch()) else { break };
-            let Some(packet) = looked else { continue };
-            self.counters.rx_packets += 1;
-            self.counters.rx_bytes += packet.len() as u64;
-            received += 1;
-            sink(packet);
+        for looked in 0..budget {
+            match self.next.take().map(Some).or_else(|| self.fetch()) {
+                None => return looked,
+                Some(None) => {}
+                Some(Some(packet)) => {
+                    self.counters.rx_packets += 1;
+                    self.counters.rx_bytes += packet.len() as u64;
+                    sink(packet);
+                }
+            }
         }
-        received
+        budget
     }
 
-    fn room(&self) -> usize {
-        let waits = self.frame.is_some() || self.segments.is_some() || !self.packets.is_empty();
-        if waits { 0 } else { MAX_FRAGMENTS }
+    fn room(&mut self) -> usize {
+        if self.drain() { MAX_FRAGMENTS } else { 0 }
     }
 
     fn has_packet(&mut self) -> bool {
@@ -379,10 +375,6 @@ impl<Io: RawIo> NetDevice for Copying<Io> {
 
     fn flush(&mut self) {
         self.drain();
-    }
-
-    fn linear(&mut self) -> &mut Linear {
-        &mut self.linear
     }
 
     fn recycle(&mut self, packet: PacketOf<Self>) {
@@ -428,5 +420,23 @@ impl<Io: RawIo> Permit for CopyingPermit<'_, Io> {
 
     fn flush(self) {
         self.device.drain();
+    }
+}
+
+impl<Io> core::fmt::Debug for Copying<Io> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Copying")
+            .field("mac", &self.mac)
+            .field("mtu", &self.mtu)
+            .field("to_send", &self.packets.len())
+            .field("received", &self.next.is_some())
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<Io> core::fmt::Debug for CopyingPermit<'_, Io> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("CopyingPermit").field("slots", &self.slots).finish_non_exhaustive()
     }
 }

@@ -9,6 +9,7 @@ use crate::header::{Extensions, Layout, Pieces, Protocol, Tcp};
 
 /// What a peer takes besides plain packets of one fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Features {
     /// Packets of more than one fragment.
     pub scatter_gather: bool,
@@ -21,6 +22,14 @@ pub struct Features {
     /// Large TCP packets over IPv6.
     pub gso_v6: bool,
 }
+
+crate::setters!(Features {
+    with_scatter_gather = scatter_gather: bool,
+    with_checksum_v4 = checksum_v4: bool,
+    with_checksum_v6 = checksum_v6: bool,
+    with_gso_v4 = gso_v4: bool,
+    with_gso_v6 = gso_v6: bool,
+});
 
 impl Features {
     /// Everything.
@@ -149,6 +158,7 @@ impl Default for Features {
 
 /// What a device is to the layers above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Capabilities {
     /// Bytes of one block: what [`NetDevice::alloc`](crate::device::NetDevice::alloc) gives, headroom
     /// included.
@@ -158,6 +168,11 @@ pub struct Capabilities {
     /// What its peer does with packets, so that nobody has to here.
     pub features: Features,
 }
+
+crate::setters!(Capabilities {
+    with_max_fragments = max_fragments: usize,
+    with_features = features: Features,
+});
 
 impl Capabilities {
     /// Plain packets of one block of this size.

@@ -51,10 +51,11 @@
 //! ```
 
 use core::fmt;
+use core::iter;
 use core::task::{Context, Poll};
 use core::time::Duration;
 
-use crate::buffer::{AnyPacket, Block, Buf, BufMut, Checksum, PacketMut};
+use crate::buffer::{AnyPacket, Block, Buf, Checksum};
 use crate::device::{Link, NetDevice, PacketOf, Permit, Totals, WriteError};
 use crate::features::Capabilities;
 use crate::header::checksum::{ChecksumError, settle_blank};
@@ -95,7 +96,7 @@ pub trait FrameDevice {
 
     /// Frames of the largest size that there is room for now. There may be more once earlier ones are
     /// seen to be done, which [`send_frame`](FrameDevice::send_frame) looks at.
-    fn room(&self) -> usize;
+    fn room(&mut self) -> usize;
 
     /// Whether a frame has come. It may turn out to be one that is dropped.
     fn has_frame(&mut self) -> bool;
@@ -205,7 +206,7 @@ impl<N: NetDevice> Frames<N> {
                 },
             }
         }
-        Ok(false)
+        Ok(self.next.is_some())
     }
 
     /// Makes of a packet that has just come what is handed up.
@@ -257,19 +258,6 @@ impl<N: NetDevice> Frames<N> {
         Ok(())
     }
 
-    /// `frame` in the device's blocks.
-    fn fill(&mut self, frame: &[u8]) -> Result<PacketMut<N::Block>, WriteError> {
-        let (mut packet, mut rest) = (AnyPacket::new(), frame);
-        while !rest.is_empty() {
-            let mut buf: BufMut<N::Block> = self.netif.alloc(0).ok_or(WriteError::NoMemory)?;
-            let (now, later) = rest.split_at_checked(buf.tailroom()).unwrap_or((rest, &[]));
-            buf.append(now.len()).ok_or(WriteError::TooLong)?.copy_from_slice(now);
-            packet.push(buf).map_err(|_| WriteError::TooLong)?;
-            rest = later;
-        }
-        Ok(packet)
-    }
-
     /// Blocks that a frame of this length takes.
     fn blocks(&self, len: usize) -> usize {
         len.div_ceil(self.netif.capabilities().block_size.max(1))
@@ -289,13 +277,14 @@ impl<N: NetDevice> FrameDevice for Frames<N> {
         self.netif.link()
     }
 
-    /// What the device has done, and dropped here. A large packet counts as one that was received.
+    /// What the device has done, and what was dropped here: that had been received, and is counted as that
+    /// too, a large packet as one.
     fn totals(&self) -> Totals {
         let totals = self.netif.totals();
         Totals { rx_dropped: totals.rx_dropped + self.drops.total(), ..totals }
     }
 
-    fn room(&self) -> usize {
+    fn room(&mut self) -> usize {
         self.netif.room() / self.blocks(self.max_frame()).max(1)
     }
 
@@ -318,7 +307,8 @@ impl<N: NetDevice> FrameDevice for Frames<N> {
         // Before memory is taken in vain.
         let room = self.netif.reserve(slots).map(drop);
         room.ok_or(WriteError::Full)?;
-        let packet = self.fill(frame)?;
+        let bufs = iter::from_fn(|| self.netif.alloc(0));
+        let packet = AnyPacket::from_slice(frame, bufs).ok_or(WriteError::NoMemory)?;
         let mut permit = self.netif.reserve(slots).ok_or(WriteError::Full)?;
         Ok(permit.send(packet)?)
     }

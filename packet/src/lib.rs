@@ -31,6 +31,11 @@
 //! | `phy` (feature `smoltcp`) | any of these devices under smoltcp |
 //!
 //! It needs `alloc`, and nothing else of the machine that it runs on: no clock, no lock, no unsafe code.
+//!
+//! No call blocks, but for what a device's owner puts below it. Nothing allocates but where it says so:
+//! [`HeapBlock::new`](buffer::HeapBlock::new), `new` of what keeps memory of its own, and some of a
+//! device's calls ([`device::NetDevice`]). Views, headers and checksums may be used in an interrupt; a
+//! device has one user at a time, and that is a task.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -46,6 +51,7 @@ pub mod header;
 pub mod offload;
 #[cfg(feature = "smoltcp")]
 pub mod phy;
+mod setters;
 mod wake;
 
 pub use wake::Wake;

@@ -135,3 +135,15 @@ impl<P: Protocol, M: RingPage> BackRing<P, M> {
         self.page
     }
 }
+
+impl<P: Protocol, M: RingPage> core::fmt::Debug for BackRing<P, M> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("BackRing")
+            .field("req_cons", &self.req_cons)
+            .field("req_seen", &self.req_seen)
+            .field("rsp_prod", &self.rsp_prod)
+            .field("published", &self.published)
+            .field("fault", &self.fault)
+            .finish_non_exhaustive()
+    }
+}

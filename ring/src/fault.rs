@@ -2,6 +2,7 @@
 
 /// A rule that the peer broke. The ring is of no use any more: disconnect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PeerFault {
     /// The peer's producer index lies where it can't have got to.
     IndexOverrun {

@@ -265,3 +265,27 @@ impl<P: Protocol, M: RingPage> Drop for Responses<'_, P, M> {
         *self.rsp_cons = self.next;
     }
 }
+
+impl<P: Protocol, M: RingPage> core::fmt::Debug for FrontRing<P, M> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("FrontRing")
+            .field("req_prod", &self.req_prod)
+            .field("published", &self.published)
+            .field("rsp_seen", &self.rsp_seen)
+            .field("rsp_cons", &self.rsp_cons)
+            .field("fault", &self.fault)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<P: Protocol, M: RingPage> core::fmt::Debug for Slot<'_, P, M> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Slot({})", self.index())
+    }
+}
+
+impl<P: Protocol, M: RingPage> core::fmt::Debug for Responses<'_, P, M> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Responses({} left)", self.seen.wrapping_sub(self.next))
+    }
+}

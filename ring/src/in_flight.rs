@@ -169,3 +169,19 @@ impl<F, B> Vacant<'_, F, B> {
 fn refuse<const N: usize>(id: u16) -> PeerFault {
     if usize::from(id) < N { PeerFault::NotOutstanding(id) } else { PeerFault::UnknownId(id) }
 }
+
+impl<F, B, const N: usize> core::fmt::Debug for InFlight<F, B, N> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("InFlight")
+            .field("free", &self.free())
+            .field("in_flight", &self.len())
+            .field("retired", &self.retired())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<F, B> core::fmt::Debug for Vacant<'_, F, B> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Vacant({})", self.first_free)
+    }
+}

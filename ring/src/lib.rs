@@ -25,6 +25,9 @@
 //! The page itself is a [`RingPage`], loads and stores of whole 32-bit words, so there is no
 //! `unsafe` here, and a test can put memory there that changes at every read.
 //!
+//! Nothing here allocates but [`InFlight::new`], nothing blocks, and there is no lock: whoever has the
+//! end of a ring may use it in an interrupt too.
+//!
 //! ```
 //! use xen_ring::{BackRing, FrontRing, Notify, Protocol};
 //! # use std::sync::atomic::{AtomicU32, Ordering, fence};

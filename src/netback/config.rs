@@ -16,6 +16,7 @@ use packet_views::features::Features;
 /// sets `features` to [`Features::ALL`]. (A [frontend](crate::netfront::Config) takes everything by default,
 /// because what it asks for is for itself.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Config {
     /// Bytes left free in front of each packet from the client, at most 2048: room for a header
     /// that somebody pushes.
@@ -42,6 +43,16 @@ pub struct Config {
     pub removal: Removal,
 }
 
+packet_views::setters!(Config {
+    with_headroom = headroom: usize,
+    with_queue_packets = queue_packets: usize,
+    with_queue_frames = queue_frames: usize,
+    with_patience = patience: Duration,
+    with_features = features: Features,
+    with_max_queues = max_queues: u32,
+    with_removal = removal: Removal,
+});
+
 impl Default for Config {
     fn default() -> Config {
         Config {
@@ -49,7 +60,7 @@ impl Default for Config {
             queue_packets: 256,
             queue_frames: 512,
             patience: Duration::from_secs(10),
-            features: Features { scatter_gather: true, ..Features::NONE },
+            features: Features::NONE.with_scatter_gather(true),
             max_queues: 1,
             removal: Removal::Ours,
         }

@@ -18,6 +18,7 @@ pub(super) enum FromClientDrop {
 
 /// Packets from the client that were not handed up, by reason. Each costs the client, nobody else.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FromClientDrops {
     /// Shorter than an Ethernet header.
     pub runt: u64,
@@ -76,6 +77,7 @@ impl FromClientDrops {
 
 /// Packets to the client that it did not get, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ToClientDrops {
     /// No client is connected.
     pub not_connected: u64,
@@ -133,6 +135,7 @@ impl ToClientDrops {
 /// "Copies" are the hypervisor's, one from the client and one to it. This driver itself moves
 /// payload bytes only where a checksum is to be filled in that somebody else reads too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Counters {
     /// Packets handed up.
     pub from_packets: u64,

@@ -2,6 +2,7 @@
 
 /// Why a packet to the client was dropped at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DeliverError {
     /// No client is connected.
     NotConnected,

@@ -5,6 +5,7 @@ use xen_ring::PeerFault;
 /// A rule of netif that the client broke so badly that its vif is shut. What is merely wrong with
 /// one packet drops that packet and is counted in [`FromClientDrops`](super::FromClientDrops).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Fault {
     /// A rule of rings.
     Ring(PeerFault),
@@ -46,4 +47,12 @@ impl core::fmt::Display for Fault {
     }
 }
 
-impl core::error::Error for Fault {}
+impl core::error::Error for Fault {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            // It says what the fault in it says.
+            Fault::Ring(fault) => fault.source(),
+            _ => None,
+        }
+    }
+}

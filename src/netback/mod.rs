@@ -68,6 +68,14 @@
 //! }
 //! ```
 //!
+//! # What a call costs
+//!
+//! [`Netback::open`], [`service`](Netback::service) and dropping the backend ask xenstore, so they block as
+//! long as the [`Store`] does; they allocate, map and unmap ring pages, bind and close event channels.
+//! Nothing else blocks, and nothing else allocates. Hypercalls of the packet path are copies, one a batch,
+//! and events. None of it is for an interrupt, which may [wake](Netback::waker) the task that has the
+//! backend.
+//!
 //! # What a client can't do
 //!
 //! * Make us map more than two pages a queue, or hold more than [`Config`] says: what it is owed
@@ -416,5 +424,19 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
         if let Some(connection) = self.connection.take() {
             self.counters.to_drops.disconnected += connection.queued() as u64;
         }
+    }
+}
+
+impl<P: BackendPlatform, S: Store> core::fmt::Debug for Netback<P, S> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Netback")
+            .field("client", &self.client)
+            .field("vif", &self.vif)
+            .field("is_connected", &self.is_connected())
+            .field("is_gone", &self.gone)
+            .field("queues", &self.queues())
+            .field("queued", &self.queued())
+            .field("fault", &self.fault)
+            .finish_non_exhaustive()
     }
 }

@@ -39,7 +39,7 @@ pub(super) fn fill(
             packet.meta.checksum = Checksum::Unknown;
             Ok(packet)
         }
-        Err(ChecksumError::Unknown | ChecksumError::Header(_)) => Err(DeliverError::Offload),
+        Err(_) => Err(DeliverError::Offload),
     }
 }
 
@@ -109,7 +109,7 @@ pub(super) fn cut(
         let (queued, lost) = match segment {
             Ok(segment) => (queue(segment), segments.remaining()),
             Err(CutError::NoMemory) => (Err(DeliverError::NoFrame), segments.remaining() - 1),
-            Err(CutError::NoRoom) => (Err(DeliverError::Offload), segments.remaining() - 1),
+            Err(_) => (Err(DeliverError::Offload), segments.remaining() - 1),
         };
         if let Err(why) = queued {
             *counters.to_drops.counter(why) += lost as u64;

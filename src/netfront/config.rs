@@ -21,7 +21,7 @@ const GRANTS: usize = 2 * RING_SIZE + 2;
 /// ```
 /// use xen_netfront::netfront::Config;
 ///
-/// let configs = [Config::default(), Config { queues: 4, ..Config::default() }];
+/// let configs = [Config::default(), Config::default().with_queues(4)];
 /// // Packets that the layers above keep: received and not dropped, or not sent yet.
 /// let held = 64;
 /// let promised: usize = configs.iter().map(Config::least_pages).sum();
@@ -36,6 +36,7 @@ const GRANTS: usize = 2 * RING_SIZE + 2;
 /// With less than `promised` a device is [refused](super::OpenError); between that and enough all of them
 /// work, and share what nobody was promised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Config {
     /// What to take from the backend, and what to give it if it takes as much.
     ///
@@ -60,6 +61,16 @@ pub struct Config {
     /// Where the ring indices start. They wrap, so tests start shortly before that.
     pub ring_start: u32,
 }
+
+packet_views::setters!(Config {
+    with_features = features: Features,
+    with_queues = queues: u32,
+    with_split_event_channels = split_event_channels: bool,
+    with_rx_floor = rx_floor: u16,
+    with_rx_ceiling = rx_ceiling: u16,
+    with_tx_bytes = tx_bytes: Option<u32>,
+    with_ring_start = ring_start: u32,
+});
 
 impl Default for Config {
     fn default() -> Config {

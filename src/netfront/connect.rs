@@ -94,7 +94,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             match &mut self.connection {
                 Some(connection) => connection.queues.others.push(queue),
                 None => {
-                    let queues = Queues { first: queue, others: Vec::new() };
+                    let queues = Queues::of(queue);
                     self.connection = Some(Connection::new(queues, features, longest(&offer)));
                 }
             }

@@ -109,11 +109,12 @@ impl Queue {
         self.rx.capacity().min(self.tx.capacity()) < LARGEST
     }
 
-    /// Asks for events; true if there is something to do already.
+    /// Asks for events; true if there is something to do already. Nobody asks for packets while the
+    /// layer above takes none.
     #[inline]
-    fn arm(&mut self) -> Result<bool, Fault> {
+    fn arm(&mut self, takes_packets: bool) -> Result<bool, Fault> {
         // While packets come, no event is asked for.
-        Ok(self.rx.has_news()? || self.rx.arm()? || self.tx.arm()?)
+        Ok(takes_packets && (self.rx.has_news()? || self.rx.arm()?) || self.tx.arm()?)
     }
 
     /// Tells the platform that all that was announced has been seen to.
@@ -154,9 +155,15 @@ pub(super) struct Queues {
     /// bounds check or a loop.
     pub(super) first: Queue,
     pub(super) others: Vec<Queue>,
+    /// Somebody looked for a page to send, and there was none.
+    wants_page: bool,
 }
 
 impl Queues {
+    pub(super) fn of(first: Queue) -> Queues {
+        Queues { first, others: Vec::new(), wants_page: false }
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Queue> {
         core::iter::once(&self.first).chain(&self.others)
     }
@@ -208,7 +215,19 @@ impl Queues {
     #[inline(never)]
     fn another_frame(&mut self, budget: &mut Budget) -> Option<Frame> {
         let spare = self.others.iter_mut().find_map(|other| other.tx.spare());
-        spare.or_else(|| budget.frame_to_send(self.held()))
+        let frame = spare.or_else(|| budget.frame_to_send(self.held()));
+        self.wants_page |= frame.is_none();
+        frame
+    }
+
+    /// Somebody has found no room for so many slots on every queue, and may wait for it.
+    #[cold]
+    pub(super) fn want(&mut self, slots: usize) {
+        self.each(|queue| {
+            if !queue.tx.has_room(slots) {
+                queue.tx.want(slots);
+            }
+        });
     }
 
     /// Pages that sending holds.
@@ -451,19 +470,23 @@ impl Connection {
     }
 
     /// Asks for events on all queues. True if there is something to do already.
-    pub(super) fn arm(&mut self, platform: &impl Platform) -> bool {
+    pub(super) fn arm(&mut self, platform: &impl Platform, takes_packets: bool) -> bool {
         if self.is_broken() {
             // `service` has not seen it yet, or waits for the backend to close.
             return self.state == State::Broken;
         }
         let (mut busy, mut fault) = (false, None);
-        self.queues.each(|queue| match queue.arm() {
+        self.queues.each(|queue| match queue.arm(takes_packets) {
             Ok(news) => busy |= news,
             Err(found) => fault = Some(found),
         });
         if let Some(fault) = fault {
             self.break_down(fault);
             return true;
+        }
+        if self.queues.wants_page && self.queues.iter().any(|queue| queue.tx.has_spare()) {
+            self.queues.wants_page = false;
+            busy = true;
         }
         if !busy {
             self.queues.each(|queue| queue.say_handled(platform));

@@ -19,6 +19,7 @@ pub(super) enum RxDrop {
 
 /// Received packets that were not handed up, by what was wrong with them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RxDrops {
     /// The backend reported an error for a slot.
     pub backend_error: u64,
@@ -75,6 +76,7 @@ impl RxDrops {
 
 /// Packets that were to be sent and were not, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TxDrops {
     /// Shorter than an Ethernet header, or longer than the MTU allows.
     pub bad_length: u64,
@@ -100,8 +102,9 @@ impl TxDrops {
             SendErrorKind::TooShort | SendErrorKind::TooLong => &mut self.bad_length,
             SendErrorKind::TooManyFragments => &mut self.too_many_slots,
             SendErrorKind::Checksum(_) => &mut self.bad_checksum,
-            SendErrorKind::Gso(_) | SendErrorKind::NoGso => &mut self.no_gso,
             SendErrorKind::NoMemory => &mut self.no_frame,
+            // `Gso`, `NoGso`, and what a peer may not take some day.
+            _ => &mut self.no_gso,
         }
     }
 
@@ -130,6 +133,7 @@ impl TxDrops {
 
 /// A frontend's counters, from its opening on; reconnecting does not reset them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Counters {
     /// Packets handed up.
     pub rx_packets: u64,

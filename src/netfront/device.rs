@@ -11,7 +11,7 @@ use crate::buffer::{BufMut, PacketMut};
 use crate::platform::Platform;
 use crate::wire::MAX_PACKET;
 use packet_views::device::{
-    self, Changes, Linear, Link, NetDevice, PacketOf, Permit, SendError, SendErrorKind,
+    self, Changes, Link, NetDevice, PacketOf, Permit, SendError, SendErrorKind,
 };
 use packet_views::features::Capabilities;
 use packet_views::header::{LINK_HEADER, MacAddr};
@@ -45,27 +45,22 @@ impl<P: Platform, S: Store> NetDevice for Netfront<P, S> {
 
     fn capabilities(&self) -> Capabilities {
         let features = self.features();
-        Capabilities {
-            block_size: xen_grant::PAGE_SIZE,
-            max_fragments: features.max_fragments().min(MOST_FRAGMENTS),
-            features,
-        }
+        Capabilities::plain(xen_grant::PAGE_SIZE)
+            .with_max_fragments(features.max_fragments().min(MOST_FRAGMENTS))
+            .with_features(features)
     }
 
     fn totals(&self) -> device::Totals {
         let counters = Netfront::counters(self);
-        device::Totals {
-            rx_packets: counters.rx_packets,
-            rx_bytes: counters.rx_bytes,
-            rx_dropped: counters.rx_drops.total(),
-            tx_packets: counters.tx_packets,
-            tx_bytes: counters.tx_bytes,
-            tx_dropped: counters.tx_drops.total(),
-            copies: counters.tx_gathered,
-            copied_bytes: counters.copied_bytes,
-            linearised_packets: self.linear.packets(),
-            linearised_bytes: self.linear.bytes(),
-        }
+        device::Totals::default()
+            .with_rx_packets(counters.rx_packets)
+            .with_rx_bytes(counters.rx_bytes)
+            .with_rx_dropped(counters.rx_drops.total())
+            .with_tx_packets(counters.tx_packets)
+            .with_tx_bytes(counters.tx_bytes)
+            .with_tx_dropped(counters.tx_drops.total())
+            .with_copies(counters.tx_gathered)
+            .with_copied_bytes(counters.copied_bytes)
     }
 
     fn take_changes(&mut self) -> Changes {
@@ -85,12 +80,23 @@ impl<P: Platform, S: Store> NetDevice for Netfront<P, S> {
             return None;
         }
         let connection = self.connection.as_mut()?;
-        Some(TxPermit::new(connection, &mut self.budget, &mut self.counters, &self.platform))
+        let (budget, counters) = (&mut self.budget, &mut self.counters);
+        Some(TxPermit::new(connection, slots, budget, counters, &self.platform))
     }
 
-    #[inline]
-    fn room(&self) -> usize {
-        if self.link() == Link::Up { Netfront::room(self) } else { 0 }
+    fn room(&mut self) -> usize {
+        for complete in [true, false] {
+            let connection = self.connection.as_mut().filter(|it| it.takes_packets());
+            let room = connection.map_or(0, |connection| connection.queues.room());
+            if room > 0 || !complete || self.complete_tx() == 0 {
+                return room;
+            }
+        }
+        0
+    }
+
+    fn pause_receive(&mut self, is_paused: bool) {
+        self.is_paused = is_paused;
     }
 
     #[inline]
@@ -122,10 +128,6 @@ impl<P: Platform, S: Store> NetDevice for Netfront<P, S> {
     #[inline(always)]
     fn flush(&mut self) {
         Netfront::flush(self);
-    }
-
-    fn linear(&mut self) -> &mut Linear {
-        &mut self.linear
     }
 
     /// A full queue holds up its own flows only. A large packet that the backend does not take is
@@ -164,12 +166,11 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         let was = self.settings.replace(now);
         let differs =
             |part: fn(&Settings, &Settings) -> bool| was.is_none_or(|was| part(&was, &now));
-        let changes = Changes {
-            connection: true,
-            mac: differs(|was, now| was.mac != now.mac),
-            mtu: differs(|was, now| was.mtu != now.mtu),
-            capabilities: differs(|was, now| was.capabilities != now.capabilities),
-        };
+        let changes = Changes::NONE
+            .with_connection(true)
+            .with_mac(differs(|was, now| was.mac != now.mac))
+            .with_mtu(differs(|was, now| was.mtu != now.mtu))
+            .with_capabilities(differs(|was, now| was.capabilities != now.capabilities));
         self.changes = self.changes.and(changes);
     }
 
@@ -184,7 +185,11 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     #[cold]
     #[inline(never)]
     fn has_room_now(&mut self, slots: usize) -> bool {
-        self.complete_tx() > 0 && self.has_room(slots)
+        let has_room = self.complete_tx() > 0 && self.has_room(slots);
+        if let (false, Some(connection)) = (has_room, &mut self.connection) {
+            connection.queues.want(slots);
+        }
+        has_room
     }
 
     /// Room for a packet, on the queue that it will go to.
@@ -192,7 +197,8 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     fn reserve_for(&mut self, packet: &PacketMut, slots: usize) -> Option<TxPermit<'_, P>> {
         self.make_room(packet, slots)?;
         let connection = self.connection.as_mut()?;
-        Some(TxPermit::new(connection, &mut self.budget, &mut self.counters, &self.platform))
+        let (budget, counters) = (&mut self.budget, &mut self.counters);
+        Some(TxPermit::new(connection, slots, budget, counters, &self.platform))
     }
 
     /// Sees to it that the queue of a packet has so much room; `None` if it has not.
@@ -205,6 +211,8 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             }
             if complete {
                 self.complete_tx();
+            } else {
+                connection.queues.of_packet(packet).tx.want(slots);
             }
         }
         None

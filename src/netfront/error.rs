@@ -8,6 +8,7 @@ use super::Config;
 
 /// Why a device could not be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OpenError {
     /// Xenstore would not let us watch the vif.
     Store(StoreError),
@@ -27,12 +28,21 @@ impl core::fmt::Display for OpenError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             OpenError::Store(error) => error.fmt(f),
-            OpenError::Table { needed, error } => {
-                write!(f, "{needed} grant references are needed: {error}")
+            OpenError::Table { needed, .. } => {
+                write!(f, "{needed} grant references are needed, and the table has not so many")
             }
             OpenError::Pool(error) => error.fmt(f),
         }
     }
 }
 
-impl core::error::Error for OpenError {}
+impl core::error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            OpenError::Table { error, .. } => Some(error),
+            // They say what the error in them says.
+            OpenError::Store(error) => error.source(),
+            OpenError::Pool(error) => error.source(),
+        }
+    }
+}

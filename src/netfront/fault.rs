@@ -4,6 +4,7 @@ use xen_ring::PeerFault;
 
 /// A rule of netif that the backend broke. The device disconnects and connects anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Fault {
     /// A rule of rings.
     Ring(PeerFault),
@@ -38,4 +39,12 @@ impl core::fmt::Display for Fault {
     }
 }
 
-impl core::error::Error for Fault {}
+impl core::error::Error for Fault {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            // It says what the fault in it says.
+            Fault::Ring(fault) => fault.source(),
+            _ => None,
+        }
+    }
+}

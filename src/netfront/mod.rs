@@ -10,6 +10,17 @@
 //!   xenbus           service: connects, reconnects, watches over the backend
 //! ```
 //!
+//! # What a call costs
+//!
+//! [`Netfront::open`], [`service`](Netfront::service) and dropping the device ask xenstore, so they block as
+//! long as the [`Store`] does; they allocate, claim grant references, open and close event channels.
+//! Nothing else blocks, and nothing else allocates but a
+//! [`write`](packet_views::device::NetDevice::write) of more than a page: packets come out of the pool, and
+//! what can't be had there is `None` or an error. Hypercalls of the packet path are events. None of it is
+//! for an interrupt, which may [wake](Netfront::waker) the task that has the device.
+//!
+//! # The loop
+//!
 //! A device is driven by a loop; how it waits is the platform's business (busy polling, an
 //! interrupt, an async task):
 //!
@@ -63,7 +74,7 @@ use budget::Budget;
 use connection::{Connection, Queue, State};
 use device::Settings;
 use packet_views::Wake;
-use packet_views::device::{Changes, Linear, Link};
+use packet_views::device::{Changes, Link};
 use packet_views::features::Features;
 use patience::Patience;
 use xen_store::Store;
@@ -94,12 +105,12 @@ pub struct Netfront<P: Platform, S: Store> {
     quarantine: Quarantine,
     patience: Patience,
     counters: Counters,
-    /// For layers above that want a large packet in one slice.
-    linear: Linear,
     /// Of the last connection that was up.
     settings: Option<Settings>,
     /// What nobody has asked about.
     changes: Changes,
+    /// The layer above takes no packets for now.
+    is_paused: bool,
     /// Why it could not connect the last time that it was to.
     obstacle: Option<Obstacle>,
     /// The machine that the domain was on when somebody last told us that it had left one.
@@ -142,9 +153,9 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             quarantine: Quarantine::new(config.references()),
             patience: Patience::new(),
             counters: Counters::default(),
-            linear: Linear::default(),
             settings: None,
             changes: Changes::NONE,
+            is_paused: false,
             obstacle: None,
             machine: table.machine(),
         })
@@ -328,5 +339,18 @@ impl<P: Platform, S: Store> Netfront<P, S> {
 impl<P: Platform, S: Store> Drop for Netfront<P, S> {
     fn drop(&mut self) {
         self.dismantle();
+    }
+}
+
+impl<P: Platform, S: Store> core::fmt::Debug for Netfront<P, S> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Netfront")
+            .field("vif", &self.vif)
+            .field("link", &self.link())
+            .field("queues", &self.queues().count())
+            .field("room", &self.connection.as_ref().map_or(0, |it| it.queues.room()))
+            .field("quarantined", &self.quarantined())
+            .field("obstacle", &self.obstacle)
+            .finish_non_exhaustive()
     }
 }

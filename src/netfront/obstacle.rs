@@ -5,6 +5,7 @@ use xen_store::StoreError;
 
 /// Why a device does not connect though the backend is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Obstacle {
     /// The toolstack has given the vif no hardware address of one station: its `mac` node is missing
     /// or no such address.
@@ -47,7 +48,16 @@ impl core::fmt::Display for Obstacle {
     }
 }
 
-impl core::error::Error for Obstacle {}
+impl core::error::Error for Obstacle {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            // They say what the error in them says.
+            Obstacle::NoEventChannel(error) => error.source(),
+            Obstacle::Store(error) => error.source(),
+            _ => None,
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {

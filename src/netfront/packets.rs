@@ -62,17 +62,11 @@ impl<P: Platform, S: Store> Netfront<P, S> {
     /// A frame to write a packet into. `None` when there is none now: all that sending may have of the
     /// pool are in flight, or the layers above hold them.
     #[inline]
-    pub fn frame(&mut self) -> Option<Frame> {
+    pub(super) fn frame(&mut self) -> Option<Frame> {
         match &mut self.connection {
             Some(connection) => connection.queues.frame(&mut self.budget),
             None => self.budget.frame_to_send(0),
         }
-    }
-
-    /// How many slots have room now, whichever queue they go to.
-    #[inline]
-    pub fn room(&self) -> usize {
-        self.connection.as_ref().map_or(0, |connection| connection.queues.room())
     }
 
     /// The most fragments that a packet to this backend may have: 18, or 1 if it takes no
@@ -107,13 +101,16 @@ impl<P: Platform, S: Store> Netfront<P, S> {
         })
     }
 
-    /// Flushes, takes back what has been sent, and asks the backend for an event at the next packet.
-    /// True if there is something to do already: then go round again instead of waiting, for that
+    /// Flushes, takes back what has been sent, and asks the backend for an event at the next packet, and
+    /// when there is room again. True if there is something to do already: a packet, or the room or the
+    /// page that somebody looked for and did not find. Then go round again instead of waiting, for that
     /// event may never come.
     pub fn rearm(&mut self) -> bool {
         self.flush();
         self.complete_tx();
-        self.connection.as_mut().is_some_and(|connection| connection.arm(&self.platform))
+        let takes_packets = !self.is_paused;
+        let connection = self.connection.as_mut();
+        connection.is_some_and(|connection| connection.arm(&self.platform, takes_packets))
     }
 
     /// Whether a packet has come, or its first half.

@@ -21,21 +21,25 @@ pub struct TxPermit<'a, P: Platform> {
     queues: &'a mut Queues,
     features: Features,
     longest: usize,
+    /// Slots that are left of those reserved: there is room for them, whichever queue they go to.
+    reserved: usize,
     budget: &'a mut Budget,
     counters: &'a mut Counters,
 }
 
 impl<'a, P: Platform> TxPermit<'a, P> {
-    /// The caller has seen that there is as much room as it promises.
+    /// The caller has seen that there is room for `reserved` slots on every queue.
     #[inline]
     pub(super) fn new(
         connection: &'a mut Connection,
+        reserved: usize,
         budget: &'a mut Budget,
         counters: &'a mut Counters,
         platform: &'a P,
     ) -> TxPermit<'a, P> {
         let Connection { queues, features, longest, .. } = connection;
-        TxPermit { platform, queues, features: *features, longest: *longest, budget, counters }
+        let (features, longest) = (*features, *longest);
+        TxPermit { platform, queues, features, longest, reserved, budget, counters }
     }
 
     /// Whether a packet is a frame, and no longer than that.
@@ -70,8 +74,16 @@ impl<P: Platform> Permit for TxPermit<'_, P> {
         let size = packet.fragments().iter().map(BufMut::len).sum();
         let longest = if packet.meta.gso.is_some() { MAX_PACKET } else { self.longest };
         self.check_length(size, longest)?;
-        if !self.queues.of_packet(&packet).tx.has_room(device::slots(&packet)) {
-            return Err(SendError::Full(packet));
+        let slots = device::slots(&packet);
+        match self.reserved.checked_sub(slots) {
+            Some(left) => self.reserved = left,
+            None => {
+                let tx = &mut self.queues.of_packet(&packet).tx;
+                if !tx.has_room(slots) {
+                    tx.want(slots);
+                    return Err(SendError::Full(packet));
+                }
+            }
         }
         if software::is_needed(&packet, &self.features) {
             let alloc = || self.queues.frame(self.budget);
@@ -87,12 +99,32 @@ impl<P: Platform> Permit for TxPermit<'_, P> {
     fn send_single(&mut self, buf: BufMut) -> Result<(), SendError<BufMut>> {
         let size = buf.len();
         self.check_length(size, self.longest)?;
-        let queue = self.queues.of_flow(buf.bytes());
-        queue.tx.send_single(buf, size as u16, self.counters).map_err(SendError::Full)
+        let tx = &mut self.queues.of_flow(buf.bytes()).tx;
+        match self.reserved.checked_sub(1) {
+            Some(left) => self.reserved = left,
+            None if tx.takes_bytes() => {}
+            None => {
+                tx.want(1);
+                return Err(SendError::Full(buf));
+            }
+        }
+        tx.send_single(buf, size as u16, self.counters).map_err(|buf| {
+            tx.want(1);
+            SendError::Full(buf)
+        })
     }
 
     #[inline]
     fn flush(self) {
         self.queues.flush(self.counters, self.platform);
+    }
+}
+
+impl<P: Platform> core::fmt::Debug for TxPermit<'_, P> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("TxPermit")
+            .field("features", &self.features)
+            .field("room", &self.queues.room())
+            .finish_non_exhaustive()
     }
 }

@@ -27,6 +27,8 @@ pub(super) struct TxQueue {
     in_flight: InFlight<Reference, Granted<ReadOnly>, RING_SIZE>,
     spare: ArrayVec<Frame, SPARE>,
     bytes: Option<BytesInFlight>,
+    /// Slots that somebody looked for and found no room for; 0 if nobody did.
+    wanted: usize,
     grantee: Grantee,
     /// Extras pushed and not published yet.
     staged_extras: u32,
@@ -48,6 +50,7 @@ impl TxQueue {
             in_flight: InFlight::new(references),
             spare: ArrayVec::new(),
             bytes: most_bytes.map(BytesInFlight::new),
+            wanted: 0,
             grantee,
             staged_extras: 0,
             published_extras: 0,
@@ -99,9 +102,24 @@ impl TxQueue {
     /// Whether so many slots have room now.
     #[inline]
     pub(super) fn has_room(&self, slots: usize) -> bool {
-        self.ring.free() as usize >= slots
-            && self.in_flight.free() >= slots
-            && self.bytes.as_ref().is_none_or(BytesInFlight::has_room)
+        self.ring.free() as usize >= slots && self.in_flight.free() >= slots && self.takes_bytes()
+    }
+
+    /// Whether another packet may go, as far as the bytes in flight are concerned.
+    #[inline]
+    pub(super) fn takes_bytes(&self) -> bool {
+        self.bytes.as_ref().is_none_or(BytesInFlight::has_room)
+    }
+
+    /// Somebody has found no room for so many slots, and may wait for it.
+    #[cold]
+    pub(super) fn want(&mut self, slots: usize) {
+        self.wanted = slots;
+    }
+
+    /// Whether a frame is at hand.
+    pub(super) fn has_spare(&self) -> bool {
+        !self.spare.is_empty()
     }
 
     /// How far the backend has answered: an index that moves with every response.
@@ -265,8 +283,13 @@ impl TxQueue {
     }
 
     /// Asks for an event when half of what is outstanding has been answered; true if it has been
-    /// already. Waking for every packet sent would be a waste: nobody waits for its page.
+    /// already, or if there is the room that somebody looked for. Waking for every packet sent would be a
+    /// waste: nobody waits for its page.
     pub(super) fn arm(&mut self) -> Result<bool, Fault> {
+        if self.wanted > 0 && self.has_room(self.wanted) {
+            self.wanted = 0;
+            return Ok(true);
+        }
         let outstanding = self.ring.outstanding();
         Ok(self.ring.arm(outstanding / 2 + 1)?)
     }

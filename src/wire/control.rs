@@ -19,6 +19,7 @@ use xen_ring::{Protocol, Wire};
 use super::{high, low, pair};
 
 /// The control ring: 128 slots of 16 bytes.
+#[derive(Debug)]
 pub enum CtrlRing {}
 
 impl Protocol for CtrlRing {
@@ -149,6 +150,7 @@ pub struct GrefList {
 
 /// Why a control request was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CtrlError {
     /// A type that netif.h does not know, or `XEN_NETIF_CTRL_TYPE_INVALID`.
     UnknownType(u16),

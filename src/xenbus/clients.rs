@@ -28,6 +28,7 @@ pub type Vif = (DomId, u32);
 
 /// What has changed since the poll before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct VifChanges {
     /// New vifs: open a [`BackBus`](super::BackBus) for each, soon. (One that vanished and is back
     /// may still have its old one, which then sees to it.)
@@ -155,6 +156,12 @@ impl<S: Store> Drop for Clients<S> {
         if let Some(watch) = self.watch.take() {
             self.store.unwatch(watch);
         }
+    }
+}
+
+impl<S: Store> core::fmt::Debug for Clients<S> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Clients({} vifs)", self.known.len())
     }
 }
 

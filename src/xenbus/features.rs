@@ -29,11 +29,10 @@ pub fn feature_nodes(features: &Features) -> [(&'static str, &'static str); 5] {
 
 /// What a peer's nodes say, with the protocol's default for what is missing or makes no sense.
 pub(super) fn read_features<S: Store>(peer: &Reader<'_, S>) -> Result<Features, StoreError> {
-    Ok(Features {
-        scatter_gather: peer.flag("feature-sg", false)?,
-        checksum_v4: !peer.flag("feature-no-csum-offload", false)?,
-        checksum_v6: peer.flag("feature-ipv6-csum-offload", false)?,
-        gso_v4: peer.flag("feature-gso-tcpv4", false)?,
-        gso_v6: peer.flag("feature-gso-tcpv6", false)?,
-    })
+    Ok(Features::NONE
+        .with_scatter_gather(peer.flag("feature-sg", false)?)
+        .with_checksum_v4(!peer.flag("feature-no-csum-offload", false)?)
+        .with_checksum_v6(peer.flag("feature-ipv6-csum-offload", false)?)
+        .with_gso_v4(peer.flag("feature-gso-tcpv4", false)?)
+        .with_gso_v6(peer.flag("feature-gso-tcpv6", false)?))
 }

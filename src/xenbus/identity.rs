@@ -12,6 +12,7 @@ const DEFAULT_MTU: u16 = 1500;
 /// What the toolstack says of a vif, to each end in its own directory, where the peer does not
 /// write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Identity {
     /// `mac`: the frontend's address. `None` where there is none.
     pub mac: Option<[u8; 6]>,

@@ -23,6 +23,10 @@
 //! decision is a pure function of what is known, in `front/rules.rs` and `back/rules.rs`, with
 //! its table. Time is an argument. Neither talks to xenstore unless a watch has fired or a
 //! deadline has passed, and then at most 140 times a poll.
+//!
+//! Opening, `poll`, [`FrontBus::publish`] and dropping ask xenstore: they block as long as the
+//! [`Store`](xen_store::Store) does, and allocate. All else only looks at, or changes, what is known. None
+//! is for an interrupt.
 
 mod attention;
 mod back;

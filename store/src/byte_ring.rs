@@ -2,6 +2,8 @@
 //! xenstore (xen/io/xs_wire.h) and the console (xen/io/console.h) are read and written.
 //!
 //! Indices count bytes for ever and wrap; an index modulo the ring's size is a place in it.
+//!
+//! Nothing here allocates, blocks or takes a lock: whoever has an end may use it in an interrupt too.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 

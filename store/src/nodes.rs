@@ -117,6 +117,12 @@ pub fn join(dir: &str, key: &str) -> String {
     path
 }
 
+impl<S: Store> core::fmt::Debug for Reader<'_, S> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Reader({})", self.dir)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -81,12 +81,18 @@ impl Header {
 }
 
 /// A message that has arrived whole.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub struct Message {
     /// Its header.
     pub header: Header,
     /// Its payload.
     pub payload: Vec<u8>,
+}
+
+impl core::fmt::Debug for Message {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Message({:?})", self.header)
+    }
 }
 
 /// A message's payload is longer than [`MAX_PAYLOAD`]: what follows cannot be understood.
@@ -102,7 +108,7 @@ impl core::fmt::Display for TooLong {
 impl core::error::Error for TooLong {}
 
 /// Puts messages together from whatever pieces they arrive in.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Inbox {
     head: ArrayVec<u8, HEADER>,
     body: Vec<u8>,
@@ -193,6 +199,12 @@ pub fn split_at_zero(payload: &[u8]) -> Option<(&[u8], &[u8])> {
 /// The token in the payload of an `XS_WATCH_EVENT`: path, zero, token, zero.
 pub fn token(payload: &[u8]) -> Option<u32> {
     number(payload.split(|&byte| byte == 0).nth(1)?)
+}
+
+impl core::fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Inbox({} bytes wanted)", self.wanted())
+    }
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ unsafe fn set_up(start_info: u32) -> Result<(), &'static str> {
         Some(unsafe { core::slice::from_raw_parts(start, len) })
     });
     let info = info.map_err(|bad| {
-        log::error!("start info at {start_info:#x}: {bad:x?}");
+        log::error!("start info at {start_info:#x}: {bad}");
         "invalid start info"
     })?;
     // SAFETY: Xen's memory map is right; the start info has been copied; our caller calls once.

@@ -36,6 +36,7 @@ pub struct Region {
 
 /// Why the start info cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum BadStartInfo {
     /// It lies where we cannot read.
     Unreachable,
@@ -46,6 +47,23 @@ pub enum BadStartInfo {
     /// The memory map is missing, unreachable, longer than [`MAX_REGIONS`], or wraps around.
     MemoryMap,
 }
+
+impl core::fmt::Display for BadStartInfo {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            BadStartInfo::Unreachable => f.write_str("the start info lies where we can't read"),
+            BadStartInfo::Magic(number) => {
+                write!(f, "the start info has magic number {number:#x}")
+            }
+            BadStartInfo::Version(version) => {
+                write!(f, "start info of version {version} has no memory map")
+            }
+            BadStartInfo::MemoryMap => f.write_str("the memory map can't be used"),
+        }
+    }
+}
+
+impl core::error::Error for BadStartInfo {}
 
 /// The start info, copied.
 #[derive(Debug)]

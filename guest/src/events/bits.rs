@@ -182,6 +182,12 @@ fn place(port: u32) -> Option<(usize, u32)> {
     (port < PORTS).then_some(((port / 32) as usize, 1 << (port % 32)))
 }
 
+impl core::fmt::Debug for Bits {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Bits")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

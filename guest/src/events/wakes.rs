@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use packet_views::Wake;
 
 /// A port and who waits for its events; a few of them.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Wakes(Vec<(u32, Wake)>);
 
 impl Wakes {

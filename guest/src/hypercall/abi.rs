@@ -52,6 +52,7 @@ pub const GNTCOPY_DEST_GREF: u16 = 1 << 1;
 
 /// `struct xen_add_to_physmap` (xen/memory.h)
 #[repr(C)]
+#[derive(Debug)]
 pub struct XenAddToPhysmap {
     /// Whose address space.
     pub domid: u16,
@@ -67,6 +68,7 @@ pub struct XenAddToPhysmap {
 
 /// `struct xen_hvm_param` (xen/hvm/hvm_op.h)
 #[repr(C)]
+#[derive(Debug)]
 pub struct XenHvmParam {
     /// Whose parameter.
     pub domid: u16,
@@ -80,6 +82,7 @@ pub struct XenHvmParam {
 
 /// `struct xen_hvm_evtchn_upcall_vector` (xen/hvm/hvm_op.h)
 #[repr(C)]
+#[derive(Debug)]
 pub struct XenHvmEvtchnUpcallVector {
     /// Whose vector.
     pub vcpu: u32,
@@ -89,6 +92,7 @@ pub struct XenHvmEvtchnUpcallVector {
 
 /// `struct vcpu_set_singleshot_timer` (xen/vcpu.h)
 #[repr(C)]
+#[derive(Debug)]
 pub struct VcpuSetSingleshotTimer {
     /// Absolute system time in nanoseconds.
     pub timeout_abs_ns: u64,
@@ -98,6 +102,7 @@ pub struct VcpuSetSingleshotTimer {
 
 /// `struct gnttab_query_size` (xen/grant_table.h)
 #[repr(C)]
+#[derive(Debug)]
 pub struct GnttabQuerySize {
     /// Whose table.
     pub dom: u16,
@@ -111,6 +116,7 @@ pub struct GnttabQuerySize {
 
 /// `struct gnttab_set_version` (xen/grant_table.h)
 #[repr(C)]
+#[derive(Debug)]
 pub struct GnttabSetVersion {
     /// The version to use; on return the version in use.
     pub version: u32,
@@ -118,6 +124,7 @@ pub struct GnttabSetVersion {
 
 /// `struct gnttab_map_grant_ref` (xen/grant_table.h)
 #[repr(C)]
+#[derive(Debug)]
 pub struct GnttabMapGrantRef {
     /// Where the page is to appear: a guest physical address for a PVH guest.
     pub host_addr: u64,
@@ -137,6 +144,7 @@ pub struct GnttabMapGrantRef {
 
 /// `struct gnttab_unmap_grant_ref` (xen/grant_table.h)
 #[repr(C)]
+#[derive(Debug)]
 pub struct GnttabUnmapGrantRef {
     /// Where the page is mapped.
     pub host_addr: u64,
@@ -150,7 +158,7 @@ pub struct GnttabUnmapGrantRef {
 
 /// `struct gnttab_copy_ptr` (xen/grant_table.h)
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct GnttabCopyPtr {
     /// A union in C: the grant reference in the low half, or the frame number.
     pub gref_or_gmfn: u64,
@@ -162,7 +170,7 @@ pub struct GnttabCopyPtr {
 
 /// `struct gnttab_copy` (xen/grant_table.h)
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct GnttabCopy {
     /// Where the bytes come from.
     pub source: GnttabCopyPtr,

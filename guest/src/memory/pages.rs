@@ -65,6 +65,12 @@ impl<'a> PageMap<'a> {
     }
 }
 
+impl core::fmt::Debug for PageMap<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "PageMap({} of {} free)", self.count, self.free.len())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -73,3 +73,15 @@ impl SharedBlock for SharedHeapBlock {
         if Arc::get_mut(&mut self.0).is_some() { Ok(HeapBlock(self.0)) } else { Err(self) }
     }
 }
+
+impl core::fmt::Debug for HeapBlock {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "HeapBlock({} bytes)", self.0.len())
+    }
+}
+
+impl core::fmt::Debug for SharedHeapBlock {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "SharedHeapBlock({} bytes)", self.0.len())
+    }
+}

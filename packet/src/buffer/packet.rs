@@ -61,7 +61,6 @@ pub struct Meta {
 }
 
 /// A packet of up to 18 fragments, in order, Ethernet header first.
-#[derive(Debug)]
 pub struct AnyPacket<V> {
     fragments: ArrayVec<V, MAX_FRAGMENTS>,
     /// What is known about it.
@@ -183,6 +182,33 @@ impl<S: SharedBlock> AnyPacket<Buf<S>> {
 }
 
 impl<B: Block> AnyPacket<BufMut<B>> {
+    /// Copies `bytes` into the tailroom of `bufs`, of as many as it takes; `None` if they have too
+    /// little. Buffers that are not needed are dropped.
+    ///
+    /// ```
+    /// # use packet_views::buffer::{AnyPacket, BufMut, HeapBlock};
+    /// let bufs = || core::iter::repeat_with(|| BufMut::new(HeapBlock::new(64), 0));
+    /// let packet = AnyPacket::from_slice(&[7; 100], bufs()).unwrap();
+    /// assert_eq!((packet.fragments().len(), packet.len()), (2, 100));
+    /// assert!(AnyPacket::from_slice(&[7; 100], bufs().take(1)).is_none());
+    /// ```
+    pub fn from_slice(
+        bytes: &[u8],
+        bufs: impl IntoIterator<Item = BufMut<B>>,
+    ) -> Option<AnyPacket<BufMut<B>>> {
+        let (mut packet, mut rest) = (AnyPacket::new(), bytes);
+        for mut buf in bufs {
+            let (now, later) = rest.split_at_checked(buf.tailroom()).unwrap_or((rest, &[]));
+            buf.append(now.len())?.copy_from_slice(now);
+            packet.push(buf).ok()?;
+            rest = later;
+            if rest.is_empty() {
+                return Some(packet);
+            }
+        }
+        None
+    }
+
     /// No more writing: a packet that others can share.
     pub fn freeze(self) -> AnyPacket<Buf<B::Shared>> {
         let fragments = self.fragments.into_iter().map(BufMut::freeze).collect();
@@ -209,5 +235,14 @@ impl<V> From<V> for AnyPacket<V> {
 impl<V: Clone> Clone for AnyPacket<V> {
     fn clone(&self) -> Self {
         AnyPacket { fragments: self.fragments.clone(), meta: self.meta }
+    }
+}
+
+impl<V: View> core::fmt::Debug for AnyPacket<V> {
+    /// How long each fragment is, and what is known of the packet; no byte of it.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let lens: ArrayVec<usize, MAX_FRAGMENTS> =
+            self.fragments.iter().map(|fragment| fragment.bytes().len()).collect();
+        f.debug_struct("AnyPacket").field("fragments", &lens).field("meta", &self.meta).finish()
     }
 }

@@ -48,10 +48,19 @@ impl<P> core::fmt::Display for SendError<P> {
     }
 }
 
-impl<P: core::fmt::Debug> core::error::Error for SendError<P> {}
+impl<P: core::fmt::Debug> core::error::Error for SendError<P> {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            SendError::Full(_) => None,
+            // It says what the reason says.
+            SendError::Refused(why) => why.source(),
+        }
+    }
+}
 
 /// Why a device can't send a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SendErrorKind {
     /// Shorter than an Ethernet header.
     TooShort,
@@ -77,20 +86,27 @@ impl core::fmt::Display for SendErrorKind {
             SendErrorKind::TooShort => "shorter than an Ethernet header",
             SendErrorKind::TooLong => "longer than the MTU allows",
             SendErrorKind::TooManyFragments => "too many fragments",
-            SendErrorKind::Checksum(why) => {
-                return write!(f, "the blank checksum can't be filled in: {why}");
-            }
-            SendErrorKind::Gso(why) => return write!(f, "the packet can't be cut: {why}"),
+            SendErrorKind::Checksum(_) => "the blank checksum can't be filled in",
+            SendErrorKind::Gso(_) => "the packet can't be cut",
             SendErrorKind::NoGso => "the peer takes no such large packet",
             SendErrorKind::NoMemory => "no memory for what the peer does not do",
         })
     }
 }
 
-impl core::error::Error for SendErrorKind {}
+impl core::error::Error for SendErrorKind {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            SendErrorKind::Checksum(why) => Some(why),
+            SendErrorKind::Gso(why) => Some(why),
+            _ => None,
+        }
+    }
+}
 
 /// Why [`NetDevice::write`] did not send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum WriteError {
     /// `size` is more than the device sends at once.
     TooLong,

@@ -3,9 +3,7 @@
 use core::task::{Context, Poll};
 use core::time::Duration;
 
-use super::{
-    Changes, Linear, Link, NetDevice, PacketMutOf, PacketOf, SendError, Totals, WriteError,
-};
+use super::{Changes, Link, NetDevice, PacketMutOf, PacketOf, SendError, Totals, WriteError};
 use crate::buffer::BufMut;
 use crate::features::Capabilities;
 use crate::header::MacAddr;
@@ -52,8 +50,12 @@ impl<N: NetDevice + ?Sized> NetDevice for &mut N {
         (**self).reserve(slots)
     }
 
-    fn room(&self) -> usize {
+    fn room(&mut self) -> usize {
         (**self).room()
+    }
+
+    fn pause_receive(&mut self, is_paused: bool) {
+        (**self).pause_receive(is_paused);
     }
 
     #[inline]
@@ -81,10 +83,6 @@ impl<N: NetDevice + ?Sized> NetDevice for &mut N {
 
     fn flush(&mut self) {
         (**self).flush();
-    }
-
-    fn linear(&mut self) -> &mut Linear {
-        (**self).linear()
     }
 
     fn recycle(&mut self, packet: PacketOf<Self>) {

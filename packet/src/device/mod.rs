@@ -40,8 +40,8 @@
 
 mod error;
 mod lent;
-mod linear;
 
+use alloc::vec::Vec;
 use core::future::poll_fn;
 use core::task::{Context, Poll};
 use core::time::Duration;
@@ -51,7 +51,6 @@ use crate::features::Capabilities;
 use crate::header::{ETHERNET_HEADER, MacAddr};
 
 pub use error::{SendError, SendErrorKind, WriteError};
-pub use linear::Linear;
 
 /// Received packets in a row that [`NetDevice::next_packet`] passes over because they are dropped: as
 /// many as the largest ring holds.
@@ -64,6 +63,11 @@ pub type PacketOf<N> = Packet<<<N as NetDevice>::Block as Block>::Shared>;
 pub type PacketMutOf<N> = PacketMut<<N as NetDevice>::Block>;
 
 /// A network device.
+///
+/// No call blocks, but for [`service`](NetDevice::service), which may wait for a store of settings. In
+/// steady traffic none allocates but a [`write`](NetDevice::write) of more than a block, and a device that
+/// does in software what its peer does not. None may be made in an interrupt: there,
+/// [wake](crate::Wake::wake) the task that has the device.
 pub trait NetDevice {
     /// The memory that its packets live in.
     type Block: Block;
@@ -108,9 +112,9 @@ pub trait NetDevice {
     /// connected.
     fn reserve(&mut self, slots: usize) -> Option<Self::Permit<'_>>;
 
-    /// Slots that have room now, whatever is sent: [`reserve`](NetDevice::reserve) gives at least so
-    /// many.
-    fn room(&self) -> usize;
+    /// Slots that have room now, whatever is sent, 0 while nothing can be:
+    /// [`reserve`](NetDevice::reserve) gives at least so many.
+    fn room(&mut self) -> usize;
 
     /// Whether a packet has come: a look, no more. It may turn out to be one that is dropped.
     fn has_packet(&mut self) -> bool;
@@ -160,8 +164,15 @@ pub trait NetDevice {
         poll_fn(|context| self.poll_ready(context))
     }
 
+    /// The layer above takes no packets until it says so again, for it has no room to answer: until then
+    /// packets are no reason to call the device [ready](NetDevice::poll_ready), and a peer that goes on
+    /// sending wakes nobody. Those that are there stay there.
+    fn pause_receive(&mut self, is_paused: bool) {
+        let _ = is_paused;
+    }
+
     /// Hands up to `budget` received packets to `sink`, oldest first, each of them its own; returns
-    /// how many. It may be called as often as one likes: with nothing there it is cheap.
+    /// how many it has looked at, those included that it had to drop. It may be called as often as one likes: with nothing there it is cheap.
     ///
     /// A packet starts at its Ethernet header. One that `sink` drops is gone.
     fn receive(&mut self, budget: usize, sink: impl FnMut(PacketOf<Self>)) -> usize;
@@ -169,10 +180,6 @@ pub trait NetDevice {
     /// Tells the peer of what has been sent. Packets may stay where they are until then, so that
     /// one event serves a batch: call it after the last.
     fn flush(&mut self);
-
-    /// Where packets larger than a block are put together for [`write`](NetDevice::write). A device
-    /// keeps one, empty at first.
-    fn linear(&mut self) -> &mut Linear;
 
     /// Takes back a received packet nobody needs any more. The same as dropping it, except that a
     /// device whose memory does not find home by itself reuses it.
@@ -200,9 +207,8 @@ pub trait NetDevice {
     }
 
     /// As [`reserve`](NetDevice::reserve); the peer is shown what was sent when the token is dropped.
-    fn token(&mut self, slots: usize) -> Option<Token<'_, Self>> {
-        let has_room = self.reserve(slots).is_some();
-        has_room.then(|| Token(self))
+    fn token(&mut self, slots: usize) -> Option<Token<Self::Permit<'_>>> {
+        self.reserve(slots).map(|permit| Token(Some(permit)))
     }
 
     /// Sends a frame of at most `size` bytes, which `fill` writes in place. `size` is at most
@@ -213,8 +219,8 @@ pub trait NetDevice {
     /// when sending is sure to succeed. No byte of an earlier packet can leave this way: the frame
     /// consists of zeros and of what `fill` has written.
     ///
-    /// A frame that no single block holds is filled in [`linear`](NetDevice::linear) memory, then
-    /// copied into blocks, and counted.
+    /// A frame that no single block holds is filled in memory that is allocated for the call, then
+    /// copied into blocks. Where such frames are many, [`send`](NetDevice::send) them in fragments.
     #[inline]
     fn write(
         &mut self,
@@ -295,25 +301,40 @@ pub trait Permit {
     }
 }
 
-/// Room in a device, and whoever drops it shows the peer what was sent: for stacks that never say that
-/// they are done.
-pub struct Token<'a, N: NetDevice + ?Sized>(&'a mut N);
+/// A [`Permit`] that shows the peer what was sent when it is dropped: for stacks that never say that they
+/// are done.
+#[must_use = "dropped, the room is free again"]
+pub struct Token<P: Permit>(Option<P>);
 
-impl<N: NetDevice + ?Sized> Token<'_, N> {
-    /// As [`NetDevice::alloc`].
-    pub fn alloc(&mut self, headroom: usize) -> Option<BufMut<N::Block>> {
-        self.0.alloc(headroom)
+impl<P: Permit> Token<P> {
+    /// As [`Permit::alloc`].
+    pub fn alloc(&mut self, headroom: usize) -> Option<BufMut<P::Block>> {
+        self.0.as_mut()?.alloc(headroom)
     }
 
-    /// As [`NetDevice::send`].
-    pub fn send(&mut self, packet: PacketMutOf<N>) -> Result<(), SendError<PacketMutOf<N>>> {
-        self.0.send(packet)
+    /// As [`Permit::send`].
+    pub fn send(
+        &mut self,
+        packet: PacketMut<P::Block>,
+    ) -> Result<(), SendError<PacketMut<P::Block>>> {
+        match &mut self.0 {
+            Some(permit) => permit.send(packet),
+            None => Err(SendError::Full(packet)),
+        }
     }
 }
 
-impl<N: NetDevice + ?Sized> Drop for Token<'_, N> {
+impl<P: Permit> core::fmt::Debug for Token<P> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Token")
+    }
+}
+
+impl<P: Permit> Drop for Token<P> {
     fn drop(&mut self) {
-        self.0.flush();
+        if let Some(permit) = self.0.take() {
+            permit.flush();
+        }
     }
 }
 
@@ -338,6 +359,7 @@ pub enum Link {
 
 /// What belongs to a connection, and changed with it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Changes {
     /// Packets can be sent, and could not before. The peer, or the switch behind it, may be another:
     /// [announce](crate::announce::announce) what addresses there are.
@@ -349,6 +371,13 @@ pub struct Changes {
     /// [`NetDevice::capabilities`].
     pub capabilities: bool,
 }
+
+crate::setters!(Changes {
+    with_connection = connection: bool,
+    with_mac = mac: bool,
+    with_mtu = mtu: bool,
+    with_capabilities = capabilities: bool,
+});
 
 impl Changes {
     /// Nothing.
@@ -369,6 +398,7 @@ impl Changes {
 
 /// What a device has done since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Totals {
     /// Packets handed up.
     pub rx_packets: u64,
@@ -392,6 +422,19 @@ pub struct Totals {
     /// Their bytes.
     pub linearised_bytes: u64,
 }
+
+crate::setters!(Totals {
+    with_rx_packets = rx_packets: u64,
+    with_rx_bytes = rx_bytes: u64,
+    with_rx_dropped = rx_dropped: u64,
+    with_tx_packets = tx_packets: u64,
+    with_tx_bytes = tx_bytes: u64,
+    with_tx_dropped = tx_dropped: u64,
+    with_copies = copies: u64,
+    with_copied_bytes = copied_bytes: u64,
+    with_linearised_packets = linearised_packets: u64,
+    with_linearised_bytes = linearised_bytes: u64,
+});
 
 /// Whether `fill` left a frame to send.
 fn is_frame(filled: usize, size: usize) -> Result<bool, WriteError> {
@@ -421,20 +464,15 @@ fn write_large<N: NetDevice + ?Sized>(
         room += buf.tailroom();
         bufs.push(buf).map_err(|_| WriteError::TooLong)?;
     }
-    let mut linear = core::mem::take(netif.linear());
-    let result = match netif.reserve(bufs.fragments().len()) {
-        None => Err(WriteError::Full),
-        Some(mut permit) => {
-            let filled = fill(linear.blank(size));
-            is_frame(filled, size).and_then(|send| {
-                if send {
-                    let bufs = bufs.into_fragments();
-                    permit.send(linear.scatter(filled, bufs).ok_or(WriteError::TooLong)?)?;
-                }
-                Ok(())
-            })
-        }
-    };
-    *netif.linear() = linear;
-    result
+    let mut permit = netif.reserve(bufs.fragments().len()).ok_or(WriteError::Full)?;
+    let mut frame = Vec::new();
+    frame.try_reserve_exact(size).map_err(|_| WriteError::NoMemory)?;
+    frame.resize(size, 0);
+    let filled = fill(&mut frame);
+    if is_frame(filled, size)? {
+        let frame = frame.get(..filled).ok_or(WriteError::BadLength)?;
+        let packet = AnyPacket::from_slice(frame, bufs.into_fragments());
+        permit.send(packet.ok_or(WriteError::TooLong)?)?;
+    }
+    Ok(())
 }

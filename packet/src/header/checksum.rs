@@ -37,6 +37,7 @@ pub enum Verdict {
 
 /// Why a blank checksum can't be filled in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ChecksumError {
     /// There is none: ARP, a fragment of an IP packet, UDP over IPv4 that says so. The packet may
     /// go without being called blank.

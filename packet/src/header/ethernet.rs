@@ -119,7 +119,8 @@ pub struct Ethernet {
 }
 
 /// What is in a frame, each a view that starts there.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
+#[non_exhaustive]
 pub enum Network<V> {
     /// IPv4
     Ipv4(At<Ipv4, V>),
@@ -144,5 +145,16 @@ impl<V: Source> At<Ethernet, V> {
             kind => Network::Other(kind, rest),
         };
         Some((header, network))
+    }
+}
+
+impl<V: Source> core::fmt::Debug for Network<V> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Network::Ipv4(at) => f.debug_tuple("Ipv4").field(at).finish(),
+            Network::Ipv6(at) => f.debug_tuple("Ipv6").field(at).finish(),
+            Network::Arp(at) => f.debug_tuple("Arp").field(at).finish(),
+            Network::Other(kind, view) => write!(f, "Other({kind:?}, {} bytes)", view.len()),
+        }
     }
 }

@@ -34,6 +34,7 @@ const MAX_EXTENSIONS: usize = 8;
 
 /// Why nobody can tell where things are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum HeaderError {
     /// The packet ends within a header.
     Short,
@@ -61,6 +62,7 @@ impl core::error::Error for HeaderError {}
 
 /// Where things are in a frame. Offsets count from its first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Layout {
     /// How many tags there are.
     pub tags: usize,
@@ -74,6 +76,7 @@ pub struct Layout {
 
 /// Where things are in an IP packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Ip {
     /// Whether it is IPv4; else IPv6.
     pub v4: bool,
@@ -93,6 +96,7 @@ pub struct Ip {
 
 /// A fragment of an IP packet: only the first has the transport header, and that may be cut short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Part {
     /// Bytes in front of this fragment's.
     pub offset: usize,

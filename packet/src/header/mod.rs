@@ -157,7 +157,7 @@ impl<H> Header for H where
 }
 
 /// A view that starts at a header `L`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct At<L, V> {
     view: V,
     layer: PhantomData<fn() -> L>,
@@ -195,6 +195,12 @@ impl<L: Header, V: Source> At<L, V> {
     #[inline]
     fn take(self) -> Option<(V::Ref<L>, V)> {
         self.view.take()
+    }
+}
+
+impl<L, V: Source> core::fmt::Debug for At<L, V> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "At({} bytes)", self.view.len())
     }
 }
 

@@ -40,7 +40,8 @@ impl Protocol {
 }
 
 /// What an IP packet carries, each a view that starts there.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
+#[non_exhaustive]
 pub enum Transport<V> {
     /// TCP
     Tcp(At<Tcp, V>),
@@ -89,7 +90,7 @@ impl<V: Source> Transport<V> {
 }
 
 /// A fragment of an IP packet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct IpFragment<V> {
     /// What the packet carries.
     pub protocol: Protocol,
@@ -254,5 +255,32 @@ impl<V: Source> At<Icmp, V> {
     #[inline]
     pub fn open(self) -> Option<(V::Ref<Icmp>, V)> {
         self.take()
+    }
+}
+
+impl<V: Source> core::fmt::Debug for Transport<V> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Transport::Tcp(at) => f.debug_tuple("Tcp").field(at).finish(),
+            Transport::Udp(at) => f.debug_tuple("Udp").field(at).finish(),
+            Transport::Icmp(at) => f.debug_tuple("Icmp").field(at).finish(),
+            Transport::Icmpv6(at) => f.debug_tuple("Icmpv6").field(at).finish(),
+            Transport::Fragment(fragment) => fragment.fmt(f),
+            Transport::Other(protocol, view) => {
+                write!(f, "Other({protocol:?}, {} bytes)", view.len())
+            }
+        }
+    }
+}
+
+impl<V: Source> core::fmt::Debug for IpFragment<V> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("IpFragment")
+            .field("protocol", &self.protocol)
+            .field("offset", &self.offset)
+            .field("more", &self.more)
+            .field("id", &self.id)
+            .field("bytes", &self.view.len())
+            .finish()
     }
 }

@@ -49,6 +49,7 @@ pub const FLOWS: usize = 8;
 
 /// What a [`Coalescer`] has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Counters {
     /// Packets taken.
     pub taken: u64,
@@ -307,4 +308,16 @@ fn with_meta<V>(buf: V, meta: Meta) -> AnyPacket<V> {
     let mut packet = AnyPacket::from(buf);
     packet.meta = meta;
     packet
+}
+
+impl<V> core::fmt::Debug for Coalescer<V> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Coalescer")
+            .field("flows", &self.waiting.len())
+            .field("fragments", &self.fragments)
+            .field("v4", &self.v4)
+            .field("v6", &self.v6)
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
+    }
 }

@@ -19,6 +19,7 @@ pub(super) const MAX_HEADERS: usize = 512;
 
 /// Why a packet can't be cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum GsoError {
     /// It carries no GSO size.
     NotGso,

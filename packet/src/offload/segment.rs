@@ -35,6 +35,7 @@ pub enum Sums {
 
 /// Bytes copied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CopiedBytes {
     /// Of headers: once for each segment.
     pub headers: u64,
@@ -45,6 +46,7 @@ pub struct CopiedBytes {
 
 /// Why there are no more segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CutError {
     /// There is no free block now.
     NoMemory,
@@ -107,6 +109,7 @@ pub struct Segments<V> {
 
 /// What a packet will be cut into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Plan {
     /// How many segments.
     pub segments: usize,
@@ -363,4 +366,14 @@ fn check<V: Cuttable>(packet: &AnyPacket<V>) -> Result<(Layout, usize), GsoError
     }
     at.blank(0)?;
     Ok((at, size))
+}
+
+impl<V> core::fmt::Debug for Segments<V> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Segments")
+            .field("size", &self.size)
+            .field("left", &self.left)
+            .field("remaining", &self.remaining)
+            .finish_non_exhaustive()
+    }
 }

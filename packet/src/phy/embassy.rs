@@ -24,6 +24,7 @@ use crate::device::{Link, NetDevice};
 impl<N: NetDevice> Device<N> {
     /// Has the task woken when there is something to do: at once if there is already.
     fn wait(&mut self, context: &mut Context<'_>) {
+        self.rx.before_waiting(&mut self.tx);
         if self.tx.below().poll_ready(context).is_ready() {
             context.waker().wake_by_ref();
         }
@@ -120,6 +121,12 @@ impl<N: NetDevice> driver::TxToken for FlushingTxToken<'_, N> {
         };
         self.tx.flush();
         result
+    }
+}
+
+impl<N: NetDevice> core::fmt::Debug for FlushingTxToken<'_, N> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "FlushingTxToken({} bytes at most)", self.tx.last_shape().max)
     }
 }
 

@@ -157,9 +157,20 @@
 #[cfg(feature = "embassy")]
 mod embassy;
 mod follow;
+mod linear;
 mod probe;
 mod reassembly;
 mod receive;
+impl<N: NetDevice> core::fmt::Debug for Device<N> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Device")
+            .field("is_held", &self.is_held())
+            .field("max_frame", &self.shown.max)
+            .field("counters", &self.counters())
+            .finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests;
 mod transmit;
@@ -205,6 +216,7 @@ pub struct Device<N: NetDevice> {
 
 /// What a [`Device`] has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Counters {
     /// Packets of several slots gathered into one slice, and frames scattered over several.
     pub linearised_packets: u64,
@@ -328,6 +340,7 @@ impl<N: NetDevice> Device<N> {
     pub fn flush(&mut self) {
         self.rx.flushed();
         self.tx.flush();
+        self.rx.before_waiting(&mut self.tx);
     }
 
     /// Whether a received packet, or an answer to one, waits for room to transmit: poll again when there is some.

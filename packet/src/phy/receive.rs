@@ -14,6 +14,7 @@ mod unusual;
 use smoltcp::phy;
 use smoltcp::time::Instant;
 
+use super::linear::Linear;
 use super::probe::{Own, Taken};
 use super::reassembly::Reassembly;
 use super::transmit::{Transmit, Want};
@@ -22,7 +23,7 @@ use super::{BURST, Counters};
 use crate::buffer::BufMut;
 use crate::buffer::MAX_FRAME;
 use crate::buffer::{AnyPacket, Checksum};
-use crate::device::{Linear, NetDevice, PacketOf};
+use crate::device::{NetDevice, PacketOf};
 use crate::header::checksum::{Verdict, verify};
 use crate::header::{At, Network, Protocol};
 
@@ -41,6 +42,8 @@ pub(super) struct Receive<N: NetDevice> {
     burst: u32,
     /// A round has ended, and nobody has flushed.
     owes_flush: bool,
+    /// What is held waits for room to answer.
+    wants_room: bool,
     wrong: u64,
     held_back: u64,
     held_without_memory: u64,
@@ -83,6 +86,7 @@ impl<N: NetDevice> Receive<N> {
             answer: None,
             burst: 0,
             owes_flush: false,
+            wants_room: false,
             wrong: 0,
             held_back: 0,
             held_without_memory: 0,
@@ -92,6 +96,9 @@ impl<N: NetDevice> Receive<N> {
 
     /// Whether there is a packet to hand up.
     pub(super) fn fetch(&mut self, tx: &mut Transmit<N>, own: &Own, now: Instant) -> bool {
+        if core::mem::take(&mut self.wants_room) {
+            tx.below().pause_receive(false);
+        }
         if self.is_done {
             self.is_done = false;
             self.drop_held(tx);
@@ -174,8 +181,19 @@ impl<N: NetDevice> Receive<N> {
     /// What has been fetched stays until there is room to transmit, and memory.
     pub(super) fn hold(&mut self, want: Want) {
         match want {
-            Want::Room => self.held_back += 1,
+            Want::Room => {
+                self.held_back += 1;
+                self.wants_room = true;
+            }
             Want::Memory => self.hold_copied(),
+        }
+    }
+
+    /// Before waiting: more packets are not waited for while room is. The device says when there is some;
+    /// when there is memory, it does not.
+    pub(super) fn before_waiting(&mut self, tx: &mut Transmit<N>) {
+        if self.wants_room {
+            tx.below().pause_receive(true);
         }
     }
 
@@ -253,6 +271,17 @@ impl<N: NetDevice> RxToken<'_, N> {
             }
             None => &mut [],
         })
+    }
+}
+
+impl<N: NetDevice> core::fmt::Debug for RxToken<'_, N> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Receive { packet, copied, linear, reassembly, .. } = &*self.rx;
+        let frame = match copied {
+            Some(CopiedTo::Reassembly) => reassembly.whole(),
+            _ => arrived::<N>(packet, copied, linear),
+        };
+        write!(f, "RxToken({} bytes)", frame.len())
     }
 }
 

@@ -18,9 +18,10 @@ use arrayvec::ArrayVec;
 use smoltcp::phy::{self, PacketMeta};
 
 use super::Counters;
+use super::linear::Linear;
 use crate::buffer::{AnyPacket, BufMut, Checksum, Meta, PacketMut};
 use crate::buffer::{Gso, GsoKind, MAX_FRAGMENTS, MAX_PACKET};
-use crate::device::{Linear, NetDevice, Permit, SendError};
+use crate::device::{NetDevice, Permit, SendError};
 use crate::features::Capabilities;
 use crate::offload::{Coalescer, leave_blank};
 
@@ -121,6 +122,7 @@ impl<N: NetDevice> Transmit<N> {
             uncut: &mut self.uncut,
             left_blank: &mut self.left_blank,
             too_long: &mut self.too_long,
+            lost: &mut self.lost,
         })
     }
 
@@ -153,7 +155,7 @@ impl<N: NetDevice> Transmit<N> {
         if self.coalescer.is_pending() {
             // There is room, unless somebody has sent past us; then it waits for the next time.
             if let Some(mut permit) = self.netif.reserve(self.coalescer.slots()) {
-                self.coalescer.flush(|packet| send(&mut permit, packet));
+                self.coalescer.flush(|packet| send(&mut permit, &mut self.lost, packet));
             }
         }
         self.netif.flush();
@@ -234,6 +236,7 @@ pub struct TxToken<'a, N: NetDevice + 'a> {
     uncut: &'a mut Option<PacketMut<N::Block>>,
     left_blank: &'a mut u64,
     too_long: &'a mut u64,
+    lost: &'a mut u64,
 }
 
 impl<N: NetDevice> phy::TxToken for TxToken<'_, N> {
@@ -267,14 +270,14 @@ impl<N: NetDevice> phy::TxToken for TxToken<'_, N> {
                     packet.meta = meta;
                     *self.uncut = Some(packet);
                 } else if self.coalescer.is_on() {
-                    let permit = &mut self.permit;
-                    self.coalescer.push_single(buf, meta, |packet| send(permit, packet));
+                    let (permit, lost) = (&mut self.permit, &mut *self.lost);
+                    self.coalescer.push_single(buf, meta, |packet| send(permit, lost, packet));
                 } else if meta == Meta::default() {
-                    let _counted = self.permit.send_single(buf);
+                    send(&mut self.permit, self.lost, buf.into());
                 } else {
                     let mut packet = AnyPacket::from(buf);
                     packet.meta = meta;
-                    send(&mut self.permit, packet);
+                    send(&mut self.permit, self.lost, packet);
                 }
                 return result;
             }
@@ -285,17 +288,19 @@ impl<N: NetDevice> phy::TxToken for TxToken<'_, N> {
         let meta = finish(bytes, None, self.left_blank);
         if let Some(mut packet) = self.linear.scatter(len, iter::from_fn(|| self.bufs.pop())) {
             packet.meta = meta;
-            let permit = &mut self.permit;
-            self.coalescer.push(packet, |packet| send(permit, packet));
+            let (permit, lost) = (&mut self.permit, &mut *self.lost);
+            self.coalescer.push(packet, |packet| send(permit, lost, packet));
         }
         result
     }
 }
 
-/// What a device can't send, it counts.
+/// What a device can't send, it counts. For what finds no room though some was reserved, we do.
 #[inline]
-fn send<P: Permit>(permit: &mut P, packet: PacketMut<P::Block>) {
-    let _counted = permit.send(packet);
+fn send<P: Permit>(permit: &mut P, lost: &mut u64, packet: PacketMut<P::Block>) {
+    if let Err(SendError::Full(_)) = permit.send(packet) {
+        *lost += 1;
+    }
 }
 
 /// Whether a device takes large packets of TCP over IPv4.
@@ -312,4 +317,13 @@ fn finish(frame: &mut [u8], size: Option<NonZeroU16>, left_blank: &mut u64) -> M
     let kind = GsoKind::TcpV4;
     let gso = size.filter(|_| checksum == Checksum::Blank).map(|size| Gso { size, kind });
     Meta { checksum, gso }
+}
+
+impl<'a, N: NetDevice + 'a> core::fmt::Debug for TxToken<'a, N> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("TxToken")
+            .field("max_frame", &self.max)
+            .field("gso", &self.gso)
+            .finish_non_exhaustive()
+    }
 }

@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use packet_views::buffer::{Block, BufMut, HeapBlock, PacketMut};
-use packet_views::device::{Linear, NetDevice, PacketOf, Permit, SendError, Totals, slots};
+use packet_views::device::{NetDevice, PacketOf, Permit, SendError, Totals, slots};
 use packet_views::features::Capabilities;
 use packet_views::header::MacAddr;
 use xen_grant::{Frame, FramePool, Gfn, GrantStatus, Memory, Page, Words};
@@ -61,7 +61,6 @@ pub struct Mirror<F> {
     /// Slots that are free.
     pub room: usize,
     on_the_way: VecDeque<Vec<u8>>,
-    linear: Linear,
     counters: Totals,
     deliver: bool,
 }
@@ -73,7 +72,6 @@ impl<F> Mirror<F> {
             mtu: 1500,
             room: 100,
             on_the_way: VecDeque::new(),
-            linear: Linear::default(),
             counters: Totals::default(),
             deliver: false,
         }
@@ -96,11 +94,11 @@ impl<B: Block, F: FnMut() -> Option<B>> NetDevice for Mirror<F> {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { max_fragments: 18, ..Capabilities::plain(4096) }
+        Capabilities::plain(4096).with_max_fragments(18)
     }
 
     fn totals(&self) -> Totals {
-        Totals { linearised_bytes: self.linear.bytes(), ..self.counters }
+        self.counters
     }
 
     fn alloc(&mut self, headroom: usize) -> Option<BufMut<B>> {
@@ -113,7 +111,7 @@ impl<B: Block, F: FnMut() -> Option<B>> NetDevice for Mirror<F> {
         if self.room < slots { None } else { Some(MirrorPermit(self)) }
     }
 
-    fn room(&self) -> usize {
+    fn room(&mut self) -> usize {
         self.room
     }
 
@@ -134,10 +132,6 @@ impl<B: Block, F: FnMut() -> Option<B>> NetDevice for Mirror<F> {
 
     fn flush(&mut self) {
         self.deliver = true;
-    }
-
-    fn linear(&mut self) -> &mut Linear {
-        &mut self.linear
     }
 }
 

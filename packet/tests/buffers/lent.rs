@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use packet_views::buffer::{AnyPacket, BufMut, HeapBlock, PacketMut};
 use packet_views::device::{
-    Changes, Linear, Link, NetDevice, PacketMutOf, PacketOf, Permit, SendError, SendErrorKind,
-    Totals, WriteError,
+    Changes, Link, NetDevice, PacketMutOf, PacketOf, Permit, SendError, SendErrorKind, Totals,
+    WriteError,
 };
 use packet_views::features::Capabilities;
 use packet_views::header::MacAddr;
@@ -17,7 +17,6 @@ use packet_views::header::MacAddr;
 #[derive(Default)]
 struct Counting {
     calls: BTreeMap<&'static str, u32>,
-    linear: Linear,
 }
 
 struct NoRoom;
@@ -66,12 +65,12 @@ impl NetDevice for Counting {
     }
 
     fn totals(&self) -> Totals {
-        Totals { rx_packets: 88, ..Totals::default() }
+        Totals::default().with_rx_packets(88)
     }
 
     fn take_changes(&mut self) -> Changes {
         self.count("take_changes");
-        Changes { mtu: true, ..Changes::NONE }
+        Changes::NONE.with_mtu(true)
     }
 
     fn alloc(&mut self, headroom: usize) -> Option<BufMut<HeapBlock>> {
@@ -84,7 +83,7 @@ impl NetDevice for Counting {
         Some(NoRoom)
     }
 
-    fn room(&self) -> usize {
+    fn room(&mut self) -> usize {
         99
     }
 
@@ -108,6 +107,10 @@ impl NetDevice for Counting {
         Poll::Pending
     }
 
+    fn pause_receive(&mut self, _is_paused: bool) {
+        self.count("pause_receive");
+    }
+
     fn receive(&mut self, budget: usize, _sink: impl FnMut(PacketOf<Self>)) -> usize {
         self.count("receive");
         budget + 1
@@ -115,11 +118,6 @@ impl NetDevice for Counting {
 
     fn flush(&mut self) {
         self.count("flush");
-    }
-
-    fn linear(&mut self) -> &mut Linear {
-        self.count("linear");
-        &mut self.linear
     }
 
     fn recycle(&mut self, _packet: PacketOf<Self>) {
@@ -158,9 +156,9 @@ fn use_all<N: NetDevice<Block = HeapBlock>>(mut net: N) {
     assert!(net.has_packet() && net.next_packet().is_none());
     assert_eq!(net.service(), Some(Duration::from_millis(3)));
     assert!(net.poll_ready(&mut Context::from_waker(Waker::noop())).is_pending());
+    net.pause_receive(true);
     assert_eq!(net.receive(6, |_| panic!("nothing comes")), 7);
     net.flush();
-    let _ = net.linear();
     net.recycle(AnyPacket::from(buf().freeze()));
     assert!(net.send(AnyPacket::from(buf())).is_ok());
     assert_eq!(net.write(10, |_| panic!("it is not filled")), Err(WriteError::BadLength));
@@ -175,8 +173,8 @@ fn n9_a_device_that_is_lent_does_everything_itself() {
         "alloc",
         "flush",
         "has_packet",
-        "linear",
         "next_packet",
+        "pause_receive",
         "poll_ready",
         "receive",
         "recycle",

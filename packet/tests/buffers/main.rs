@@ -4,6 +4,7 @@
 
 mod allocations;
 mod copying;
+mod debug;
 mod devices;
 mod frames;
 mod lent;

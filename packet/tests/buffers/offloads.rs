@@ -78,7 +78,7 @@ fn taken(far: &Pipe) -> Vec<(Vec<u8>, Meta)> {
 
 #[test]
 fn r9_large_packets_are_cut_in_software() {
-    let only_v4 = Features { gso_v6: false, ..Features::ALL };
+    let only_v4 = Features::ALL.with_gso_v6(false);
     for (features, v4) in [(Features::NONE, true), (Features::NONE, false), (only_v4, false)] {
         for (data, block) in [
             (4 * SIZE - 1, 65_535),
@@ -147,8 +147,8 @@ fn r9_what_is_taken_goes_as_it_is() {
 
         // Of one IP only.
         let blank = Meta { checksum: Checksum::Blank, gso: None };
-        let other = Features { checksum_v4: !v4, checksum_v6: v4, ..Features::NONE };
-        let same = Features { checksum_v4: v4, checksum_v6: !v4, ..Features::NONE };
+        let other = Features::NONE.with_checksum_v4(!v4).with_checksum_v6(v4);
+        let same = Features::NONE.with_checksum_v4(v4).with_checksum_v6(!v4);
         for (features, goes) in [(same, true), (other, false)] {
             let (mut netif, far) = device(features, 9);
             let (mut packet, segments) = large(v4, SIZE / 2, BLOCK);

@@ -38,7 +38,7 @@ fn chain(sizes: &[u16]) -> Vec<TxSlot> {
 }
 
 /// What a backend offers that does no more than it must.
-const PLAIN: Features = Features { scatter_gather: true, ..Features::NONE };
+const PLAIN: Features = Features::NONE.with_scatter_gather(true);
 
 const MORE: u16 = tx_flags::MORE_DATA;
 const EXTRA: u16 = tx_flags::EXTRA_INFO;

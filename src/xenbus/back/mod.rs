@@ -200,3 +200,15 @@ impl<S: Store> BackBus<S> {
         self.bus.deadline = Some(now);
     }
 }
+
+impl<S: Store> core::fmt::Debug for BackBus<S> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("BackBus")
+            .field("frontend", &self.frontend)
+            .field("phase", &self.bus.phase)
+            .field("frontend_state", &self.bus.peer)
+            .field("mapped", &self.mapped)
+            .field("fault", &self.fault)
+            .finish_non_exhaustive()
+    }
+}

@@ -16,6 +16,7 @@ pub const MAX_QUEUES: u32 = 8;
 
 /// The event channels of a queue: ports of the frontend's, to bind to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum EventChannels {
     /// `event-channel`: one for both rings.
     Single(Port),
@@ -30,6 +31,7 @@ pub enum EventChannels {
 
 /// A queue: a pair of rings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct QueueOffer {
     /// `tx-ring-ref`: the grant reference of the transmit ring's page.
     pub tx_ring: u32,
@@ -42,6 +44,7 @@ pub struct QueueOffer {
 /// What a frontend has published (xen/io/netif.h), with the protocol's default for whatever else
 /// is missing or makes no sense.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FrontendOffer {
     /// `multi-queue-num-queues` of them, at least one.
     pub queues: Vec<QueueOffer>,
@@ -57,6 +60,7 @@ pub struct FrontendOffer {
 
 /// Why a frontend's nodes can't be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OfferError {
     /// `multi-queue-num-queues` is 0, no number, or more than we offered.
     Queues,

@@ -246,3 +246,14 @@ impl<S: Store> FrontBus<S> {
         self.recheck(now);
     }
 }
+
+impl<S: Store> core::fmt::Debug for FrontBus<S> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("FrontBus")
+            .field("backend", &self.domain)
+            .field("phase", &self.bus.phase)
+            .field("backend_state", &self.bus.peer)
+            .field("rings", &self.rings)
+            .finish_non_exhaustive()
+    }
+}

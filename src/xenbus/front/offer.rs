@@ -16,6 +16,7 @@ const NOBODY: DomId = DomId(0x7ff4);
 
 /// How much a frontend may send, as libxl writes it: so many bytes in each of such times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Rate {
     /// Bytes, at least one.
     pub bytes: u32,
@@ -44,6 +45,7 @@ impl Rate {
 /// makes no sense. Settled when the bus says [`Connect`](super::FrontStep::Connect);
 /// only `carrier` changes after that.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BackendOffer {
     /// The backend's domain, to grant pages to. `DOMID_INVALID` before the first `Connect`.
     pub domain: DomId,

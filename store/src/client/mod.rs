@@ -109,7 +109,6 @@ pub trait Transport {
 /// All calls but [`fired`](Client::fired) may block for the time limit, and allocate; none may be made
 /// in an interrupt. A kernel with one thread has a [`Store`] in a `RefCell` of it; one with more puts
 /// a lock around it.
-#[derive(Debug)]
 pub struct Client<T> {
     transport: T,
     limit: Duration,
@@ -400,6 +399,17 @@ impl Decimal {
 
     fn bytes(&self) -> &[u8] {
         self.0.as_bytes()
+    }
+}
+
+impl<T> core::fmt::Debug for Client<T> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Client")
+            .field("limit", &self.limit)
+            .field("is_waiting", &self.pending.is_some())
+            .field("watches", &self.watches.len())
+            .field("is_broken", &self.broken)
+            .finish_non_exhaustive()
     }
 }
 

@@ -67,7 +67,7 @@ pub struct Change {
 /// [`as_domain`](MemoryStore::as_domain) for another.
 ///
 /// No call blocks. A watch has fired when the call that changes a node returns.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct MemoryStore {
     tree: Rc<RefCell<Tree>>,
     domain: u16,
@@ -165,6 +165,12 @@ impl Store for MemoryStore {
 
     fn fired(&self, watch: &Watch) -> bool {
         self.tree.borrow_mut().fired(self.domain, watch)
+    }
+}
+
+impl core::fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "MemoryStore(domain {})", self.domain)
     }
 }
 

@@ -26,7 +26,6 @@ pub(super) struct Node {
 ///
 /// A path that does not begin with `/` is below the directory of the domain that asks. Domain 0 may do
 /// anything, and has no quota.
-#[derive(Debug)]
 pub struct Tree {
     nodes: BTreeMap<String, Node>,
     generation: u64,
@@ -376,5 +375,15 @@ impl Tree {
                 node.generation = self.generation;
             }
         }
+    }
+}
+
+impl core::fmt::Debug for Tree {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Tree")
+            .field("nodes", &self.nodes.len())
+            .field("watches", &self.watches.len())
+            .field("transactions", &self.transactions.len())
+            .finish_non_exhaustive()
     }
 }

@@ -131,3 +131,12 @@ impl Task for EchoServer {
         }
     }
 }
+
+impl std::fmt::Debug for EchoServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EchoServer")
+            .field("device", &self.device)
+            .field("echoed", &self.echoed)
+            .finish_non_exhaustive()
+    }
+}

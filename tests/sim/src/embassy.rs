@@ -152,3 +152,9 @@ impl Task for Async<'_> {
         next_timer().map_or(Next::Wait, Next::WaitUntil)
     }
 }
+
+impl std::fmt::Debug for Async<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Async({} tasks)", 1 + self.others.len())
+    }
+}

@@ -342,3 +342,9 @@ impl Host {
         lock(&self.inner.timeline).queue.keys().next().map(|&(at, _)| Instant(at))
     }
 }
+
+impl core::fmt::Debug for Host {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Host")
+    }
+}

@@ -44,7 +44,7 @@ impl Mirror {
     pub fn run(&self, mut guest: impl FnMut() -> Next) -> Result<(), Failed> {
         let pool = FramePool::new(&self.backend, PAGES).map_err(Failed::Pool)?;
         let (platform, store) = (self.backend.clone(), self.backend.clone());
-        let config = netback::Config { features: Features::ALL, ..netback::Config::default() };
+        let config = netback::Config::default().with_features(Features::ALL);
         let mut vif =
             Netback::open(platform, store, &pool, GUEST, 0, config).map_err(Failed::Store)?;
         let mut scheduler = Scheduler::new(&self.host);
@@ -95,3 +95,9 @@ impl core::fmt::Display for Failed {
 }
 
 impl core::error::Error for Failed {}
+
+impl std::fmt::Debug for Mirror {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Mirror").field(&self.guest).field(&self.backend).finish()
+    }
+}

@@ -32,6 +32,7 @@ pub enum Next {
 }
 
 /// What a task learns when it runs.
+#[derive(Debug)]
 pub struct Ctx<'a> {
     /// The time now.
     pub now: Instant,
@@ -336,5 +337,11 @@ pub fn run_on_thread(domain: &Domain, task: &mut dyn Task, stop: &AtomicBool) {
             Next::Sleep(time) => std::thread::sleep(time),
             Next::Done => return,
         }
+    }
+}
+
+impl core::fmt::Debug for Scheduler<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Scheduler({} tasks)", self.tasks.len())
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use packet_views::device::{self, Linear, Link, NetDevice, PacketOf, Permit, SendError};
+use packet_views::device::{self, Link, NetDevice, PacketOf, Permit, SendError};
 use packet_views::features::Capabilities;
 use packet_views::features::Features;
 use packet_views::header::MacAddr;
@@ -31,7 +31,6 @@ pub struct Served {
     mac: MacAddr,
     mtu: usize,
     arrived: VecDeque<Packet>,
-    linear: Linear,
     /// What backends that are no more have done.
     past: Counters,
 }
@@ -45,7 +44,6 @@ impl Served {
             mac: MacAddr(mac),
             mtu: mtu.into(),
             arrived: VecDeque::with_capacity(BATCH),
-            linear: Linear::default(),
             past: Counters::default(),
         }
     }
@@ -85,7 +83,8 @@ fn sum(a: &Counters, b: &Counters) -> Counters {
     }
     add!(from_drops, b.from_drops; runt too_many_slots sizes multicast gso copy_failed no_frame);
     add!(to_drops, b.to_drops; not_connected bad_length offload queue_full stalled copy_failed disconnected);
-    let mut all = Counters { from_drops, to_drops, ..*a };
+    let mut all = *a;
+    (all.from_drops, all.to_drops) = (from_drops, to_drops);
     add!(all, b; from_packets from_bytes from_slots to_packets to_bytes to_slots);
     add!(all, b; copy_hypercalls copy_ops copy_failures hypervisor_copied_bytes copied_bytes);
     add!(all, b; events_sent maps connects faults stalls);
@@ -112,23 +111,19 @@ impl NetDevice for Served {
     fn capabilities(&self) -> Capabilities {
         let offer = self.vif.as_ref().and_then(Back::frontend);
         let takes = offer.map_or(Features::NONE, |offer| offer.features.coherent());
-        Capabilities { block_size: xen_grant::PAGE_SIZE, max_fragments: MAX_SLOTS, features: takes }
+        Capabilities::plain(xen_grant::PAGE_SIZE).with_max_fragments(MAX_SLOTS).with_features(takes)
     }
 
     fn totals(&self) -> device::Totals {
         let counters = Served::counters(self);
-        device::Totals {
-            rx_packets: counters.from_packets,
-            rx_bytes: counters.from_bytes,
-            rx_dropped: counters.from_drops.total(),
-            tx_packets: counters.to_packets,
-            tx_bytes: counters.to_bytes,
-            tx_dropped: counters.to_drops.total(),
-            copies: 0,
-            copied_bytes: counters.copied_bytes,
-            linearised_packets: self.linear.packets(),
-            linearised_bytes: self.linear.bytes(),
-        }
+        device::Totals::default()
+            .with_rx_packets(counters.from_packets)
+            .with_rx_bytes(counters.from_bytes)
+            .with_rx_dropped(counters.from_drops.total())
+            .with_tx_packets(counters.to_packets)
+            .with_tx_bytes(counters.to_bytes)
+            .with_tx_dropped(counters.to_drops.total())
+            .with_copied_bytes(counters.copied_bytes)
     }
 
     fn alloc(&mut self, headroom: usize) -> Option<BufMut> {
@@ -143,7 +138,7 @@ impl NetDevice for Served {
         (vif.queued() < QUEUE).then_some(Delivery { vif, pool: &self.pool })
     }
 
-    fn room(&self) -> usize {
+    fn room(&mut self) -> usize {
         let vif = self.vif.as_ref().filter(|vif| vif.is_connected());
         vif.map_or(0, |vif| QUEUE.saturating_sub(vif.queued()))
     }
@@ -166,10 +161,6 @@ impl NetDevice for Served {
         if let Some(vif) = &mut self.vif {
             vif.flush();
         }
-    }
-
-    fn linear(&mut self) -> &mut Linear {
-        &mut self.linear
     }
 }
 
@@ -194,5 +185,20 @@ impl Permit for Delivery<'_> {
 
     fn flush(self) {
         self.vif.flush();
+    }
+}
+
+impl std::fmt::Debug for Served {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Served")
+            .field("vif", &self.vif)
+            .field("arrived", &self.arrived.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Delivery<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Delivery").field(&self.vif).finish()
     }
 }

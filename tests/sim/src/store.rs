@@ -284,3 +284,9 @@ impl Store for Domain {
         self.store().fired(watch)
     }
 }
+
+impl std::fmt::Debug for StoreClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "StoreClient(domain {})", self.id.0)
+    }
+}

@@ -80,7 +80,7 @@ impl Vif {
 }
 
 /// Domain 0's hand in xenstore ([`Host::toolstack`]).
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Toolstack {
     store: StoreClient,
 }
@@ -197,6 +197,7 @@ const DETACH_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(1);
 
 /// The task of [`Toolstack::detach_vif`].
+#[derive(Debug)]
 pub struct Detach {
     toolstack: Toolstack,
     vif: Vif,

@@ -177,3 +177,21 @@ impl Domain {
         memory.set_entry(gref, Entry { flags: 0, peer: DomId(0), frame: 0 })
     }
 }
+
+impl std::fmt::Debug for OwnPage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "OwnPage({:#x})", self.gfn.0)
+    }
+}
+
+impl std::fmt::Debug for ForeignPage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ForeignPage({})", self.gref)
+    }
+}
+
+impl std::fmt::Debug for GrantedPage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "GrantedPage({}, {:?})", self.gref, self.entry)
+    }
+}

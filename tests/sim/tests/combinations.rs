@@ -46,13 +46,12 @@ struct Pair {
 
 fn subset(bits: u32) -> Features {
     let bit = |nth: u32| bits >> nth & 1 == 1;
-    Features {
-        scatter_gather: bit(0),
-        checksum_v4: bit(1),
-        checksum_v6: bit(2),
-        gso_v4: bit(3),
-        gso_v6: bit(4),
-    }
+    Features::NONE
+        .with_scatter_gather(bit(0))
+        .with_checksum_v4(bit(1))
+        .with_checksum_v6(bit(2))
+        .with_gso_v4(bit(3))
+        .with_gso_v6(bit(4))
 }
 
 /// Without those that mean the same as another one.
@@ -67,21 +66,16 @@ impl Pair {
         host.toolstack().add_vif(&Vif::new(FRONT, BACK, 0));
         let (front_pool, back_pool) =
             (FramePool::new(&domains.0, 300).unwrap(), FramePool::new(&domains.1, 100).unwrap());
-        let config = netfront::Config {
-            features: front.features,
-            queues: front.queues,
-            split_event_channels: front.split,
-            ring_start: u32::MAX - 20,
-            ..Default::default()
-        };
+        let config = netfront::Config::default()
+            .with_features(front.features)
+            .with_queues(front.queues)
+            .with_split_event_channels(front.split)
+            .with_ring_start(u32::MAX - 20);
         let table = GrantTable::new(&domains.0);
         let (platform, store) = (domains.0.clone(), domains.0);
         let front = Netfront::open(platform, store, &front_pool, &table, 0, config).unwrap();
-        let config = netback::Config {
-            features: back.features,
-            max_queues: back.queues,
-            ..netback::Config::default()
-        };
+        let config =
+            netback::Config::default().with_features(back.features).with_max_queues(back.queues);
         let (platform, store) = (domains.1.clone(), domains.1);
         let back = Netback::open(platform, store, &back_pool, FRONT, 0, config).unwrap();
         let mut pair = Pair { host, front, back, front_pool, back_pool };

@@ -91,7 +91,7 @@ fn echo(host: &Host, count: u32, config: Config) -> (Domain, Domain, FramePool, 
     host.toolstack().add_vif(&Vif::new(FRONT, BACK, 0));
     let pool = FramePool::new(&front, 800).unwrap();
     let table = GrantTable::new(&front);
-    let config = Config { ring_start: u32::MAX - 100, ..config };
+    let config = config.with_ring_start(u32::MAX - 100);
     let net = Netfront::open(front.clone(), front.clone(), &pool, &table, 0, config).unwrap();
     (front, back, pool, Echo { net, sent: 0, count, received: Vec::new() })
 }
@@ -136,11 +136,8 @@ fn no_script_makes_the_frontend_break_a_rule() {
         let host = Host::new(seed);
         host.set_chaos(Chaos::rough());
         let mut rng = fastrand::Rng::with_seed(seed);
-        let config = Config {
-            queues: rng.u32(1..=3),
-            split_event_channels: rng.bool(),
-            ..Config::default()
-        };
+        let config =
+            Config::default().with_queues(rng.u32(1..=3)).with_split_event_channels(rng.bool());
         let (front, back, pool, echo) = echo(&host, u32::MAX, config);
         let echo = RefCell::new(echo);
         let script = host.random(|rng| Script::random(rng, Side::Backend, 50));

@@ -98,7 +98,7 @@ impl World {
         host.set_chaos(Chaos::rough());
         let (front, back) = (host.add_domain(FRONT, 1024), host.add_domain(BACK, 8192));
         host.toolstack().add_vif(&Vif::new(FRONT, BACK, 0));
-        let offers = netback::Config { features: offers, ..Default::default() };
+        let offers = netback::Config::default().with_features(offers);
         let world = World { host, front, back, server: RefCell::new(None), offers };
         world.start_server();
         world
@@ -117,7 +117,8 @@ impl World {
     ) -> (u64, netback::Counters) {
         let pool = FramePool::new(&self.front, 640).unwrap();
         let table = GrantTable::new(&self.front);
-        let config = netfront::Config { features, ring_start: u32::MAX - 50, ..Default::default() };
+        let config =
+            netfront::Config::default().with_features(features).with_ring_start(u32::MAX - 50);
         let (platform, store) = (self.front.clone(), self.front.clone());
         let net = netfront::Netfront::open(platform, store, &pool, &table, 0, config).unwrap();
         let wake = net.waker().clone();

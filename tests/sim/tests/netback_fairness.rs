@@ -75,7 +75,7 @@ type Shares = Vec<(u64, u64)>;
 fn run(rival: Rival) -> Shares {
     let host = Host::new(11);
     host.set_costs(Costs::free());
-    let config = Config { queue_packets: 64, queue_frames: 64, ..Config::default() };
+    let config = Config::default().with_queue_packets(64).with_queue_frames(64);
     let mut benches = Vec::new();
     let mut clients = Vec::new();
     for number in 0..=GOOD as u16 {

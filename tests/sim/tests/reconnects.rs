@@ -104,7 +104,7 @@ impl Recovery {
 fn f11_nothing_is_left_after_many_reconnects() {
     let count = reconnects();
     // As many pages posted at any time, so that what is held can be compared.
-    let front = netfront::Config { rx_floor: 256, ..Default::default() };
+    let front = netfront::Config::default().with_rx_floor(256);
     let pair = Pair::new(Plan { seed: 11, front, ..Plan::default() });
     pair.host.set_chaos(Chaos::rough());
     pair.run_until("the first connection", RECOVERY, Pair::is_up);

@@ -102,17 +102,13 @@ fn plan() -> impl Strategy<Value = Plan> {
         |(seed, features, ring_start, mtu, frames, queue, headroom)| {
             let plan = Plan {
                 seed,
-                front: netfront::Config {
-                    features: Features::NONE,
-                    ring_start,
-                    ..Default::default()
-                },
-                back: netback::Config {
-                    headroom,
-                    queue_packets: queue.0,
-                    queue_frames: queue.1,
-                    ..netback::Config::default()
-                },
+                front: netfront::Config::default()
+                    .with_features(Features::NONE)
+                    .with_ring_start(ring_start),
+                back: netback::Config::default()
+                    .with_headroom(headroom)
+                    .with_queue_packets(queue.0)
+                    .with_queue_frames(queue.1),
                 mtu,
                 front_frames: frames.0,
                 back_frames: frames.1,

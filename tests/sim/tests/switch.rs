@@ -61,24 +61,20 @@ impl Switch {
             let theirs = host.add_domain(id, 800);
             host.toolstack().add_vif(&Vif::new(id, SWITCH, 0));
             let pool = FramePool::new(&domain, 384).unwrap();
-            let config = netback::Config {
-                features: Features::ALL,
-                max_queues: 4,
-                queue_frames: 300,
-                ..netback::Config::default()
-            };
+            let config = netback::Config::default()
+                .with_features(Features::ALL)
+                .with_max_queues(4)
+                .with_queue_frames(300);
             let (platform, store) = (domain.clone(), domain.clone());
             vifs.push(Netback::open(platform, store, &pool, id, 0, config).unwrap());
             pools.push(pool);
             let pool = FramePool::new(&theirs, 700).unwrap();
             let table = GrantTable::new(&theirs);
-            let config = netfront::Config {
-                features,
-                queues,
-                ring_start: u32::MAX - 30,
-                rx_floor: 128,
-                ..netfront::Config::default()
-            };
+            let config = netfront::Config::default()
+                .with_features(features)
+                .with_queues(queues)
+                .with_ring_start(u32::MAX - 30)
+                .with_rx_floor(128);
             let (platform, store) = (theirs.clone(), theirs.clone());
             let net = Netfront::open(platform, store, &pool, &table, 0, config).unwrap();
             clients.push(Client { domain: theirs, pool, net, received: Vec::new() });
@@ -303,15 +299,15 @@ fn what_is_known_of_a_packet_crosses_unsegmented_and_unsummed() {
 
 #[test]
 fn a_client_that_takes_less_costs_others_nothing() {
-    let sg = Features { scatter_gather: true, ..Features::NONE };
-    let blank = Features { checksum_v4: true, checksum_v6: true, ..sg };
+    let sg = Features::NONE.with_scatter_gather(true);
+    let blank = sg.with_checksum_v4(true).with_checksum_v6(true);
     let poor = [
         Features::NONE,
         sg,
         blank,
-        Features { gso_v4: true, ..blank },
-        Features { scatter_gather: false, ..blank },
-        Features { checksum_v6: false, gso_v6: false, ..Features::ALL },
+        blank.with_gso_v4(true),
+        blank.with_scatter_gather(false),
+        Features::ALL.with_checksum_v6(false).with_gso_v6(false),
     ];
     for (nth, features) in poor.into_iter().enumerate() {
         let mut all = [Features::ALL; 4];
@@ -367,7 +363,7 @@ fn a_client_that_takes_less_costs_others_nothing() {
 /// others do not see.
 #[test]
 fn what_is_flooded_is_filled_in_and_cut_for_those_alone_who_need_it() {
-    let sg = Features { scatter_gather: true, ..Features::NONE };
+    let sg = Features::NONE.with_scatter_gather(true);
     let mut switch = Switch::new([Features::ALL, sg, Features::ALL, Features::NONE], 1);
     for v6 in [false, true] {
         for (len, size) in [(1000, 0), (20_000, 1400)] {

@@ -120,9 +120,9 @@ fn assert_detaches(mut bench: raw_client::Bench) {
 /// Plays a packet with these extras to a fresh netback, which has to do what `expected` says; after
 /// it the next packet arrives.
 fn play_to_netback(extras: &[Extra], gso_offered: bool, expected: Fate) {
-    let offered = Features { scatter_gather: true, ..Features::NONE };
+    let offered = Features::NONE.with_scatter_gather(true);
     let features = if gso_offered { Features::ALL } else { offered };
-    let config = netback::Config { features, ..netback::Config::default() };
+    let config = netback::Config::default().with_features(features);
     let (mut bench, mut client) = raw_client::Bench::with_client(config, 64);
 
     let blank = tx_flags::CSUM_BLANK | tx_flags::DATA_VALIDATED;
@@ -190,7 +190,7 @@ fn extras_that_a_client_was_not_offered_are_refused() {
 // -- from a backend ------------------------------------------------------------------------------
 
 fn frontend(features: Features) -> raw_backend::Bench {
-    let config = netfront::Config { features, ..netfront::Config::default() };
+    let config = netfront::Config::default().with_features(features);
     raw_backend::Bench::with(config, &[], &[])
 }
 
@@ -276,7 +276,7 @@ proptest! {
 
 #[test]
 fn a_backend_offers_no_control_ring_no_filter_and_no_headroom() {
-    let config = netback::Config { features: Features::ALL, ..netback::Config::default() };
+    let config = netback::Config::default().with_features(Features::ALL);
     let (bench, client) = raw_client::Bench::with_client(config, 64);
     let store = client.domain.store();
     let key = |key: &str| store.get(&format!("{}/{key}", bench.vif.back_dir()));
@@ -355,7 +355,7 @@ fn a_control_ring_that_nobody_asked_for_is_left_alone() {
 fn a_frontend_asks_for_none_of_it_and_removes_earlier_wishes() {
     let offers = OFFERS.map(|key| (key, "1"));
     let mut bench = raw_backend::Bench::with(
-        netfront::Config { features: Features::ALL, ..netfront::Config::default() },
+        netfront::Config::default().with_features(Features::ALL),
         &WISHES.map(|key| (key, "9")),
         &offers,
     );

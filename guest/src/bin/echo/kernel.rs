@@ -88,7 +88,7 @@ fn serve(xen: Xen, options: &Options) -> Result<(), &'static str> {
 /// With fewer queues, if that gives every vif its grant references; else with one, for as many vifs
 /// as there are some for.
 fn with_references(asked: netfront::Config, vifs: usize, table: &GrantTable) -> netfront::Config {
-    let with = |queues| netfront::Config { queues, ..asked };
+    let with = |queues| asked.with_queues(queues);
     let enough = |queues: &u32| table.claim_many(vifs * with(*queues).references()).is_ok();
     let queues = (1..=asked.queues).rev().find(enough).unwrap_or(1);
     if queues < asked.queues {

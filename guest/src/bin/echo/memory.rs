@@ -55,7 +55,7 @@ mod tests {
     const MB: u64 = 1 << 20;
 
     fn queues(queues: u32) -> Config {
-        Config { queues, ..Config::default() }
+        Config::default().with_queues(queues)
     }
 
     #[test]

@@ -78,7 +78,7 @@ impl Options {
             Some(_) => return Err(None),
             None => (0, name),
         };
-        let Features { scatter_gather, checksum_v4, checksum_v6, gso_v4, gso_v6 } =
+        let Features { scatter_gather, checksum_v4, checksum_v6, gso_v4, gso_v6, .. } =
             &mut self.driver.features;
         match name {
             "ip" => self.add_address(vif, value),
@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(options.vifs[&3].addresses, [cidr("10.1.0.2", 16)]);
         assert_eq!(options.driver.queues, 2);
         assert!(!options.driver.split_event_channels);
-        let without_offloads = Features { scatter_gather: true, ..Features::NONE };
+        let without_offloads = Features::NONE.with_scatter_gather(true);
         assert_eq!(options.driver.features, without_offloads);
 
         let (options, _) = parse("");

@@ -88,7 +88,7 @@ pub struct Service {
 
 /// A feature's name, and whether it is on.
 pub fn named(features: Features) -> [(&'static str, bool); 5] {
-    let Features { scatter_gather, checksum_v4, checksum_v6, gso_v4, gso_v6 } = features;
+    let Features { scatter_gather, checksum_v4, checksum_v6, gso_v4, gso_v6, .. } = features;
     [
         ("sg", scatter_gather),
         ("csum-v4", checksum_v4),
@@ -101,6 +101,8 @@ pub fn named(features: Features) -> [(&'static str, bool); 5] {
 #[cfg(test)]
 pub fn example() -> Status {
     let service = Service { name: "tcp_echo", connected: 1, served: 5 };
+    let mut counters = netfront::Counters::default();
+    (counters.rx_packets, counters.grants, counters.revokes) = (11, 300, 44);
     Status {
         domain: Some(7),
         uptime: 3.25,
@@ -120,12 +122,7 @@ pub fn example() -> Status {
                     queues: 2,
                     split: true,
                 },
-                counters: netfront::Counters {
-                    rx_packets: 11,
-                    grants: 300,
-                    revokes: 44,
-                    ..Default::default()
-                },
+                counters,
                 events: 7,
                 quarantined: 0,
                 adaptor: phy::Counters::default(),

@@ -13,7 +13,7 @@ use crate::header::{
     At, ETHERNET_HEADER, Ethernet, Extensions, Ipv6, Layout, Pieces, Protocol, VLAN_TAG,
 };
 use crate::phy::probe::{Own, Taken};
-use crate::phy::transmit::Transmit;
+use crate::phy::transmit::{Transmit, Want};
 
 /// Bytes of both stations' addresses.
 const STATIONS: usize = ETHERNET_HEADER - size_of::<U16>();
@@ -113,9 +113,13 @@ impl<N: NetDevice> Receive<N> {
     #[cold]
     pub(super) fn send_answer(&mut self, tx: &mut Transmit<N>) -> bool {
         let Some(answer) = &self.answer else { return true };
-        let Ok(token) = tx.token() else {
-            self.held_back += 1;
-            return false;
+        let token = match tx.token() {
+            Ok(token) => token,
+            Err(want) => {
+                self.held_back += 1;
+                self.wants_room = want == Want::Room;
+                return false;
+            }
         };
         let bytes = answer.bytes();
         token.consume(bytes.len(), |frame| frame.copy_from_slice(bytes));

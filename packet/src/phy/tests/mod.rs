@@ -20,7 +20,7 @@ use smoltcp::wire::{EthernetAddress, IpAddress, IpCidr};
 use super::*;
 use crate::buffer::{AnyPacket, Block, Checksum, HeapBlock, Packet, SharedHeapBlock, View};
 use crate::buffer::{BufMut, PacketMut};
-use crate::device::{Changes, Linear, PacketOf, Permit, SendError, slots};
+use crate::device::{Changes, PacketOf, Permit, SendError, slots};
 use crate::features::{Capabilities, Features};
 use crate::header::MacAddr;
 use crate::header::checksum::fill_blank;
@@ -41,7 +41,6 @@ struct Mock {
     flushes: usize,
     recycled: usize,
     changes: Changes,
-    linear: Linear,
 }
 
 struct MockPermit<'a>(&'a mut Mock, usize);
@@ -114,7 +113,7 @@ impl NetDevice for Mock {
         if self.room < slots { None } else { Some(MockPermit(self, slots)) }
     }
 
-    fn room(&self) -> usize {
+    fn room(&mut self) -> usize {
         self.room
     }
 
@@ -130,10 +129,6 @@ impl NetDevice for Mock {
 
     fn flush(&mut self) {
         self.flushes += 1;
-    }
-
-    fn linear(&mut self) -> &mut Linear {
-        &mut self.linear
     }
 
     fn recycle(&mut self, _packet: PacketOf<Self>) {
@@ -175,7 +170,6 @@ fn mock() -> Mock {
         flushes: 0,
         recycled: 0,
         changes: Changes::NONE,
-        linear: Linear::default(),
     }
 }
 

@@ -17,7 +17,7 @@ pub enum Mood {
 }
 
 /// Domain 1's end of a xenstored.
-pub struct Xenstored<'a> {
+pub(super) struct Xenstored<'a> {
     page: &'a Words,
     requests: RefCell<Consumer>,
     answers: RefCell<Producer>,

@@ -362,3 +362,16 @@ impl Task for HostileBackend {
         }
     }
 }
+
+impl std::fmt::Debug for PageDump {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let PageDump { ring, gref, offset, size, .. } = self;
+        write!(f, "PageDump({ring:?}, reference {gref}, {size} bytes at {offset})")
+    }
+}
+
+impl std::fmt::Debug for HostileBackend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "HostileBackend(queue {})", self.queue)
+    }
+}

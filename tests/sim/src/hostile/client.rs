@@ -382,3 +382,9 @@ impl Task for HostileClient {
         }
     }
 }
+
+impl std::fmt::Debug for HostileClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "HostileClient(queue {} of {})", self.queue, self.queues)
+    }
+}

@@ -67,10 +67,10 @@ impl Network {
         let pool = FramePool::new(&domain, 680).unwrap();
         let table = GrantTable::new(&domain);
         let front = |index| {
-            let config = netfront::Config { ring_start: u32::MAX - 300, ..Default::default() };
+            let config = netfront::Config::default().with_ring_start(u32::MAX - 300);
             Netfront::open(domain.clone(), domain.clone(), &pool, &table, index, config).unwrap()
         };
-        let config = netback::Config { queue_packets: 64, queue_frames: 100, ..Default::default() };
+        let config = netback::Config::default().with_queue_packets(64).with_queue_frames(100);
         let (platform, store) = (domain.clone(), domain.clone());
         let firewall = Firewall {
             left: front(0),

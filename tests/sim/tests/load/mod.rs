@@ -105,7 +105,7 @@ impl<'a> Load<'a> {
 
     /// A pair of its own.
     pub fn pair() -> Pair {
-        let back = netback::Config { features: Features::ALL, ..netback::Config::default() };
+        let back = netback::Config::default().with_features(Features::ALL);
         Pair::new(Plan {
             back,
             front_frames: 900,

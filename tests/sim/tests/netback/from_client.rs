@@ -188,7 +188,7 @@ fn a_packet_can_be_rewritten_in_place_and_shared() {
 
 #[test]
 fn blank_checksums_and_gso_come_with_the_packet() {
-    let config = Config { features: packet_views::features::Features::ALL, ..Config::default() };
+    let config = Config::default().with_features(packet_views::features::Features::ALL);
     let (mut bench, mut client) = Bench::with_client(config, 64);
     let blank = tx_flags::CSUM_BLANK | tx_flags::DATA_VALIDATED;
     let sent = frames::blank(frames::frame(false, true, 7, &pattern(1, 6000)));
@@ -208,7 +208,7 @@ fn blank_checksums_and_gso_come_with_the_packet() {
 fn headroom_leaves_room_for_headers() {
     for headroom in [0, 1, 128, 2047, 2048, 2049, 4095, 4096, 4097, 70_000, usize::MAX] {
         let (mut bench, mut client) =
-            Bench::with_client(Config { headroom, ..Config::default() }, 128);
+            Bench::with_client(Config::default().with_headroom(headroom), 128);
         let sent = [vec![(0, 0, 3640); 18], vec![(1, 5, 14)], vec![(2, 0, 4096), (3, 1, 2000)]];
         let sent = sent.map(|fragments| client.send(&fragments));
         let got = bench.poll_packets();

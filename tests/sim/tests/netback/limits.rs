@@ -44,7 +44,7 @@ fn b11_a_turn_is_bounded_whatever_is_on_the_ring() {
 
 #[test]
 fn b11_maps_and_memory_of_a_client_are_capped() {
-    let config = Config { queue_packets: 50, queue_frames: 80, ..Config::default() };
+    let config = Config::default().with_queue_packets(50).with_queue_frames(80);
     let (mut bench, mut client) = Bench::with_client(config, 128);
     for round in 0..200 {
         // It sends all it can, whoever keeps the packets.
@@ -108,7 +108,7 @@ fn b11_a_storm_in_xenstore_is_paced() {
 #[test]
 fn a_pool_of_least_pages_never_lacks_one() {
     let takes_all = packet_views::features::Features::ALL;
-    let config = Config { queue_packets: 512, features: takes_all, ..Config::default() };
+    let config = Config::default().with_queue_packets(512).with_features(takes_all);
     let lacking = |pages| {
         let mut bench = Bench::new(config, pages);
         let mut client = Client::new(&bench.host, &bench.vif, 0);

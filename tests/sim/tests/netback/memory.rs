@@ -74,7 +74,7 @@ fn b3_each_word_is_read_once() {
 /// Whatever lay on the pages before, every word of a response is one that we wrote.
 #[test]
 fn b4_every_byte_published_is_initialised() {
-    let config = Config { features: packet_views::features::Features::ALL, ..Config::default() };
+    let config = Config::default().with_features(packet_views::features::Features::ALL);
     for filler in [0xa5a5_a5a5_u32, 0, u32::MAX] {
         let (mut bench, mut client) = Bench::with_client(config, 64);
         let extra = Extra { kind: Extra::GSO, flags: 0, data: [0, 5, 1, 0xee, 0xee, 0xee] };

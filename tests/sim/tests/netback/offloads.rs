@@ -7,12 +7,13 @@ use xen_netfront::xenbus::feature_nodes;
 
 /// All sets of features.
 fn all_sets() -> impl Iterator<Item = Takes> {
-    (0..32_u32).map(|bits| Takes {
-        scatter_gather: bits & 1 != 0,
-        checksum_v4: bits & 2 != 0,
-        checksum_v6: bits & 4 != 0,
-        gso_v4: bits & 8 != 0,
-        gso_v6: bits & 16 != 0,
+    (0..32_u32).map(|bits| {
+        Takes::NONE
+            .with_scatter_gather(bits & 1 != 0)
+            .with_checksum_v4(bits & 2 != 0)
+            .with_checksum_v6(bits & 4 != 0)
+            .with_gso_v4(bits & 8 != 0)
+            .with_gso_v6(bits & 16 != 0)
     })
 }
 
@@ -29,7 +30,7 @@ pub fn client_that_takes(takes: Takes, config: Config, start: u32) -> (Bench, Cl
 }
 
 pub fn offering(features: Takes) -> Config {
-    Config { features, ..Config::default() }
+    Config::default().with_features(features)
 }
 
 fn gso_of(v6: bool, size: u16) -> Gso {
@@ -264,7 +265,7 @@ fn b10_gso_with_headers_of_another_kind_is_dropped() {
 #[test]
 fn b8_gso_chains_cross_the_index_wrap() {
     for back in 1..24_u32 {
-        let mut bench = Bench::new(Config { max_queues: 2, ..offering(Takes::ALL) }, 600);
+        let mut bench = Bench::new(offering(Takes::ALL).with_max_queues(2), 600);
         let new = |_| Client::new(&bench.host, &bench.vif, 0_u32.wrapping_sub(back));
         let mut queues: Vec<_> = (0..2).map(new).collect();
         Client::connect_all(&mut queues, &mut bench.netback, &Features::default());

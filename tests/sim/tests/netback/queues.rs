@@ -3,7 +3,9 @@
 use super::*;
 
 fn config(max_queues: u32) -> Config {
-    Config { max_queues, features: packet_views::features::Features::ALL, ..Config::default() }
+    Config::default()
+        .with_max_queues(max_queues)
+        .with_features(packet_views::features::Features::ALL)
 }
 
 /// A client with so many queues, connected.
@@ -134,7 +136,7 @@ fn a_flow_keeps_to_one_queue_and_flows_use_all() {
 #[test]
 fn what_cannot_be_told_apart_keeps_its_order() {
     // Not IP: one flow a pair of stations, whatever it carries.
-    let config = Config { queue_packets: 2000, queue_frames: 2000, ..config(8) };
+    let config = config(8).with_queue_packets(2000).with_queue_frames(2000);
     let (mut bench, mut queues) = with_queues(config, 8, 300, true);
     queues.iter_mut().for_each(|queue| queue.post(200));
     for number in 0..200_u8 {
@@ -152,7 +154,7 @@ fn what_cannot_be_told_apart_keeps_its_order() {
 #[test]
 fn b7_queues_share_what_a_client_may_have_waiting() {
     for count in [1, 2, 3, 8] {
-        let config = Config { queue_packets: 100, queue_frames: 150, ..config(8) };
+        let config = config(8).with_queue_packets(100).with_queue_frames(150);
         let (mut bench, _queues) = with_queues(config, count, 400, false);
         let mut refused = 0;
         for port in 0..2000 {
@@ -175,7 +177,7 @@ fn b7_queues_share_what_a_client_may_have_waiting() {
 
 #[test]
 fn b7_the_largest_packet_fits_however_many_queues_share_the_bounds() {
-    let config = Config { queue_packets: 3, queue_frames: 20, ..config(8) };
+    let config = config(8).with_queue_packets(3).with_queue_frames(20);
     let (mut bench, mut queues) = with_queues(config, 8, 400, false);
     let data = pattern(1, 65_535 - 54);
     for port in 0..20 {

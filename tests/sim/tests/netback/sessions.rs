@@ -14,7 +14,7 @@ fn whole_sessions_lose_and_change_nothing() {
 fn session(seed: u64) {
     let mut rng = fastrand::Rng::with_seed(seed);
     let start = if rng.bool() { 0_u32.wrapping_sub(rng.u32(..600)) } else { rng.u32(..) };
-    let config = Config { queue_packets: 32, queue_frames: 64, ..Config::default() };
+    let config = Config::default().with_queue_packets(32).with_queue_frames(64);
     let mut bench = Bench::on(&Host::new(seed), CLIENT, config, 160);
     let mut client = Client::new(&bench.host, &bench.vif, start);
     client.connect(&mut bench.netback, &Features { split: rng.bool(), ..Features::default() });

@@ -7,10 +7,9 @@ use super::*;
 
 #[test]
 fn b7_segments_that_do_not_fit_the_queue_are_dropped_and_counted() {
-    let takes = Takes { scatter_gather: true, ..Takes::NONE };
+    let takes = Takes::NONE.with_scatter_gather(true);
     for (packets, frames, fit) in [(10, 512, 10), (256, 19, 8), (1, 512, 1)] {
-        let config =
-            Config { queue_packets: packets, queue_frames: frames, ..offering(Takes::ALL) };
+        let config = offering(Takes::ALL).with_queue_packets(packets).with_queue_frames(frames);
         let (mut bench, mut client) = client_that_takes(takes, config, 0);
         let data = pattern(1, 40 * 1000);
         let mut packet = bench.plain(&frames::blank(frames::frame(false, true, 9, &data)));

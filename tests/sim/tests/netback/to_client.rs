@@ -100,7 +100,7 @@ fn a_client_gets_only_what_it_takes() {
 
 #[test]
 fn b7_the_queue_is_bounded_in_packets_and_in_frames() {
-    let config = Config { queue_packets: 20, queue_frames: 30, ..Config::default() };
+    let config = Config::default().with_queue_packets(20).with_queue_frames(30);
     let (mut bench, mut client) = Bench::with_client(config, 100);
     for _ in 0..20 {
         bench.netback.deliver(bench.plain(&[1; 60])).unwrap();
@@ -284,7 +284,7 @@ fn b7_each_wait_begins_anew() {
 
     // The same where the wait has ended, of a client that does not tell; it is not longer than configured.
     for (patience, wait) in [(10_000, 30), (31, 30), (29, 29), (5, 5)] {
-        let config = Config { patience: Duration::from_millis(patience), ..Config::default() };
+        let config = Config::default().with_patience(Duration::from_millis(patience));
         let mut bench = Bench::new(config, 64);
         let mut client = Client::new(&bench.host, &bench.vif, 0);
         client.connect(&mut bench.netback, &Features::default().with("feature-rx-notify", "0"));

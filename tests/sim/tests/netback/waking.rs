@@ -41,7 +41,7 @@ fn nobody_waits_for_an_event_that_never_comes() {
         let host = Host::new(seed);
         let mut rng = fastrand::Rng::with_seed(seed);
         let start = 0_u32.wrapping_sub(rng.u32(..300));
-        let config = Config { queue_packets: 4, queue_frames: 20, ..Config::default() };
+        let config = Config::default().with_queue_packets(4).with_queue_frames(20);
         let mut bench = Bench::on(&host, CLIENT, config, 128);
         let mut client = Client::new(&host, &bench.vif, start);
         let features = Features { split: rng.bool(), ..Features::default() };

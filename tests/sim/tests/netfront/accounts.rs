@@ -91,7 +91,7 @@ fn come_back(bench: &mut Bench) {
 #[test]
 fn n4_what_a_burst_draws_comes_back_when_it_is_calm() {
     for rx_floor in [20, 64, 100] {
-        let config = Config { rx_floor, ..Config::default() };
+        let config = Config::default().with_rx_floor(rx_floor);
         let mut bench = bench(config);
         for _ in 0..3 {
             assert_eq!(drawn(&bench, &config), 0);
@@ -178,7 +178,7 @@ fn n4_where_nothing_is_left_a_device_has_its_promise_to_the_page() {
 fn n4_pages_that_a_backend_keeps_are_its_own_devices() {
     for queues in [1, 2] {
         for again in [false, true] {
-            let config = Config { queues, ..Config::default() };
+            let config = Config::default().with_queues(queues);
             let mut bench = bench(config);
             let others = bench.pool.reserve(bench.pool.unreserved()).unwrap();
             let (promise, all) = (others.pages() as usize, bench.pool.size());
@@ -284,7 +284,7 @@ fn n4_pages_kept_of_those_sent_are_of_the_same_account() {
 fn f6_the_page_that_is_one_too_many_is_that_of_any_queue() {
     for queue in 0..3 {
         for sends in [false, true] {
-            let config = Config { queues: 3, ..Config::default() };
+            let config = Config::default().with_queues(3);
             let mut bench = bench(config);
             bench.queue = queue;
             let flow = (0..).find(|port| {
@@ -336,7 +336,7 @@ fn f6_a_queue_that_is_crippled_without_carrier_is_made_anew() {
 /// With too few pages to post, it does not come up, says so, and comes up when it has them.
 #[test]
 fn f6_too_few_pages_for_the_largest_packet_are_none() {
-    let config = Config { rx_floor: 25, ..Config::default() };
+    let config = Config::default().with_rx_floor(25);
     let mut bench = bench(config);
     let others = bench.pool.reserve(bench.pool.unreserved()).unwrap();
     let kept = keep_rx(&mut bench, usize::MAX);
@@ -359,7 +359,7 @@ fn f6_too_few_pages_for_the_largest_packet_are_none() {
 /// While too few pages are posted for the largest packet, the device looks again by itself.
 #[test]
 fn r14_a_queue_that_lacks_pages_looks_again_before_it_has_none() {
-    let config = Config { rx_floor: 25, rx_ceiling: 25, ..Config::default() };
+    let config = Config::default().with_rx_floor(25).with_rx_ceiling(25);
     let mut bench = bench(config);
     let mut frames: Vec<_> = bench.pool.take_many(2000).collect();
     let mut kept = Vec::new();
@@ -382,7 +382,7 @@ fn r14_a_queue_that_lacks_pages_looks_again_before_it_has_none() {
 /// Frames that lie ready to send with stay there, however many, while no queue lacks any.
 #[test]
 fn frames_at_hand_stay_there_while_nobody_lacks_any() {
-    let config = Config { queues: 2, ..Config::default() };
+    let config = Config::default().with_queues(2);
     let mut bench = bench(config);
     for port in 0..200 {
         let packet = Flow::udp(false, port).packet(0, &[1; 60]);

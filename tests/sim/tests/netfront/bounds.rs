@@ -11,7 +11,7 @@ use xen_netfront::xenbus::feature_nodes;
 #[test]
 fn no_more_bytes_are_in_flight_than_are_allowed_and_a_packet() {
     for (limit, size) in [(10_000, 1514), (1, 1514), (3028, 1514), (0, 60), (200_000, 1514)] {
-        let config = Config { tx_bytes: Some(limit), ..Config::default() };
+        let config = Config::default().with_tx_bytes(Some(limit));
         let mut bench = Bench::with(config, &[], &[]);
         // With less than the limit in flight another one may go.
         let most = (limit.max(1) as usize).div_ceil(size).min(256);
@@ -40,7 +40,7 @@ fn no_more_bytes_are_in_flight_than_are_allowed_and_a_packet() {
 /// A large packet counts with all its bytes, and one goes in any case.
 #[test]
 fn large_packets_count_with_all_their_bytes() {
-    let config = Config { tx_bytes: Some(100_000), ..Config::default() };
+    let config = Config::default().with_tx_bytes(Some(100_000));
     let mut bench = Bench::with(config, &[], &feature_nodes(&Features::ALL));
     let flow = Flow::tcp(true, 1);
     let bytes = flow.blank(0, &pattern(1, 60_000));
@@ -66,7 +66,7 @@ fn large_packets_count_with_all_their_bytes() {
 /// The limit is of each connection's, and nothing of an earlier one counts.
 #[test]
 fn bytes_of_a_connection_that_is_gone_do_not_count() {
-    let config = Config { tx_bytes: Some(5000), ..Config::default() };
+    let config = Config::default().with_tx_bytes(Some(5000));
     let mut bench = Bench::with(config, &[], &[]);
     while bench.send(&[&pattern(1, 1514)]) {}
     bench.queues.clear();
@@ -105,7 +105,7 @@ fn the_receive_ring_follows_traffic_between_floor_and_ceiling() {
     let cases =
         [(64, 256), (20, 40), (20, 256), (0, 0), (300, 5), (100, 100), (u16::MAX, u16::MAX)];
     for (rx_floor, rx_ceiling) in cases {
-        let config = Config { rx_floor, rx_ceiling, ..Config::default() };
+        let config = Config::default().with_rx_floor(rx_floor).with_rx_ceiling(rx_ceiling);
         let mut bench = Bench::with(config, &[], &[]);
         // The largest packet must fit.
         let ceiling = usize::from(rx_ceiling).clamp(LARGEST, 256);
@@ -137,7 +137,7 @@ fn the_receive_ring_follows_traffic_between_floor_and_ceiling() {
 /// A large packet takes 18 slots and one for its extra, which the floor leaves room for.
 #[test]
 fn a_large_packet_fits_the_smallest_ring_of_pages() {
-    let config = Config { rx_floor: 0, rx_ceiling: 256, ..Config::default() };
+    let config = Config::default().with_rx_floor(0).with_rx_ceiling(256);
     let mut bench = Bench::with(config, &[], &[]);
     let flow = Flow::tcp(false, 1);
     let bytes = flow.blank(0, &pattern(1, 65_000));
@@ -164,4 +164,39 @@ fn a_backend_that_takes_large_packets_may_be_sent_longer_ones_than_the_mtu() {
         assert!(matches!(refused, SendError::Refused(SendErrorKind::TooLong)));
     }
     assert_eq!((bench.sent().len(), bench.front.counters().tx_drops.bad_length), (1, 2));
+}
+
+/// What was reserved is sure, with a limit of bytes in flight too.
+#[test]
+fn n4_a_permit_is_sure_of_its_slots_with_a_limit_of_bytes() {
+    use packet_views::device::Permit;
+    let config = Config::default().with_tx_bytes(Some(1000));
+    let mut bench = Bench::with(config, &[], &[]);
+    let packet = |front: &mut Front| {
+        let mut buf = front.alloc(0).unwrap();
+        buf.append(1514).unwrap().fill(1);
+        PacketMut::from(buf)
+    };
+    let both = [packet(&mut bench.front), packet(&mut bench.front)];
+    let mut permit = bench.front.reserve(2).unwrap();
+    let sent = both.map(|packet| permit.send(packet).is_ok());
+    assert_eq!(sent, [true, true]);
+}
+
+/// And a burst of single fragments keeps to the limit as others do.
+#[test]
+fn n4_a_burst_of_single_fragments_keeps_to_the_limit_of_bytes() {
+    use packet_views::device::Permit;
+    let config = Config::default().with_tx_bytes(Some(3000));
+    let mut bench = Bench::with(config, &[], &[]);
+    let mut sent = 0;
+    let mut burst = bench.front.reserve(0).unwrap();
+    while let Some(mut buf) = burst.alloc(0) {
+        buf.append(1514).unwrap().fill(1);
+        if burst.send_single(buf).is_err() {
+            break;
+        }
+        sent += 1;
+    }
+    assert_eq!(sent, 2);
 }

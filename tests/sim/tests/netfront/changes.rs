@@ -31,23 +31,24 @@ fn come_back(bench: &mut Bench, front: &[(&str, &str)], back: &[(&str, &str)]) {
 #[test]
 fn n8_one_event_says_what_a_connection_has_changed() {
     let mut bench = Bench::with(Config::default(), &[], &feature_nodes(&Features::ALL));
-    let all = Changes { connection: true, mac: true, mtu: true, capabilities: true };
+    let all =
+        Changes::NONE.with_connection(true).with_mac(true).with_mtu(true).with_capabilities(true);
     assert_eq!((bench.front.take_changes(), bench.front.take_changes()), (all, Changes::NONE));
-    let same = Changes { connection: true, ..Changes::NONE };
+    let same = Changes::NONE.with_connection(true);
     come_back(&mut bench, &[], &[]);
     assert_eq!(bench.front.take_changes(), same);
     come_back(&mut bench, &[("mtu", "1400")], &[]);
-    assert_eq!(bench.front.take_changes(), Changes { mtu: true, ..same });
+    assert_eq!(bench.front.take_changes(), same.with_mtu(true));
     assert_eq!(NetDevice::mtu(&bench.front), 1400);
     come_back(&mut bench, &[("mac", "00:16:3e:00:00:77")], &[]);
-    assert_eq!(bench.front.take_changes(), Changes { mac: true, ..same });
+    assert_eq!(bench.front.take_changes(), same.with_mac(true));
     assert_eq!(NetDevice::mac(&bench.front), Some(MacAddr([0, 0x16, 0x3e, 0, 0, 0x77])));
     come_back(&mut bench, &[], &[("feature-gso-tcpv4", "0")]);
-    assert_eq!(bench.front.take_changes(), Changes { capabilities: true, ..same });
+    assert_eq!(bench.front.take_changes(), same.with_capabilities(true));
     // Two at once, and two connections that nobody asked about.
     come_back(&mut bench, &[("mtu", "1500")], &[]);
     come_back(&mut bench, &[], &[("feature-gso-tcpv4", "1")]);
-    assert_eq!(bench.front.take_changes(), Changes { mtu: true, capabilities: true, ..same });
+    assert_eq!(bench.front.take_changes(), same.with_mtu(true).with_capabilities(true));
     // Between two connections there is nothing new.
     bench.set_state(5);
     bench.pass(SECOND);
@@ -244,7 +245,7 @@ fn n8_a_backend_of_another_machine_sees_nothing_that_the_old_ones_did() {
 #[test]
 fn n8_devices_that_share_a_pool_count_a_migration_once() {
     let mut bench = Bench::new();
-    let mut other = bench.beside(1, DomId(3), Config { rx_floor: 20, ..Config::default() });
+    let mut other = bench.beside(1, DomId(3), Config::default().with_rx_floor(20));
     other.connect();
     let table = bench.table.clone();
     let before = table.machine();

@@ -28,7 +28,7 @@ fn received(device: &mut dyn FrameDevice) -> Vec<Vec<u8>> {
 
 #[test]
 fn large_and_blank_packets_come_as_frames_of_a_wire() {
-    let config = Config { features: Features::ALL, ..raw_backend::full_ring() };
+    let config = raw_backend::full_ring().with_features(Features::ALL);
     let mut bench = Bench::with(config, &[], &[]);
     for round in 0..50 {
         for flow in Flow::each_kind(1) {
@@ -56,7 +56,7 @@ fn large_and_blank_packets_come_as_frames_of_a_wire() {
 /// A segment's headers need a page: where there is none, the segments wait.
 #[test]
 fn without_memory_no_segment_is_lost() {
-    let config = Config { features: Features::ALL, ..raw_backend::full_ring() };
+    let config = raw_backend::full_ring().with_features(Features::ALL);
     let mut bench = Bench::with(config, &[], &[]);
     let flow = Flow::tcp(false, 1);
     let data = pattern(3, 20_000);

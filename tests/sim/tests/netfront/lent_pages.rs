@@ -104,7 +104,7 @@ fn n4_pages_at_hand_leave_sending_what_it_was_promised() {
 /// When the layer above has taken what the pool had, a queue gets what another one keeps at hand.
 #[test]
 fn n4_pages_at_hand_are_let_go_for_a_queue_that_has_none() {
-    let config = Config { queues: 2, rx_floor: 160, rx_ceiling: 160, ..Config::default() };
+    let config = Config::default().with_queues(2).with_rx_floor(160).with_rx_ceiling(160);
     let vif = Vif::new(FRONT, BACK, 0).back_key("multi-queue-max-queues", "2");
     let vif = vif.back_key("feature-rx-copy", "1");
     let mut bench = Bench::on(Host::new(1), vif, config, config.least_pages());

@@ -123,7 +123,7 @@ fn use_all_pages(bench: &mut Bench) {
 /// An event for what is sent comes on one channel, an event for pages posted on the other.
 #[test]
 fn each_ring_has_a_channel_of_its_own() {
-    let config = Config { split_event_channels: true, ..raw_backend::full_ring() };
+    let config = raw_backend::full_ring().with_split_event_channels(true);
     let mut bench = Bench::with(config, &[], &[("feature-split-event-channels", "1")]);
     let ports = ["event-channel-tx", "event-channel-rx"].map(|key| {
         let port = bench.front_key(key).unwrap().parse().unwrap();
@@ -182,7 +182,7 @@ fn handled(bench: &Bench) -> Vec<(u64, u64)> {
 #[test]
 fn p1_each_channel_is_handled_with_progress_where_there_was_some() {
     for (queues, split) in [(1, false), (1, true), (3, false), (3, true)] {
-        let config = Config { queues, split_event_channels: split, ..raw_backend::full_ring() };
+        let config = raw_backend::full_ring().with_queues(queues).with_split_event_channels(split);
         let nodes = feature_nodes(&Features::ALL).into_iter();
         let able = [("multi-queue-max-queues", "8"), ("feature-split-event-channels", "1")];
         let mut bench = Bench::with(config, &[], &nodes.chain(able).collect::<Vec<_>>());

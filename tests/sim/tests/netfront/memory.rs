@@ -46,7 +46,7 @@ fn one_devices_trouble_is_not_anothers() {
 /// when there are no others.
 #[test]
 fn r14_frames_kept_for_sending_do_not_starve_a_queue_that_receives() {
-    let config = Config { queues: 2, rx_floor: 20, rx_ceiling: 20, ..Config::default() };
+    let config = Config::default().with_queues(2).with_rx_floor(20).with_rx_ceiling(20);
     let vif = Vif::new(FRONT, BACK, 0).back_key("multi-queue-max-queues", "2");
     let frames = config.least_pages() + 60;
     let vif = vif.back_key("feature-rx-copy", "1");
@@ -134,7 +134,7 @@ fn r14_memory_is_bounded_and_a_layer_that_keeps_its_packets_starves_only_its_rec
 fn what_others_left_in_quarantine_comes_free_for_who_connects() {
     for anew in [false, true] {
         let mut bench = Bench::new();
-        let mut other = bench.beside(1, DomId(3), Config { rx_floor: 20, ..Config::default() });
+        let mut other = bench.beside(1, DomId(3), Config::default().with_rx_floor(20));
         other.connect();
         let pages = |bench: &Bench| -> Vec<_> {
             let grants = bench.domain.grants().into_iter();
@@ -149,7 +149,7 @@ fn what_others_left_in_quarantine_comes_free_for_who_connects() {
         drop(kept);
         if anew {
             let (platform, store) = (bench.domain.clone(), bench.domain.clone());
-            let config = Config { rx_floor: 20, ..Config::default() };
+            let config = Config::default().with_rx_floor(20);
             let opened = xen_netfront::netfront::Netfront::open(
                 platform,
                 store,
@@ -185,7 +185,7 @@ fn a_connection_that_cannot_be_made_leaves_nothing() {
             let vif = Vif::new(FRONT, BACK, 0).back_key("feature-rx-copy", "1");
             let vif = vif.back_key("multi-queue-max-queues", "8");
             let vif = vif.back_key("feature-split-event-channels", "1");
-            let config = Config { queues, split_event_channels: split, ..Config::default() };
+            let config = Config::default().with_queues(queues).with_split_event_channels(split);
             let mut bench = Bench::on(Host::new(1), vif, config, 400);
             let (claimed, unreserved) = (bench.table.usage().claimed, bench.pool.unreserved());
             let rule = port.map(|nth| FaultRule {

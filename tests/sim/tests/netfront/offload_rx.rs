@@ -12,7 +12,7 @@ use super::*;
 const BLANK: u16 = rx_flags::CSUM_BLANK | rx_flags::DATA_VALIDATED;
 
 fn bench(features: Features) -> Bench {
-    Bench::with(Config { features, ..raw_backend::full_ring() }, &[], &[])
+    Bench::with(raw_backend::full_ring().with_features(features), &[], &[])
 }
 
 fn pages(bytes: &[u8]) -> Vec<&[u8]> {
@@ -96,13 +96,9 @@ fn large_packets_are_handed_up_whole_and_blank() {
 
 #[test]
 fn f9_gso_of_a_kind_that_was_not_asked_for_is_dropped() {
-    let none = Features { scatter_gather: true, ..Features::NONE };
-    let only = |v6: bool| Features {
-        checksum_v4: true,
-        checksum_v6: true,
-        gso_v4: !v6,
-        gso_v6: v6,
-        ..none
+    let none = Features::NONE.with_scatter_gather(true);
+    let only = |v6: bool| {
+        none.with_checksum_v4(true).with_checksum_v6(true).with_gso_v4(!v6).with_gso_v6(v6)
     };
     for features in [only(false), only(true), none, Features::ALL] {
         let mut bench = bench(features);
@@ -187,7 +183,7 @@ fn f9_large_packets_without_their_headers_are_dropped() {
 #[test]
 fn received_gso_chains_wrap_with_the_ring_indices() {
     for before in [0, 3, 18, 255] {
-        let config = Config { ring_start: u32::MAX - before, ..raw_backend::full_ring() };
+        let config = raw_backend::full_ring().with_ring_start(u32::MAX - before);
         let mut bench = Bench::with(config, &[], &[]);
         let mut rng = Rng::with_seed(before.into());
         for round in 0..40 {

@@ -12,7 +12,7 @@ use xen_netfront::xenbus::feature_nodes;
 
 /// A frontend whose backend takes everything, its ring indices shortly before they wrap.
 fn able(before: u32) -> Bench {
-    let config = Config { ring_start: u32::MAX - before, rx_floor: 64, ..Config::default() };
+    let config = Config::default().with_ring_start(u32::MAX - before).with_rx_floor(64);
     Bench::with(config, &[], &feature_nodes(&Features::ALL))
 }
 
@@ -166,7 +166,7 @@ fn f4_as_many_null_responses_as_there_are_extras_and_no_more() {
 
 #[test]
 fn f4_an_extra_of_one_queue_does_not_answer_for_another() {
-    let config = Config { queues: 2, ..Config::default() };
+    let config = Config::default().with_queues(2);
     let nodes = feature_nodes(&Features::ALL);
     let back: Vec<_> = nodes.into_iter().chain([("multi-queue-max-queues", "2")]).collect();
     let mut bench = Bench::with(config, &[], &back);

@@ -86,7 +86,7 @@ fn queues_and_channels_are_published_as_configured_and_as_the_backend_can() {
     for queues in 0..=4 {
         for (most, offered) in [("1", 1), ("2", 2), ("3", 3), ("4", 4), ("100", 8), ("0", 1)] {
             for (split, can_split) in [(false, "1"), (true, "1"), (true, "0")] {
-                let config = Config { queues, split_event_channels: split, ..Config::default() };
+                let config = Config::default().with_queues(queues).with_split_event_channels(split);
                 let bench = Bench::with(config, &[], &able(most, can_split));
                 let expected = (queues.max(1) as usize).min(offered);
                 assert_published(&bench, Features::ALL, expected, split && can_split == "1");
@@ -100,15 +100,14 @@ fn queues_and_channels_are_published_as_configured_and_as_the_backend_can() {
 fn features_are_published_whatever_the_backend_has() {
     for bits in 0..32 {
         let bit = |nth: u32| bits >> nth & 1 == 1;
-        let features = Features {
-            scatter_gather: bit(0),
-            checksum_v4: bit(1),
-            checksum_v6: bit(2),
-            gso_v4: bit(3),
-            gso_v6: bit(4),
-        };
+        let features = Features::NONE
+            .with_scatter_gather(bit(0))
+            .with_checksum_v4(bit(1))
+            .with_checksum_v6(bit(2))
+            .with_gso_v4(bit(3))
+            .with_gso_v6(bit(4));
         for backend in [Features::ALL, Features::NONE] {
-            let config = Config { features, ..Config::default() };
+            let config = Config::default().with_features(features);
             let bench = Bench::with(config, &[], &feature_nodes(&backend));
             // Large packets take several slots and a blank checksum: without these it can't have
             // them.
@@ -140,7 +139,7 @@ fn stale_nodes_of_other_settings_are_removed() {
     ];
     let old: Vec<(&str, &str)> = stale.iter().map(|name| (*name, "9")).collect();
     for (queues, split) in [(1, false), (1, true), (2, false), (4, true)] {
-        let config = Config { queues, split_event_channels: split, ..Config::default() };
+        let config = Config::default().with_queues(queues).with_split_event_channels(split);
         let bench = Bench::with(config, &old, &able("8", "1"));
         assert_published(&bench, Features::ALL, queues as usize, split);
     }
@@ -149,13 +148,13 @@ fn stale_nodes_of_other_settings_are_removed() {
 /// The backend comes back with other queues and features each time.
 #[test]
 fn each_connection_is_what_the_backend_can_have_now() {
-    let config = Config { queues: 4, split_event_channels: true, ..Config::default() };
+    let config = Config::default().with_queues(4).with_split_event_channels(true);
     let mut bench = Bench::with(config, &[], &able("4", "1"));
     let quota = bench.table.usage().claimed;
     for (round, (most, split)) in
         [(1, "0"), (3, "1"), (2, "0"), (4, "1"), (1, "1"), (4, "0")].into_iter().enumerate()
     {
-        let features = Features { scatter_gather: round % 2 == 0, ..Features::ALL }.coherent();
+        let features = Features::ALL.with_scatter_gather(round % 2 == 0).coherent();
         bench.queues.clear();
         bench.set_state(6);
         bench.pass(SECOND);

@@ -38,14 +38,14 @@ fn packets_are_pulled_in_their_order_and_bad_ones_are_passed_over() {
 fn room_is_what_can_be_reserved() {
     let mut bench = Bench::new();
     while bench.front.room() > 0 {
-        let room = NetDevice::room(&bench.front);
+        let room = bench.front.room();
         assert!(bench.front.reserve(room).is_some() && bench.front.reserve(room + 1).is_none());
         assert!(bench.send(&[&pattern(5, 60)]));
     }
     assert!(bench.front.reserve(1).is_none());
     bench.front.disconnect();
     bench.front.service();
-    assert_eq!(NetDevice::room(&bench.front), 0);
+    assert_eq!(bench.front.room(), 0);
 }
 
 struct Count(AtomicU32);
@@ -63,7 +63,7 @@ fn a_task_that_waits_is_woken_by_a_packet_on_every_connection() {
     let waker = Waker::from(count.clone());
     let mut context = Context::from_waker(&waker);
     for split in [false, true] {
-        let config = Config { split_event_channels: split, ..Config::default() };
+        let config = Config::default().with_split_event_channels(split);
         let split = [("feature-split-event-channels", "1")];
         let mut bench = Bench::with(config, &[], &split);
         for connection in 0..3 {
@@ -96,4 +96,27 @@ fn waiting_can_be_given_up() {
     assert!(poll(&mut bench.front).is_ready() && poll(&mut bench.front).is_ready());
     assert!(bench.front.next_packet().is_some());
     assert!(poll(&mut bench.front).is_pending());
+}
+
+/// Who found no room and waits for some is not left asleep: what was answered meanwhile is room.
+#[test]
+fn n4_room_that_came_before_the_wait_ends_it() {
+    for answered in [256, 200, 128, 1] {
+        let mut bench = Bench::new();
+        let mut context = Context::from_waker(Waker::noop());
+        while bench.send(&[&pattern(5, 60)]) {}
+        let requests = bench.tx_requests();
+        assert_eq!((requests.len(), bench.front.room()), (256, 0));
+        for request in &requests[..answered] {
+            bench.answer_tx(request.id, 0);
+        }
+        let ready = bench.front.poll_ready(&mut context);
+        assert_eq!(bench.front.room(), answered);
+        assert_eq!(
+            ready,
+            Poll::Ready(()),
+            "{answered} answered, next: {:?}",
+            bench.front.next_deadline()
+        );
+    }
 }

@@ -12,7 +12,7 @@ use super::*;
 use xen_netfront::xenbus::feature_nodes;
 
 fn bench(queues: u32, split: bool) -> Bench {
-    let config = Config { queues, split_event_channels: split, ..Config::default() };
+    let config = Config::default().with_queues(queues).with_split_event_channels(split);
     let nodes = feature_nodes(&Features::ALL).into_iter();
     let able = [("multi-queue-max-queues", "8"), ("feature-split-event-channels", "1")];
     Bench::with(config, &[], &nodes.chain(able).collect::<Vec<_>>())
@@ -238,7 +238,7 @@ fn f13_one_silent_queue_among_busy_ones_is_found() {
 /// Each queue keeps some frames for the next packets, but with the pool empty for no flow alone.
 #[test]
 fn frames_that_another_queue_keeps_are_to_be_had() {
-    let config = Config { queues: 2, rx_floor: 20, rx_ceiling: 20, ..Config::default() };
+    let config = Config::default().with_queues(2).with_rx_floor(20).with_rx_ceiling(20);
     let vif = Vif::new(FRONT, BACK, 0).back_key("multi-queue-max-queues", "2");
     let mut bench = Bench::on(Host::new(1), vif.back_key("feature-rx-copy", "1"), config, 108);
     bench.connect();

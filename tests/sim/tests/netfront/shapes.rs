@@ -13,7 +13,7 @@ use super::raw_backend::Sent;
 use super::*;
 use xen_netfront::xenbus::feature_nodes;
 
-const SG: Features = Features { scatter_gather: true, ..Features::NONE };
+const SG: Features = Features::NONE.with_scatter_gather(true);
 const BLANK: Meta = Meta { checksum: Checksum::Blank, gso: None };
 
 fn backend(features: Features) -> Bench {

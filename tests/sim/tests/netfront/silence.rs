@@ -7,8 +7,7 @@ fn f1_an_impossible_index_on_either_ring_breaks_the_device_until_reconnected() {
     use xen_ring::RingPage;
     for start in [0, u32::MAX - 5] {
         for (ring, by) in [("rx", 257_u32), ("rx", u32::MAX), ("tx", 1), ("tx", 0x8000_0000)] {
-            let mut bench =
-                Bench::with(Config { ring_start: start, ..Config::default() }, &[], &[]);
+            let mut bench = Bench::with(Config::default().with_ring_start(start), &[], &[]);
             let Rings { tx, rx } = bench.take_rings();
             let (page, other) = if ring == "rx" {
                 (rx.into_page(), tx.into_page())

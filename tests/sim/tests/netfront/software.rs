@@ -19,7 +19,7 @@ fn backend(features: Features) -> Bench {
     Bench::with(raw_backend::full_ring(), &[("mtu", "65000")], &feature_nodes(&features))
 }
 
-const SG: Features = Features { scatter_gather: true, ..Features::NONE };
+const SG: Features = Features::NONE.with_scatter_gather(true);
 
 /// All that is sent now, as it is on the ring. Answered, so that there is room again.
 fn take_all(bench: &mut Bench) -> Vec<(Vec<u8>, Meta)> {
@@ -35,7 +35,7 @@ fn take_all(bench: &mut Bench) -> Vec<(Vec<u8>, Meta)> {
 #[test]
 fn blank_checksums_are_filled_in_where_the_backend_takes_none() {
     for (v4, v6) in [(false, false), (true, false), (false, true), (true, true)] {
-        let mut bench = backend(Features { checksum_v4: v4, checksum_v6: v6, ..SG });
+        let mut bench = backend(SG.with_checksum_v4(v4).with_checksum_v6(v6));
         let mut rng = Rng::with_seed(1);
         let mut filled = 0;
         for round in 0..200_u16 {
@@ -87,7 +87,7 @@ fn a_blank_checksum_is_filled_in_behind_cut_headers() {
 
 #[test]
 fn fragments_are_gathered_where_the_backend_takes_one() {
-    for features in [Features::NONE, Features { checksum_v4: true, ..Features::NONE }] {
+    for features in [Features::NONE, Features::NONE.with_checksum_v4(true)] {
         let mut bench = backend(features);
         let flow = Flow::tcp(false, 1);
         for (count, size) in [(2, 60), (3, 1400), (18, 3000), (2, 4042)] {
@@ -136,10 +136,9 @@ fn done(before: &Counters, after: &Counters) -> (u64, u64, u64) {
 
 #[test]
 fn large_packets_are_cut_where_the_backend_takes_none() {
-    let blank = Features { checksum_v4: true, checksum_v6: true, ..Features::NONE };
-    let only_v4 = Features { gso_v4: true, scatter_gather: true, ..blank };
-    for features in [Features::NONE, SG, blank, Features { scatter_gather: true, ..blank }, only_v4]
-    {
+    let blank = Features::NONE.with_checksum_v4(true).with_checksum_v6(true);
+    let only_v4 = blank.with_gso_v4(true).with_scatter_gather(true);
+    for features in [Features::NONE, SG, blank, blank.with_scatter_gather(true), only_v4] {
         let mut bench = backend(features);
         let mut rng = Rng::with_seed(9);
         for v6 in [false, true] {
@@ -224,7 +223,7 @@ fn without_frames_the_rest_of_a_large_packet_is_dropped_and_counted() {
     let cuts: Vec<usize> = (4096..bytes.len()).step_by(4096).collect();
     let packet = bench.packet(&bytes, &cuts, flow.meta(1450));
     let left = 7;
-    let mut hogged: Vec<_> = std::iter::from_fn(|| bench.front.frame()).collect();
+    let mut hogged: Vec<_> = std::iter::from_fn(|| bench.front.alloc(0)).collect();
     hogged.truncate(hogged.len() - left);
     assert_eq!(refusal(&mut bench, packet), SendErrorKind::NoMemory);
     bench.front.flush();

@@ -102,3 +102,61 @@ fn fragments_hold_no_pages() {
     assert_eq!((counters.reassembled, counters.fragments_dropped), (0, 2000 - 4));
     assert_eq!(stack.sent(&[&arp(true)]).len(), 1);
 }
+
+/// A backend that says that its cable is out, and sends two packets all the same, does not keep us awake.
+#[test]
+fn n4_packets_without_a_carrier_let_the_guest_sleep() {
+    let mut stack = Stack::new();
+    let carrier = format!("{}/carrier", stack.bench.vif.back_dir());
+    stack.bench.toolstack.store().set(&carrier, "0");
+    for _ in 0..5 {
+        stack.device.netif_mut().service();
+        stack.bench.host.advance(Duration::from_millis(300));
+    }
+    assert_eq!(stack.device.netif().link(), Link::NoCarrier);
+    for _ in 0..2 {
+        stack.bench.deliver(&[&arp(false)]);
+    }
+    let mut awake = 0;
+    for _ in 0..1000 {
+        stack.device.netif_mut().service();
+        let now = stack.bench.domain.now();
+        stack.device.poll(&mut stack.iface, &mut SocketSet::new(vec![]), now);
+        awake += u32::from(stack.device.netif_mut().rearm());
+        stack.bench.host.advance(Duration::from_millis(10));
+    }
+    assert!(awake < 10, "awake {awake} times of 1000, held: {}", stack.device.is_held());
+}
+
+/// With a limit of bytes in flight, what waits to be joined is sent, or waits, or is counted.
+#[test]
+fn n4_what_waits_is_not_lost_to_a_limit_of_bytes() {
+    use super::packets::Flow;
+    use packet_views::features::Features;
+    use smoltcp::phy::{Device as _, TxToken as _};
+    use xen_netfront::xenbus::feature_nodes;
+    let config = Config::default().with_tx_bytes(Some(1000));
+    let mut bench = Bench::with(config, &[], &feature_nodes(&Features::ALL));
+    let spare = Bench::new();
+    let mut device = Device::new(std::mem::replace(&mut bench.front, spare.front));
+    let now = bench.domain.now().into();
+    for port in 1..=4 {
+        let mut frame = Flow::tcp(false, port).packet(0, &pattern(1, 1400));
+        // As the stack leaves it: no PSH, the checksum to us.
+        frame[14 + 20 + 13] = 0x10;
+        frame[14 + 20 + 16..][..2].fill(0);
+        let token = device.transmit(now).unwrap();
+        token.consume(frame.len(), |bytes| bytes.copy_from_slice(&frame));
+    }
+    device.flush();
+    let mut sent = 0;
+    for _ in 0..20 {
+        let requests = bench.tx_requests();
+        sent += requests.len();
+        requests.iter().for_each(|request| bench.answer_tx(request.id, 0));
+        device.netif_mut().complete_tx();
+        device.flush();
+    }
+    let (drops, lost) = (device.netif().counters().tx_drops.total(), device.counters().lost);
+    assert_eq!(sent as u64 + drops + lost, 4, "sent {sent}, drops {drops}, lost {lost}");
+}

@@ -26,7 +26,7 @@ fn arp_request() -> Vec<u8> {
 fn answered(frames: usize, queues: u32, burst: usize) -> usize {
     let vif = Vif::new(FRONT, BACK, 0).back_key("feature-sg", "1").back_key("feature-rx-copy", "1");
     let vif = vif.back_key("multi-queue-max-queues", "8");
-    let mut bench = Bench::on(Host::new(1), vif, Config { queues, ..Config::default() }, frames);
+    let mut bench = Bench::on(Host::new(1), vif, Config::default().with_queues(queues), frames);
     bench.connect();
     let spare = Bench::new();
     let mut device = Device::new(std::mem::replace(&mut bench.front, spare.front));
@@ -101,8 +101,8 @@ fn n4_a_pool_too_small_is_refused_with_what_it_takes() {
     let table = xen_grant::GrantTable::new(&domain);
     for (config, least) in [
         (Config::default(), 2 + 64 + 64),
-        (Config { queues: 8, ..Config::default() }, 8 * (2 + 64) + 64),
-        (Config { rx_floor: 0, rx_ceiling: 0, ..Config::default() }, 2 + 20 + 64),
+        (Config::default().with_queues(8), 8 * (2 + 64) + 64),
+        (Config::default().with_rx_floor(0).with_rx_ceiling(0), 2 + 20 + 64),
         (raw_backend::full_ring(), 2 + 256 + 64),
     ] {
         assert_eq!(config.least_pages(), least);
@@ -168,7 +168,7 @@ fn n4_a_device_that_takes_all_it_gets_leaves_another_its_share() {
 fn n4_a_packet_that_no_queue_will_ever_hold_is_refused() {
     use packet_views::device::SendError;
     use packet_views::features::Features;
-    let sg = Features { scatter_gather: true, ..Features::NONE };
+    let sg = Features::NONE.with_scatter_gather(true);
     let mut bench = Bench::with(Config::default(), &[], &feature_nodes(&sg));
     let mut held = Vec::new();
     for _ in 0..60 {
@@ -261,7 +261,7 @@ fn n4_a_packet_that_is_held_keeps_no_page() {
     bench.deliver(&[&arp_request()]);
     let spare = Bench::new();
     let mut device = Device::new(std::mem::replace(&mut bench.front, spare.front));
-    let hogged: Vec<_> = std::iter::from_fn(|| device.netif_mut().frame()).collect();
+    let hogged: Vec<_> = std::iter::from_fn(|| device.netif_mut().alloc(0)).collect();
     assert_eq!(bench.pool.free(), 0);
     let now = bench.domain.now().into();
     assert!(device.receive(now).is_none() && device.is_held());

@@ -23,7 +23,7 @@ fn poison(bench: &mut Bench) {
 
 #[test]
 fn f7_an_untrusted_backend_sees_no_byte_around_large_cut_filled_or_gathered_packets() {
-    let sg = Features { scatter_gather: true, ..Features::NONE };
+    let sg = Features::NONE.with_scatter_gather(true);
     for features in [Features::ALL, sg, Features::NONE] {
         let mut bench = Bench::with(
             Config::default(),

@@ -52,13 +52,12 @@ impl Plan {
         let mut any = || match rng.u8(..4) {
             0 => Features::NONE,
             1 => Features::ALL,
-            _ => Features {
-                scatter_gather: rng.u8(..4) > 0,
-                checksum_v4: rng.bool(),
-                checksum_v6: rng.bool(),
-                gso_v4: rng.bool(),
-                gso_v6: rng.bool(),
-            },
+            _ => Features::NONE
+                .with_scatter_gather(rng.u8(..4) > 0)
+                .with_checksum_v4(rng.bool())
+                .with_checksum_v6(rng.bool())
+                .with_gso_v4(rng.bool())
+                .with_gso_v6(rng.bool()),
         };
         (self.front.features, self.back.features) = (any(), any());
         self.front.queues = [1, 1, 2, 3][rng.usize(..4)];

@@ -96,7 +96,7 @@ pub fn bytes(packet: &Packet) -> Vec<u8> {
 
 /// A frontend that posts a page in every slot of its receive ring, always.
 pub fn full_ring() -> Config {
-    Config { rx_floor: 256, ..Config::default() }
+    Config::default().with_rx_floor(256)
 }
 
 impl Bench {

@@ -57,14 +57,12 @@ pub fn any_plan(seed: u64, rng: &mut Rng) -> Plan {
     let patience = Duration::from_millis([100, 1000, 10_000][rng.usize(..3)]);
     Plan {
         seed,
-        front: netfront::Config { ring_start, ..Default::default() },
-        back: netback::Config {
-            headroom: [0, 2, 128, 2048, 4096][rng.usize(..5)],
-            queue_packets: [4, 64, 256][rng.usize(..3)],
-            queue_frames: [40, 512][rng.usize(..2)],
-            patience,
-            ..netback::Config::default()
-        },
+        front: netfront::Config::default().with_ring_start(ring_start),
+        back: netback::Config::default()
+            .with_headroom([0, 2, 128, 2048, 4096][rng.usize(..5)])
+            .with_queue_packets([4, 64, 256][rng.usize(..3)])
+            .with_queue_frames([40, 512][rng.usize(..2)])
+            .with_patience(patience),
         mtu: [68, 1500, 9000, 65521][rng.usize(..4)],
         front_frames: [330, 420, 700][rng.usize(..3)],
         back_frames: [20, 64, 512][rng.usize(..3)],

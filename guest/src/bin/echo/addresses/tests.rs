@@ -32,7 +32,7 @@ const SECOND: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 58);
 /// The server's leases, in seconds: renewed after half of it.
 const LEASE: i64 = 120;
 const STEP: i64 = 100;
-const CONNECTION: Changes = Changes { connection: true, ..Changes::NONE };
+const CONNECTION: Changes = Changes::NONE.with_connection(true);
 
 type Wire = Rc<RefCell<VecDeque<Vec<u8>>>>;
 
@@ -319,12 +319,12 @@ fn behind_another_connection_it_asks_anew() {
         assert_eq!(world.asked(), LEASED);
     }
     // That of another hardware address is another's.
-    world.follow(Changes { mac: true, ..CONNECTION });
+    world.follow(CONNECTION.with_mac(true));
     assert!(world.own.iface.ip_addrs().is_empty() && world.router().is_none());
     world.run(2);
     assert_eq!((world.has(FIRST), world.asked()), (true, LEASED.into()));
     // What else changes is nothing to the lease.
-    world.follow(Changes { mtu: true, ..Changes::NONE });
+    world.follow(Changes::NONE.with_mtu(true));
     assert!(world.has(FIRST));
     world.run(2);
     assert_eq!(world.asked(), []);

@@ -174,24 +174,21 @@ impl Args {
     /// What either end takes from the other.
     pub fn features(&self) -> Features {
         let (checksum, gso) = (!self.no_csum, !self.no_gso);
-        let all = Features {
-            scatter_gather: !self.no_sg,
-            checksum_v4: checksum,
-            checksum_v6: checksum,
-            gso_v4: gso,
-            gso_v6: gso,
-        };
+        let all = Features::NONE
+            .with_scatter_gather(!self.no_sg)
+            .with_checksum_v4(checksum)
+            .with_checksum_v6(checksum)
+            .with_gso_v4(gso)
+            .with_gso_v6(gso);
         all.coherent()
     }
 
     /// What the client's device asks for.
     pub fn front_config(&self) -> netfront::Config {
-        netfront::Config {
-            features: self.features(),
-            queues: self.queues.into(),
-            split_event_channels: self.split,
-            ..netfront::Config::default()
-        }
+        netfront::Config::default()
+            .with_features(self.features())
+            .with_queues(self.queues.into())
+            .with_split_event_channels(self.split)
     }
 
     /// Pages of a client's pool: full rings of each queue, and what the stack holds.
@@ -204,13 +201,11 @@ impl Args {
         // Bounds are shared out among the queues, and flows may all have the same one. A few more
         // than what the stack waits for: it may send several packets at once.
         let packets = (QUEUE + 16) * usize::from(self.queues);
-        netback::Config {
-            features: self.features(),
-            max_queues: self.queues.into(),
-            queue_packets: packets,
-            queue_frames: packets * 18,
-            ..netback::Config::default()
-        }
+        netback::Config::default()
+            .with_features(self.features())
+            .with_max_queues(self.queues.into())
+            .with_queue_packets(packets)
+            .with_queue_frames(packets * 18)
     }
 }
 

@@ -22,7 +22,7 @@ use std::time::SystemTime;
 
 use packet_views::buffer::{AnyPacket, BufMut, Checksum, HeapBlock, PacketMut, View};
 use packet_views::device::{
-    Changes, Linear, Link, NetDevice, PacketMutOf, PacketOf, Permit, SendError, Totals,
+    Changes, Link, NetDevice, PacketMutOf, PacketOf, Permit, SendError, Totals,
 };
 use packet_views::features::Capabilities;
 use packet_views::header::MacAddr;
@@ -264,12 +264,16 @@ impl<N: NetDevice> NetDevice for Captured<N> {
         })
     }
 
-    fn room(&self) -> usize {
+    fn room(&mut self) -> usize {
         self.netif.room()
     }
 
     fn has_packet(&mut self) -> bool {
         self.netif.has_packet()
+    }
+
+    fn pause_receive(&mut self, is_paused: bool) {
+        self.netif.pause_receive(is_paused);
     }
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()> {
@@ -278,10 +282,6 @@ impl<N: NetDevice> NetDevice for Captured<N> {
 
     fn flush(&mut self) {
         self.netif.flush();
-    }
-
-    fn linear(&mut self) -> &mut Linear {
-        self.netif.linear()
     }
 
     fn recycle(&mut self, packet: PacketOf<N>) {

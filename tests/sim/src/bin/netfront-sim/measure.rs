@@ -249,7 +249,7 @@ mod tests {
         host.toolstack().add_vif(&vif);
         let pool = FramePool::new(&front, 640).unwrap();
         let table = GrantTable::new(&front);
-        let config = Config { queues: 4, split_event_channels: true, ..Config::default() };
+        let config = Config::default().with_queues(4).with_split_event_channels(true);
         let mut net =
             Netfront::open(front.clone(), front.store(), &pool, &table, 0, config).unwrap();
         assert!(Agreed::of(&net).is_none());
