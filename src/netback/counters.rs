@@ -186,3 +186,13 @@ pub struct Counters {
     /// Times that the client posted no pages for too long.
     pub stalls: u64,
 }
+
+impl Counters {
+    /// A packet is not delivered, for this reason.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn undelivered(&mut self, why: DeliverError) -> DeliverError {
+        *self.to_drops.counter(why) += 1;
+        why
+    }
+}

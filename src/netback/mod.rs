@@ -316,11 +316,7 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
             Some(connection) if self.fault.is_none() => {
                 connection.deliver(&mut packet, &self.pool, &mut self.counters)
             }
-            Some(_) | None => {
-                let why = DeliverError::NotConnected;
-                *self.counters.to_drops.counter(why) += 1;
-                Err(why)
-            }
+            Some(_) | None => Err(self.counters.undelivered(DeliverError::NotConnected)),
         }
     }
 
