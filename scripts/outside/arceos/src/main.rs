@@ -97,7 +97,8 @@ fn kernel(xen: Xen) -> xen_guest::Result {
     let pool = FramePool::new(&xen, config.least_pages() + 256)?;
     let table = GrantTable::new(&xen);
     let net = Netfront::open(xen, xen, &pool, &table, 0, config)?;
-    let mut devices: Vec<Box<dyn NetDriverOps>> = Vec::from([Box::new(XenNet { frames: Frames::new(net), xen }) as _]);
+    let mut devices: Vec<Box<dyn NetDriverOps>> =
+        Vec::from([Box::new(XenNet { frames: Frames::new(net), xen }) as _]);
     loop {
         for device in &mut devices {
             let until = device.service();
