@@ -101,6 +101,21 @@ fn f7_what_a_copy_brought_is_not_shown_to_the_next_peer() {
     assert_eq!(seen.iter().filter(|byte| **byte == 0x77).count(), 10);
 }
 
+/// A range that the page does not have is not written, and not noted as written either: what was, is
+/// cleared.
+#[test]
+fn f7_a_range_beyond_the_page_hides_nothing_that_was_written() {
+    let (_domain, pool, table) = world(1);
+    let (granted, _) = table.claim().unwrap().grant::<ReadOnly>(pool.take().unwrap(), &to(), 0..0);
+    let (mut frame, reference) = granted.revoke().unwrap();
+    frame.range_mut(30..40).unwrap().fill(7);
+    for (start, end) in [(10, PAGE_SIZE + 1), (20, 10), (PAGE_SIZE + 1, PAGE_SIZE + 2)] {
+        assert!(frame.range_mut(start..end).is_none(), "{start}..{end}");
+    }
+    let (_granted, cleared) = reference.grant::<ReadOnly>(frame, &to(), 0..0);
+    assert_eq!(cleared, 10);
+}
+
 #[test]
 fn a_frame_gives_the_ranges_that_it_has() {
     let (_, pool, _) = world(1);
