@@ -30,14 +30,14 @@ fn hello(xen: xen_guest::Xen) -> xen_guest::Result {
     log::info!("{} answers pings to {ip}", iface.hardware_addr());
     loop {
         if xen.shutdown_request().map(|asked| xen.obey(asked)) == Some(Suspended::Resumed) {
-            device.netif_mut().resumed();
+            device.inner_mut().resumed();
         }
-        device.netif_mut().service(); // connects again, if need be
+        device.inner_mut().service(); // connects again, if need be
         device.follow(&mut iface, || xen.random(), xen.now()); // maybe to another network
         device.poll(&mut iface, &mut sockets, xen.now());
-        if !device.netif_mut().rearm() {
+        if !device.inner_mut().rearm() {
             let stack = device.poll_at(&mut iface, &sockets, xen.now()).map(Into::into);
-            xen.wait([stack, device.netif().next_deadline()].into_iter().flatten().min());
+            xen.wait([stack, device.inner().next_deadline()].into_iter().flatten().min());
         }
     }
 }

@@ -77,15 +77,15 @@ mod kernel {
                     log::info!("woken {} times", woken.0.load(Ordering::Relaxed));
                 }
                 if xen.obey(request) == Suspended::Resumed {
-                    device.netif_mut().resumed();
+                    device.inner_mut().resumed();
                 }
             }
-            device.netif_mut().service();
+            device.inner_mut().service();
             device.follow(&mut iface, || xen.random(), xen.now());
             device.poll(&mut iface, &mut sockets, xen.now());
             let stack = device.poll_at(&mut iface, &sockets, xen.now()).map(Into::into);
-            let until = [stack, device.netif().next_deadline()].into_iter().flatten().min();
-            block_on(xen, &woken, until, device.netif_mut().ready());
+            let until = [stack, device.inner().next_deadline()].into_iter().flatten().min();
+            block_on(xen, &woken, until, device.inner_mut().ready());
         }
     }
 }

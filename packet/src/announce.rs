@@ -22,17 +22,17 @@ use crate::header::{Arp, EtherType, Ethernet, Ipv6, MacAddr, Protocol, U16, U32}
 /// It ends with the first that can't be sent: with [`WriteError::Full`] (a link that is down or has no
 /// carrier, for example) or [`WriteError::NoMemory`], announce all of them again later.
 pub fn announce<N: NetDevice + ?Sized>(
-    netif: &mut N,
+    net: &mut N,
     addresses: impl IntoIterator<Item = IpAddr>,
 ) -> Result<(), WriteError> {
     // Without an address the link is down.
-    let mac = netif.mac().ok_or(WriteError::Full)?;
+    let mac = net.mac().ok_or(WriteError::Full)?;
     let sent = addresses.into_iter().try_for_each(|address| match address {
-        IpAddr::V4(ip) if is_host_v4(ip) => write(netif, &request(mac, ip)),
-        IpAddr::V6(ip) if is_host_v6(ip) => write(netif, &advertisement(mac, ip)),
+        IpAddr::V4(ip) if is_host_v4(ip) => write(net, &request(mac, ip)),
+        IpAddr::V6(ip) if is_host_v6(ip) => write(net, &advertisement(mac, ip)),
         _ => Ok(()),
     });
-    netif.flush();
+    net.flush();
     sent
 }
 
@@ -45,11 +45,11 @@ fn is_host_v6(ip: Ipv6Addr) -> bool {
 }
 
 fn write<N: NetDevice + ?Sized, F: IntoBytes + Immutable>(
-    netif: &mut N,
+    net: &mut N,
     frame: &F,
 ) -> Result<(), WriteError> {
     let frame = frame.as_bytes();
-    netif.write(frame.len(), |bytes| {
+    net.write(frame.len(), |bytes| {
         // They are as long as each other.
         bytes.copy_from_slice(frame);
         frame.len()

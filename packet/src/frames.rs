@@ -38,8 +38,8 @@
 //! #         true
 //! #     }
 //! # }
-//! let netif = Copying::new(Loopback::default(), MacAddr([2, 0, 0, 0, 0, 1]), 1500);
-//! let mut cards: Vec<Box<dyn FrameDevice>> = vec![Box::new(Frames::new(netif))];
+//! let net = Copying::new(Loopback::default(), MacAddr([2, 0, 0, 0, 0, 1]), 1500);
+//! let mut cards: Vec<Box<dyn FrameDevice>> = vec![Box::new(Frames::new(net))];
 //! for card in &mut cards {
 //!     card.send_frame(&[7; 60])?;
 //!     card.flush();
@@ -168,7 +168,7 @@ impl Drops {
 
 /// A [`NetDevice`] as a [`FrameDevice`]. `N` may be a `&mut` to a device that the caller keeps.
 pub struct Frames<N: NetDevice> {
-    netif: N,
+    net: N,
     /// Received, and plain but for a blank checksum: handed up next.
     next: Option<PacketOf<N>>,
     /// What is left of a large packet.
@@ -178,18 +178,18 @@ pub struct Frames<N: NetDevice> {
 
 impl<N: NetDevice> Frames<N> {
     /// The device's frames. Allocates nothing.
-    pub fn new(netif: N) -> Frames<N> {
-        Frames { netif, next: None, segments: None, drops: Drops::default() }
+    pub fn new(net: N) -> Frames<N> {
+        Frames { net, next: None, segments: None, drops: Drops::default() }
     }
 
     /// The device below.
-    pub fn netif(&self) -> &N {
-        &self.netif
+    pub fn inner(&self) -> &N {
+        &self.net
     }
 
     /// The device below, to drive it.
-    pub fn netif_mut(&mut self) -> &mut N {
-        &mut self.netif
+    pub fn inner_mut(&mut self) -> &mut N {
+        &mut self.net
     }
 
     /// What has been dropped here. What the device has dropped, [`NetDevice::totals`] says;
@@ -206,7 +206,7 @@ impl<N: NetDevice> Frames<N> {
             }
             match self.segments.take() {
                 Some(segments) => self.cut(segments)?,
-                None => match self.netif.next_packet() {
+                None => match self.net.next_packet() {
                     Some(packet) => self.look_at(packet),
                     None => return Ok(false),
                 },
@@ -217,7 +217,7 @@ impl<N: NetDevice> Frames<N> {
 
     /// Makes of a packet that has just come what is handed up.
     fn look_at(&mut self, packet: PacketOf<N>) {
-        let longest = longest_frame(self.netif.mtu(), packet.head());
+        let longest = longest_frame(self.net.mtu(), packet.head());
         if packet.meta.gso.is_some() {
             match Segments::plan(&packet) {
                 Ok(plan) if plan.longest > longest => self.drops.too_long += 1,
@@ -225,7 +225,7 @@ impl<N: NetDevice> Frames<N> {
                     Ok(segments) => return self.segments = Some(segments),
                     Err((_, packet)) => {
                         self.drops.gso += 1;
-                        return self.netif.recycle(packet);
+                        return self.net.recycle(packet);
                     }
                 },
                 Err(_) => self.drops.gso += 1,
@@ -235,7 +235,7 @@ impl<N: NetDevice> Frames<N> {
         } else {
             return self.next = Some(packet);
         }
-        self.netif.recycle(packet);
+        self.net.recycle(packet);
     }
 
     /// Makes the next segment.
@@ -247,7 +247,7 @@ impl<N: NetDevice> Frames<N> {
             return Ok(());
         }
         // After an error the other segments would be lost, so the only one there can be comes first.
-        let Some(head) = self.netif.alloc(0) else {
+        let Some(head) = self.net.alloc(0) else {
             self.segments = Some(segments);
             return Err(RecvError::NoMemory);
         };
@@ -266,38 +266,38 @@ impl<N: NetDevice> Frames<N> {
 
     /// Blocks that a frame of this length takes.
     fn blocks(&self, len: usize) -> usize {
-        len.div_ceil(self.netif.capabilities().block_size.max(1))
+        len.div_ceil(self.net.capabilities().block_size.max(1))
     }
 }
 
 impl<N: NetDevice> FrameDevice for Frames<N> {
     fn mac(&self) -> Option<MacAddr> {
-        self.netif.mac()
+        self.net.mac()
     }
 
     fn mtu(&self) -> usize {
-        self.netif.mtu()
+        self.net.mtu()
     }
 
     fn link(&self) -> Link {
-        self.netif.link()
+        self.net.link()
     }
 
     /// What the device has done, and what was dropped here: that had been received, and is counted as that
     /// too, a large packet as one.
     fn totals(&self) -> Totals {
-        let totals = self.netif.totals();
+        let totals = self.net.totals();
         Totals { rx_dropped: totals.rx_dropped + self.drops.total(), ..totals }
     }
 
     fn room(&mut self) -> usize {
-        self.netif.room() / self.blocks(self.max_frame()).max(1)
+        self.net.room() / self.blocks(self.max_frame()).max(1)
     }
 
     fn has_frame(&mut self) -> bool {
         self.next.is_some()
             || self.segments.as_ref().is_some_and(|segments| segments.remaining() > 0)
-            || self.netif.has_packet()
+            || self.net.has_packet()
     }
 
     fn send_frame(&mut self, frame: &[u8]) -> Result<(), WriteError> {
@@ -305,17 +305,17 @@ impl<N: NetDevice> FrameDevice for Frames<N> {
             return Err(WriteError::BadLength);
         }
         let slots = self.blocks(frame.len());
-        if frame.len() > longest_frame(self.netif.mtu(), frame)
-            || slots > self.netif.capabilities().max_fragments
+        if frame.len() > longest_frame(self.net.mtu(), frame)
+            || slots > self.net.capabilities().max_fragments
         {
             return Err(WriteError::TooLong);
         }
         // Before memory is taken in vain.
-        let room = self.netif.reserve(slots).map(drop);
+        let room = self.net.reserve(slots).map(drop);
         room.ok_or(WriteError::Full)?;
-        let bufs = iter::from_fn(|| self.netif.alloc(0));
+        let bufs = iter::from_fn(|| self.net.alloc(0));
         let packet = AnyPacket::from_slice(frame, bufs).ok_or(WriteError::NoMemory)?;
-        let mut permit = self.netif.reserve(slots).ok_or(WriteError::Full)?;
+        let mut permit = self.net.reserve(slots).ok_or(WriteError::Full)?;
         Ok(permit.send(packet)?)
     }
 
@@ -327,7 +327,7 @@ impl<N: NetDevice> FrameDevice for Frames<N> {
             packet.copy_to_slice(frame);
             let settled = settle(frame, packet.meta.checksum);
             if let Some(packet) = self.next.take() {
-                self.netif.recycle(packet);
+                self.net.recycle(packet);
             }
             match settled {
                 Ok(()) => return Ok(Some(len)),
@@ -338,15 +338,15 @@ impl<N: NetDevice> FrameDevice for Frames<N> {
     }
 
     fn flush(&mut self) {
-        self.netif.flush();
+        self.net.flush();
     }
 
     fn service(&mut self) -> Option<Duration> {
-        self.netif.service()
+        self.net.service()
     }
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let is_ready = self.netif.poll_ready(context).is_ready();
+        let is_ready = self.net.poll_ready(context).is_ready();
         if is_ready || self.has_frame() { Poll::Ready(()) } else { Poll::Pending }
     }
 }

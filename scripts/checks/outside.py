@@ -56,7 +56,7 @@ def build(context, packages, files, profiles):
 
 
 def patch(packages):
-    """For a manifest: the packages stand for those of crates.io."""
+    """For a manifest: the packages stand for those of the registry."""
     lines = [f'{crate} = {{ path = "{folder}" }}' for crate, folder in packages.items()]
     return "\n".join(["[patch.crates-io]", *lines, ""])
 

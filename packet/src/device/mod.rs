@@ -23,8 +23,8 @@
 //! use packet_views::device::NetDevice;
 //!
 //! /// Sends every packet back where it came from: the same bytes, in the same place.
-//! fn reflect<N: NetDevice>(netif: &mut N, other: &mut N) {
-//!     netif.receive(64, |packet| {
+//! fn reflect<N: NetDevice>(net: &mut N, other: &mut N) {
+//!     net.receive(64, |packet| {
 //!         let Ok(mut packet) = packet.try_into_mut() else { return };
 //!         if let Some((to, from)) = packet.fragments_mut().first_mut().and_then(|head| {
 //!             let (to, rest) = head.bytes_mut().split_first_chunk_mut::<6>()?;
@@ -448,23 +448,23 @@ fn is_frame(filled: usize, size: usize) -> Result<bool, WriteError> {
 /// [`NetDevice::write`] for a frame that needs several blocks; `first` is one of them.
 #[cold]
 fn write_large<N: NetDevice + ?Sized>(
-    netif: &mut N,
+    net: &mut N,
     first: BufMut<N::Block>,
     size: usize,
     fill: impl FnOnce(&mut [u8]) -> usize,
 ) -> Result<(), WriteError> {
-    let max = netif.capabilities().max_fragments;
+    let max = net.capabilities().max_fragments;
     let mut room = first.tailroom();
     let mut bufs = AnyPacket::from(first);
     while room < size {
-        let buf = netif.alloc(0).ok_or(WriteError::NoMemory)?;
+        let buf = net.alloc(0).ok_or(WriteError::NoMemory)?;
         if buf.tailroom() == 0 || bufs.fragments().len() >= max {
             return Err(WriteError::TooLong);
         }
         room += buf.tailroom();
         bufs.push(buf).map_err(|_| WriteError::TooLong)?;
     }
-    let mut permit = netif.reserve(bufs.fragments().len()).ok_or(WriteError::Full)?;
+    let mut permit = net.reserve(bufs.fragments().len()).ok_or(WriteError::Full)?;
     let mut frame = Vec::new();
     frame.try_reserve_exact(size).map_err(|_| WriteError::NoMemory)?;
     frame.resize(size, 0);

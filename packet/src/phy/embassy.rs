@@ -67,11 +67,11 @@ impl<N: NetDevice> driver::Driver for Device<N> {
 
     /// The stack asks in each round, so this is where the device is seen to.
     fn link_state(&mut self, context: &mut Context<'_>) -> LinkState {
-        let before = self.netif().link();
-        if let Some(within) = self.netif_mut().service() {
+        let before = self.inner().link();
+        if let Some(within) = self.inner_mut().service() {
             schedule_wake(now().saturating_add(ticks(within)), context.waker());
         }
-        let link = self.netif().link();
+        let link = self.inner().link();
         if link != before {
             // What the stack could not send before, it can now.
             context.waker().wake_by_ref();
@@ -90,7 +90,7 @@ impl<N: NetDevice> driver::Driver for Device<N> {
 
     fn hardware_address(&self) -> HardwareAddress {
         // Of a device that does not know its address yet, nothing is sent.
-        HardwareAddress::Ethernet(self.netif().mac().unwrap_or_default().0)
+        HardwareAddress::Ethernet(self.inner().mac().unwrap_or_default().0)
     }
 }
 

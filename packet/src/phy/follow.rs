@@ -17,7 +17,7 @@ impl<N: NetDevice> Device<N> {
     /// another one each time, or ports and sequence numbers can be guessed.
     pub fn interface(&mut self, seed: u64, now: impl Into<Instant>) -> Interface {
         // Of a device that does not know its address yet, nothing is sent.
-        let mac = EthernetAddress(self.netif().mac().unwrap_or_default().0);
+        let mac = EthernetAddress(self.inner().mac().unwrap_or_default().0);
         let mut config = Config::new(mac.into());
         config.random_seed = seed;
         self.shown = self.tx.shape();
@@ -25,7 +25,7 @@ impl<N: NetDevice> Device<N> {
     }
 
     /// Has the interface follow what has changed below, and says what that is: call it in each round,
-    /// after the netif has been seen to. It costs next to nothing while nothing has changed.
+    /// after the device has been seen to. It costs next to nothing while nothing has changed.
     ///
     /// Where MTU, address or offloads are others than the interface knows, it is made anew, with the
     /// `seed` for [`interface`](Device::interface). Its IP addresses and routes stay, and so does every
@@ -42,7 +42,7 @@ impl<N: NetDevice> Device<N> {
         if changes != Changes::NONE {
             self.tx.begin_round();
             self.rx.forget_answer();
-            let mac = EthernetAddress(self.netif().mac().unwrap_or_default().0);
+            let mac = EthernetAddress(self.inner().mac().unwrap_or_default().0);
             if self.tx.shape() != self.shown || iface.hardware_addr() != mac.into() {
                 let made = self.interface(seed(), now);
                 let mut old = core::mem::replace(iface, made);

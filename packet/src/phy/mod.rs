@@ -123,8 +123,8 @@
 //!
 //! // From here on it does not matter which device it is.
 //! let mac = MacAddr([2, 0, 0, 0, 0, 1]);
-//! let netif = Copying::new(Loopback(VecDeque::new()), mac, 1500);
-//! let mut device = Device::new(netif);
+//! let net = Copying::new(Loopback(VecDeque::new()), mac, 1500);
+//! let mut device = Device::new(net);
 //!
 //! let now = Instant::ZERO;
 //! let seed = 4; // of chance numbers: another one each time
@@ -252,10 +252,10 @@ impl<N: NetDevice> Device<N> {
     /// The device, with all the memory that it will need as long as the MTU does not grow and nothing
     /// comes in fragments.
     ///
-    /// What it says of itself is what `netif` says now. A netif that is not up yet, or goes down and comes
+    /// What it says of itself is what `net` says now. A device that is not up yet, or goes down and comes
     /// back, may have another MTU or another address then: see [`follow`](Device::follow).
-    pub fn new(netif: N) -> Device<N> {
-        let tx = Transmit::new(netif);
+    pub fn new(net: N) -> Device<N> {
+        let tx = Transmit::new(net);
         Device { rx: Receive::new(), shown: tx.last_shape(), own: Own::default(), tx }
     }
 
@@ -349,13 +349,13 @@ impl<N: NetDevice> Device<N> {
     }
 
     /// The device below.
-    pub fn netif(&self) -> &N {
-        self.tx.netif()
+    pub fn inner(&self) -> &N {
+        self.tx.inner()
     }
 
     /// The device below, to drive it.
-    pub fn netif_mut(&mut self) -> &mut N {
-        self.tx.netif_mut()
+    pub fn inner_mut(&mut self) -> &mut N {
+        self.tx.inner_mut()
     }
 
     /// What this adaptor has done. What the device has done, [`NetDevice::totals`] says.

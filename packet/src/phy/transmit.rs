@@ -61,7 +61,7 @@ impl Shape {
 }
 
 pub(super) struct Transmit<N: NetDevice> {
-    netif: N,
+    net: N,
     shape: Shape,
     /// Such a packet, while the device takes none: it is cut before anything else is sent.
     uncut: Option<PacketMut<N::Block>>,
@@ -79,11 +79,11 @@ pub(super) struct Transmit<N: NetDevice> {
 }
 
 impl<N: NetDevice> Transmit<N> {
-    pub(super) fn new(netif: N) -> Transmit<N> {
-        let told = netif.capabilities();
-        let shape = Shape::new(&told, netif.max_frame());
+    pub(super) fn new(net: N) -> Transmit<N> {
+        let told = net.capabilities();
+        let shape = Shape::new(&told, net.max_frame());
         Transmit {
-            netif,
+            net,
             shape,
             uncut: None,
             bufs: ArrayVec::new(),
@@ -105,14 +105,14 @@ impl<N: NetDevice> Transmit<N> {
         }
         self.cut().ok_or(Want::Room)?;
         while self.bufs.len() < self.shape.per_frame {
-            let buf = self.netif.alloc(0).ok_or(Want::Memory)?;
+            let buf = self.net.alloc(0).ok_or(Want::Memory)?;
             self.bufs.try_push(buf).map_err(|_| Want::Memory)?;
         }
         // A large packet takes one more, for its GSO size.
         let gso = usize::from(self.shape.large.is_some());
         let slots = self.shape.per_frame + gso + self.coalescer.slots();
         Ok(TxToken {
-            permit: self.netif.reserve(slots).ok_or(Want::Room)?,
+            permit: self.net.reserve(slots).ok_or(Want::Room)?,
             gso: None,
             told: &self.told,
             max: self.shape.max,
@@ -130,7 +130,7 @@ impl<N: NetDevice> Transmit<N> {
     #[inline]
     fn cut(&mut self) -> Option<()> {
         if let Some(packet) = self.uncut.take()
-            && let Err(SendError::Full(packet)) = self.netif.send(packet)
+            && let Err(SendError::Full(packet)) = self.net.send(packet)
         {
             self.uncut = Some(packet);
         }
@@ -154,11 +154,11 @@ impl<N: NetDevice> Transmit<N> {
         let _ = self.cut();
         if self.coalescer.is_pending() {
             // There is room, unless somebody has sent past us; then it waits for the next time.
-            if let Some(mut permit) = self.netif.reserve(self.coalescer.slots()) {
+            if let Some(mut permit) = self.net.reserve(self.coalescer.slots()) {
                 self.coalescer.flush(|packet| send(&mut permit, &mut self.lost, packet));
             }
         }
-        self.netif.flush();
+        self.net.flush();
     }
 
     /// The device may have changed between two rounds.
@@ -171,33 +171,33 @@ impl<N: NetDevice> Transmit<N> {
     /// a permit: [`NetDevice::send`] makes of it what the device takes.
     fn look_anew(&mut self) {
         self.is_stale = false;
-        let can = self.netif.capabilities();
-        self.shape = Shape::new(&can, self.netif.max_frame());
+        let can = self.net.capabilities();
+        self.shape = Shape::new(&can, self.net.max_frame());
         if can == self.told {
             return;
         }
         self.told = can;
         self.coalescer.flush(|packet| {
-            if self.netif.send(packet).is_err() {
+            if self.net.send(packet).is_err() {
                 self.lost += 1;
             }
         });
         self.coalescer.adapt(&can);
     }
 
-    pub(super) fn netif(&self) -> &N {
-        &self.netif
+    pub(super) fn inner(&self) -> &N {
+        &self.net
     }
 
-    pub(super) fn netif_mut(&mut self) -> &mut N {
+    pub(super) fn inner_mut(&mut self) -> &mut N {
         self.is_stale = true;
-        &mut self.netif
+        &mut self.net
     }
 
     /// The device, to receive from.
     #[inline]
     pub(super) fn below(&mut self) -> &mut N {
-        &mut self.netif
+        &mut self.net
     }
 
     /// What the stack may fill now.

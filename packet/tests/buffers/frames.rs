@@ -205,7 +205,7 @@ fn what_is_no_frame_of_this_link_is_dropped_and_counted() {
     device.send_frame(&[6; 1000]).unwrap();
     device.send_frame(&[6; 300]).unwrap();
     device.flush();
-    device.netif_mut().mtu = 286;
+    device.inner_mut().mtu = 286;
     assert_eq!(received(&mut device), [[6; 300]]);
     assert_eq!((device.drops().too_long, device.drops().total()), (1, 1));
 }

@@ -88,61 +88,61 @@ fn r9_large_packets_are_cut_in_software() {
             (5 * SIZE, SIZE + 66),
         ] {
             let (packet, segments) = large(v4, data, block);
-            let (mut netif, far) = device(features, 64);
-            netif.send(packet).unwrap();
+            let (mut net, far) = device(features, 64);
+            net.send(packet).unwrap();
             let sent = taken(&far);
             assert!(sent.iter().all(|(_, meta)| meta.gso.is_none()));
             let sent: Vec<Vec<u8>> = sent.into_iter().map(|(frame, _)| frame).collect();
             assert!(sent == segments, "{v4} {data} in blocks of {block}");
-            let counters = netif.totals();
+            let counters = net.totals();
             assert_eq!((counters.tx_packets, counters.tx_dropped), (segments.len() as u64, 0));
         }
     }
     // Segments that are longer than the MTU can't be sent, nor what can't be cut.
-    let (mut netif, far) = device(Features::NONE, 64);
+    let (mut net, far) = device(Features::NONE, 64);
     let (mut packet, _) = large(true, 4500, 65_535);
     packet.meta.gso =
         packet.meta.gso.map(|gso| Gso { size: NonZeroU16::new(1500).unwrap(), ..gso });
-    assert!(matches!(netif.send(packet), Err(SendError::Refused(SendErrorKind::TooLong))));
+    assert!(matches!(net.send(packet), Err(SendError::Refused(SendErrorKind::TooLong))));
     let (mut packet, _) = large(true, 4500, 65_535);
     packet.meta.gso = packet.meta.gso.map(|gso| Gso { kind: GsoKind::TcpV6, ..gso });
     let not_tcp = SendErrorKind::Gso(GsoError::NotTcp);
-    assert!(matches!(netif.send(packet), Err(SendError::Refused(why)) if why == not_tcp));
-    assert_eq!((taken(&far).len(), netif.totals().tx_dropped), (0, 2));
+    assert!(matches!(net.send(packet), Err(SendError::Refused(why)) if why == not_tcp));
+    assert_eq!((taken(&far).len(), net.totals().tx_dropped), (0, 2));
 }
 
 /// What there is no room for waits, in order, and is not lost.
 #[test]
 fn r9_segments_wait_for_room() {
-    let (mut netif, far) = device(Features::NONE, 3);
+    let (mut net, far) = device(Features::NONE, 3);
     let (packet, segments) = large(true, 10 * SIZE, BLOCK);
-    netif.send(packet).unwrap();
+    net.send(packet).unwrap();
     let mut sent = taken(&far);
     assert_eq!(sent.len(), 3);
     while sent.len() < 9 {
         let (next, _) = large(true, 1, 100);
-        assert!(netif.send(next).is_err(), "it is full");
+        assert!(net.send(next).is_err(), "it is full");
         sent.extend(taken(&far));
     }
-    netif.flush();
+    net.flush();
     sent.extend(taken(&far));
     let sent: Vec<Vec<u8>> = sent.into_iter().map(|(frame, _)| frame).collect();
     assert_eq!(sent, segments);
-    assert!(netif.reserve(1).is_some());
+    assert!(net.reserve(1).is_some());
 }
 
 #[test]
 fn r9_what_is_taken_goes_as_it_is() {
     for v4 in [true, false] {
-        let (mut netif, far) = device(Features::ALL, 9);
+        let (mut net, far) = device(Features::ALL, 9);
         let (packet, _) = large(v4, LARGE, BLOCK);
         let (bytes, meta) = (joined(&packet), packet.meta);
-        netif.send(packet).unwrap();
+        net.send(packet).unwrap();
         assert!(taken(&far) == [(bytes.clone(), meta)]);
         // Who forgot that its checksum is blank.
         let (mut packet, _) = large(v4, LARGE, 65_535);
         packet.meta.checksum = Checksum::Unknown;
-        netif.send(packet).unwrap();
+        net.send(packet).unwrap();
         assert!(taken(&far) == [(bytes, meta)]);
 
         // Of one IP only.
@@ -150,11 +150,11 @@ fn r9_what_is_taken_goes_as_it_is() {
         let other = Features::NONE.with_checksum_v4(!v4).with_checksum_v6(v4);
         let same = Features::NONE.with_checksum_v4(v4).with_checksum_v6(!v4);
         for (features, goes) in [(same, true), (other, false)] {
-            let (mut netif, far) = device(features, 9);
+            let (mut net, far) = device(features, 9);
             let (mut packet, segments) = large(v4, SIZE / 2, BLOCK);
             packet.meta = blank;
             let bytes = joined(&packet);
-            netif.send(packet).unwrap();
+            net.send(packet).unwrap();
             let complete = Meta { checksum: Checksum::Complete, gso: None };
             let expected = if goes { (bytes, blank) } else { (segments[0].clone(), complete) };
             assert!(taken(&far) == [expected]);
@@ -164,7 +164,7 @@ fn r9_what_is_taken_goes_as_it_is() {
 
 #[test]
 fn r9_large_packets_come_in() {
-    let (mut netif, far) = device(Features::ALL, 9);
+    let (mut net, far) = device(Features::ALL, 9);
     let (packet, _) = large(true, 65 * SIZE, 65_535);
     let (bytes, meta) = (joined(&packet), packet.meta);
     let unknown = Meta::default();
@@ -175,23 +175,23 @@ fn r9_large_packets_come_in() {
         (vec![1; 1514], meta),
     ]);
     let mut heard = vec![];
-    assert_eq!(netif.receive(9, |packet| heard.push((joined(&packet), packet.meta))), 2);
+    assert_eq!(net.receive(9, |packet| heard.push((joined(&packet), packet.meta))), 2);
     assert!(heard == [(bytes, meta), (vec![1; 1514], meta)]);
     // Large is only what is to be cut.
-    assert_eq!(netif.totals().rx_dropped, 2);
+    assert_eq!(net.totals().rx_dropped, 2);
 }
 
 /// A permit is for several packets; what there is no room for below waits, what was not reserved
 /// is dropped.
 #[test]
 fn r9_a_permit_sends_what_was_reserved() {
-    let (mut netif, far) = device(Features::NONE, 2);
+    let (mut net, far) = device(Features::NONE, 2);
     let frame = |number: u8| {
         let mut buf = BufMut::new(HeapBlock::new(60), 0);
         buf.append(60).unwrap().fill(number);
         buf
     };
-    let mut permit = netif.reserve(5).unwrap();
+    let mut permit = net.reserve(5).unwrap();
     permit.send_single(frame(0)).unwrap();
     let mut two = AnyPacket::from(frame(1));
     two.push(frame(2)).unwrap();
@@ -203,10 +203,10 @@ fn r9_a_permit_sends_what_was_reserved() {
     permit.send_single(frame(6)).unwrap();
     let full = permit.send_single(frame(7)).unwrap_err();
     assert_eq!(full.into_packet().expect("nothing is left").bytes(), [7; 60]);
-    assert_eq!((back.len(), netif.totals().tx_dropped), (120, 0));
-    assert!(netif.reserve(1).is_none());
+    assert_eq!((back.len(), net.totals().tx_dropped), (120, 0));
+    assert!(net.reserve(1).is_none());
     let mut sent = taken(&far);
-    netif.flush();
+    net.flush();
     sent.extend(taken(&far));
     let firsts: Vec<u8> = sent.iter().map(|(frame, _)| frame[0]).collect();
     assert_eq!(firsts, [0, 1, 3, 6]);

@@ -23,7 +23,7 @@ struct Stack {
 impl Stack {
     fn new(end: Pipe, number: u8, connections: u16) -> Stack {
         let mut device = Device::new(Copying::new(end, MacAddr([2, 0, 0, 0, 0, number]), 1500));
-        let config = Config::new(EthernetAddress(device.netif().mac().unwrap().0).into());
+        let config = Config::new(EthernetAddress(device.inner().mac().unwrap().0).into());
         let mut iface = Interface::new(config, &mut device, Instant::ZERO);
         let own = IpCidr::new(IpAddress::v4(10, 0, 0, number), 24);
         iface.update_ip_addrs(|addresses| addresses.push(own).unwrap());
@@ -79,6 +79,6 @@ fn r9_a_transfer_allocates_nothing() {
         assert!(heard > usize::from(connections) * 4_000_000, "{heard}");
         let coalesced = one.device.counters().coalesced;
         assert_eq!(coalesced.coalesced > 100, features == Features::ALL, "{coalesced:?}");
-        assert_eq!(one.device.netif().totals().tx_dropped, 0);
+        assert_eq!(one.device.inner().totals().tx_dropped, 0);
     }
 }

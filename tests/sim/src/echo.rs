@@ -84,7 +84,7 @@ impl EchoServer {
 
     /// What the backend has done.
     pub fn counters(&self) -> xen_netfront::netback::Counters {
-        self.device.netif().counters()
+        self.device.inner().counters()
     }
 
     /// Sends back what has come; ends the connection when the client does.
@@ -112,16 +112,16 @@ impl EchoServer {
 
 impl Task for EchoServer {
     fn run(&mut self, ctx: &mut Ctx<'_>) -> Next {
-        if let Some(vif) = &mut self.device.netif_mut().vif {
+        if let Some(vif) = &mut self.device.inner_mut().vif {
             vif.service();
         }
         self.device.poll_ingress(&mut self.iface, &mut self.sockets, ctx.now);
         self.echo();
         self.device.poll_egress(&mut self.iface, &mut self.sockets, ctx.now);
-        if self.device.netif_mut().rearm() {
+        if self.device.inner_mut().rearm() {
             return Next::Now;
         }
-        let vif = self.device.netif().vif.as_ref().and_then(Back::next_deadline);
+        let vif = self.device.inner().vif.as_ref().and_then(Back::next_deadline);
         let stack = self.device.poll_at(&mut self.iface, &self.sockets, ctx.now).map(Instant::from);
         // No sooner than time goes on.
         let stack = stack.map(|at| at.max(ctx.now + Duration::from_micros(1)));

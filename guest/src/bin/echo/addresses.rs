@@ -96,10 +96,10 @@ impl Addresses {
 
     /// Tells the neighbours where they are, if they don't know: the backend may be another, or the
     /// address.
-    pub fn announce<N: NetDevice>(&mut self, iface: &Interface, netif: &mut N) {
+    pub fn announce<N: NetDevice>(&mut self, iface: &Interface, net: &mut N) {
         if self.unannounced {
             let own = iface.ip_addrs().iter().map(|cidr| cidr.address().into());
-            let done = announce(netif, own);
+            let done = announce(net, own);
             self.unannounced = matches!(done, Err(WriteError::Full | WriteError::NoMemory));
         }
     }

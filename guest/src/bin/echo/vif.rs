@@ -94,7 +94,7 @@ impl Vif {
         let mut sockets = SocketSet::new(vec![]);
         let addresses = Addresses::new(number, options, &mut iface, &mut sockets);
         let services = Services::new(&mut sockets, sizes.window);
-        let (mac, mtu) = (iface.hardware_addr(), device.netif().mtu());
+        let (mac, mtu) = (iface.hardware_addr(), device.inner().mtu());
         log::info!("vif {number}: {mac} mtu {mtu}, window {}", sizes.window);
         for cidr in iface.ip_addrs() {
             log::info!("vif {number}: {cidr} answers ping, UDP 7, TCP 7 9 19 80");
@@ -105,18 +105,18 @@ impl Vif {
 
     /// Does what there is to do now; whether there may be more.
     pub fn turn(&mut self, xen: Xen) -> bool {
-        self.device.netif_mut().service();
-        self.device.netif_mut().complete_tx();
+        self.device.inner_mut().service();
+        self.device.inner_mut().complete_tx();
         self.note_link();
         self.follow(xen);
         let now = Instant::from(xen.now());
         let Vif { device, iface, sockets, addresses, services, .. } = self;
-        if device.netif().link() == Link::Up {
-            addresses.announce(iface, device.netif_mut());
+        if device.inner().link() == Link::Up {
+            addresses.announce(iface, device.inner_mut());
         }
         device.poll_ingress(iface, sockets, now);
         let readdressed = addresses.turn(iface, sockets, now);
-        let moved = services.turn(iface, sockets, device.netif().mtu(), now);
+        let moved = services.turn(iface, sockets, device.inner().mtu(), now);
         device.poll_egress(iface, sockets, now);
         self.send_fragments(now);
         moved || readdressed
@@ -135,17 +135,17 @@ impl Vif {
 
     /// The domain has been resumed: connects anew.
     pub fn resumed(&mut self) {
-        self.device.netif_mut().resumed();
+        self.device.inner_mut().resumed();
     }
 
     /// Before sleeping: asks the backend for an event. True if there is something to do already.
     pub fn rearm(&mut self) -> bool {
-        self.device.netif_mut().rearm()
+        self.device.inner_mut().rearm()
     }
 
     /// After sleeping: notes whether it was the backend that ended it.
     pub fn count_events(&mut self, xen: Xen) {
-        let fired = self.device.netif().ports().filter(|&port| xen.port_fired(port)).count();
+        let fired = self.device.inner().ports().filter(|&port| xen.port_fired(port)).count();
         self.events += fired as u64;
     }
 
@@ -155,12 +155,12 @@ impl Vif {
         let stack = device.poll_at(iface, sockets, xen.now());
         let above = [stack, addresses.deadline(), services.deadline()]
             .map(|at| at.map(platform::Instant::from));
-        above.into_iter().chain([device.netif().next_deadline()]).flatten().min()
+        above.into_iter().chain([device.inner().next_deadline()]).flatten().min()
     }
 
     /// What there is to tell.
     pub fn status(&self) -> status::Vif {
-        let net = self.device.netif();
+        let net = self.device.inner();
         let offer = net.backend();
         status::Vif {
             number: self.number,
@@ -204,12 +204,12 @@ impl Vif {
             return;
         }
         addresses.follow(changes, iface, sockets, xen.now().into());
-        let (mac, mtu) = (iface.hardware_addr(), device.netif().mtu());
+        let (mac, mtu) = (iface.hardware_addr(), device.inner().mtu());
         log::info!("vif {}: {mac} mtu {mtu}", self.number);
     }
 
     fn note_link(&mut self) {
-        let link = self.device.netif().link();
+        let link = self.device.inner().link();
         if mem::replace(&mut self.link, link) != link {
             log::info!("vif {}: link {link:?}", self.number);
         }

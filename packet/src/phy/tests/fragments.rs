@@ -68,9 +68,9 @@ impl Hearer {
 
     /// What is heard when these frames have come.
     fn hears<F: AsRef<[u8]>>(&mut self, frames: impl IntoIterator<Item = F>) -> Vec<Vec<u8>> {
-        let incoming = &mut self.stack.device.netif_mut().incoming;
+        let incoming = &mut self.stack.device.inner_mut().incoming;
         incoming.extend(frames.into_iter().map(|frame| packet(&[frame.as_ref()])));
-        while !self.stack.device.netif().incoming.is_empty() {
+        while !self.stack.device.inner().incoming.is_empty() {
             self.stack.poll();
         }
         let mut heard = vec![];
@@ -95,7 +95,7 @@ fn what_is_put_together_is_verified() {
                     let parts = fragments(whole, 5, 1472);
                     let mut parts: Vec<_> = parts.iter().map(|part| packet(&[part])).collect();
                     parts.iter_mut().for_each(|packet| packet.meta.checksum = state);
-                    hearer.stack.device.netif_mut().incoming.extend(parts);
+                    hearer.stack.device.inner_mut().incoming.extend(parts);
                     assert_eq!(hearer.hears([[]; 0]), expected, "{v4} {len} {state:?}");
                     let counters = hearer.stack.device.counters();
                     assert_eq!(counters.checksums_wrong, u64::from(expected.is_empty()));
@@ -231,12 +231,12 @@ fn the_whole_is_a_packet_like_any_other() {
         let whole = frame(v4, Kind::Tcp, &data(3000, 0));
         let mut device = Device::new(mock());
         let parts = fragments(&whole, 5, 1400);
-        device.netif_mut().incoming.extend(parts.iter().map(|part| packet(&[part])));
+        device.inner_mut().incoming.extend(parts.iter().map(|part| packet(&[part])));
         let (bytes, _) = receive(&mut device).unwrap();
         assert!(is_right(&bytes));
         assert_eq!(bytes[26..], whole[26..]);
         assert!(receive(&mut device).is_none());
-        assert_eq!(device.netif().recycled, parts.len());
+        assert_eq!(device.inner().recycled, parts.len());
     }
     // Only the first has the options.
     let data = data(3000, 0);
@@ -260,7 +260,7 @@ fn fragments_come_as_frames_do() {
     parts[1].splice(12..12, [0x81, 0, 0xe0, 0]);
     let mut hearer = Hearer::new();
     let packets = [packet(&[&parts[0][..700], &parts[0][700..]]), packet(&[&parts[1]])];
-    hearer.stack.device.netif_mut().incoming.extend(packets);
+    hearer.stack.device.inner_mut().incoming.extend(packets);
     assert_eq!(hearer.hears([&parts[2]]), [data]);
 }
 

@@ -76,8 +76,8 @@ fn frames(mixture: &[Sent]) -> Vec<Vec<u8>> {
 
 /// What reaches the wire of a device with this peer, which cuts large packets in software.
 fn wire(peer: Features, frames: &[Vec<u8>], flush_every: usize) -> (Vec<Vec<u8>>, Counters) {
-    let netif = Mock { peer, room: 100_000, blocks: 100_000, ..mock() };
-    let mut device = Device::new(netif);
+    let net = Mock { peer, room: 100_000, blocks: 100_000, ..mock() };
+    let mut device = Device::new(net);
     for (at, frame) in frames.iter().enumerate() {
         let token = device.transmit(Instant::ZERO).unwrap();
         token.consume(frame.len(), |bytes| bytes.copy_from_slice(frame));
@@ -88,7 +88,7 @@ fn wire(peer: Features, frames: &[Vec<u8>], flush_every: usize) -> (Vec<Vec<u8>>
     device.flush();
     let counters = device.counters();
     let mut out = vec![];
-    for mut packet in device.netif_mut().sent.drain(..) {
+    for mut packet in device.inner_mut().sent.drain(..) {
         if packet.meta.gso.is_none() {
             fill_blank(&mut packet).unwrap();
             out.push(joined(&packet));

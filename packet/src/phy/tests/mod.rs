@@ -205,7 +205,7 @@ struct Stack {
 impl Stack {
     fn new(number: u8, mock: Mock) -> Stack {
         let mut device = Device::new(Mock { mac: number, ..mock });
-        let config = Config::new(EthernetAddress(device.netif().mac().unwrap().0).into());
+        let config = Config::new(EthernetAddress(device.inner().mac().unwrap().0).into());
         let mut iface = Interface::new(config, &mut device, Instant::ZERO);
         iface.update_ip_addrs(|addresses| {
             addresses.push(IpCidr::new(address(true, number), 24)).unwrap();
@@ -234,13 +234,13 @@ fn address(v4: bool, number: u8) -> IpAddress {
 
 /// What one has sent, the other receives, as it is; returns the longest packet's length.
 fn carry(from: &mut Stack, to: &mut Stack) -> usize {
-    let netif = from.device.netif_mut();
+    let net = from.device.inner_mut();
     let mut longest = 0;
-    for packet in netif.sent.drain(..) {
-        netif.room += slots(&packet);
-        netif.blocks += packet.fragments().len();
+    for packet in net.sent.drain(..) {
+        net.room += slots(&packet);
+        net.blocks += packet.fragments().len();
         longest = longest.max(packet.len());
-        to.device.netif_mut().incoming.push_back(packet.freeze());
+        to.device.inner_mut().incoming.push_back(packet.freeze());
     }
     longest
 }

@@ -40,10 +40,10 @@ fn solicitation(number: u8) -> Vec<u8> {
 
 /// What a stack sends when these frames have come.
 fn sent(stack: &mut Stack, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    let incoming = &mut stack.device.netif_mut().incoming;
+    let incoming = &mut stack.device.inner_mut().incoming;
     incoming.extend(frames.iter().map(|frame| packet(&[frame])));
     stack.poll();
-    stack.device.netif_mut().sent.drain(..).map(|packet| joined(&packet)).collect()
+    stack.device.inner_mut().sent.drain(..).map(|packet| joined(&packet)).collect()
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn a_probe_comes_as_frames_do() {
         let mut tagged = probe.clone();
         tagged.splice(12..12, [0x81, 0, 0, 0]);
         let mut stack = Stack::new(1, mock());
-        let incoming = &mut stack.device.netif_mut().incoming;
+        let incoming = &mut stack.device.inner_mut().incoming;
         incoming.push_back(packet(&[&probe[..13], &probe[13..]]));
         incoming.push_back(packet(&[&tagged]));
         assert_eq!(sent(&mut stack, &[]).len(), 2);
@@ -166,9 +166,9 @@ fn an_answer_waits_for_room() {
     }
     assert!(sent(&mut stack, &frames).is_empty());
     assert!(stack.device.is_held());
-    assert_eq!((stack.device.netif().incoming.len(), stack.device.netif().recycled), (2, 1));
+    assert_eq!((stack.device.inner().incoming.len(), stack.device.inner().recycled), (2, 1));
     assert!(sent(&mut stack, &[]).is_empty() && stack.device.is_held());
-    stack.device.netif_mut().room = 9;
+    stack.device.inner_mut().room = 9;
     assert_eq!(sent(&mut stack, &[]).len(), 3);
     assert!(!stack.device.is_held());
 }
@@ -187,9 +187,9 @@ fn a_flood_of_probes_is_bounded() {
 fn no_answer_outlives_its_connection() {
     let mut stack = Stack::new(1, Mock { room: 0, ..mock() });
     assert!(sent(&mut stack, &[solicitation(1)]).is_empty() && stack.device.is_held());
-    let netif = stack.device.netif_mut();
-    (netif.mac, netif.room) = (5, 9);
-    netif.changes = Changes { connection: true, mac: true, ..Changes::NONE };
+    let net = stack.device.inner_mut();
+    (net.mac, net.room) = (5, 9);
+    net.changes = Changes { connection: true, mac: true, ..Changes::NONE };
     stack.device.follow(&mut stack.iface, || 1, stack.now);
     assert!(!stack.device.is_held());
     assert!(sent(&mut stack, &[]).is_empty());

@@ -10,11 +10,11 @@ fn r10_one_slot_is_read_where_it_is() {
     let mut device = Device::new(mock());
     let packet = packet(&[&[1; 60]]);
     let place = packet.head().as_ptr();
-    device.netif_mut().incoming.push_back(packet);
+    device.inner_mut().incoming.push_back(packet);
     assert_eq!(receive(&mut device), Some((vec![1; 60], place)));
     assert_eq!(device.counters(), Counters::default());
     assert!(receive(&mut device).is_none());
-    assert_eq!(device.netif().recycled, 1);
+    assert_eq!(device.inner().recycled, 1);
 }
 
 #[test]
@@ -23,7 +23,7 @@ fn several_slots_are_gathered_once_in_memory_that_is_there() {
     let mut places = Vec::new();
     for len in [1, 3640, 4000] {
         let part = vec![len as u8; len];
-        device.netif_mut().incoming.push_back(packet(&[&part[..]; 18]));
+        device.inner_mut().incoming.push_back(packet(&[&part[..]; 18]));
         let (bytes, place) = receive(&mut device).unwrap();
         assert_eq!(bytes, vec![len as u8; 18 * len]);
         places.push(place);
@@ -38,7 +38,7 @@ fn several_slots_are_gathered_once_in_memory_that_is_there() {
 fn when_transmit_is_full_receive_loses_nothing() {
     let mut device = Device::new(Mock { room: 0, ..mock() });
     for number in 0..3 {
-        device.netif_mut().incoming.push_back(packet(&[&[number; 60]]));
+        device.inner_mut().incoming.push_back(packet(&[&[number; 60]]));
     }
     assert!(!device.is_held());
     for _ in 0..5 {
@@ -46,8 +46,8 @@ fn when_transmit_is_full_receive_loses_nothing() {
         assert!(device.is_held());
     }
     assert_eq!(device.counters().held_back, 5);
-    assert_eq!(device.netif().incoming.len(), 2);
-    device.netif_mut().room = 9;
+    assert_eq!(device.inner().incoming.len(), 2);
+    device.inner_mut().room = 9;
     for number in 0..3 {
         // A token that nobody uses loses nothing either.
         assert!(device.receive(Instant::ZERO).is_some());
@@ -61,7 +61,7 @@ fn when_transmit_is_full_receive_loses_nothing() {
 fn without_memory_to_answer_receive_loses_nothing_and_holds_no_block() {
     let mut device = Device::new(Mock { blocks: 0, ..mock() });
     for number in 0..3 {
-        device.netif_mut().incoming.push_back(packet(&[&[number; 60]]));
+        device.inner_mut().incoming.push_back(packet(&[&[number; 60]]));
     }
     for _ in 0..5 {
         assert!(receive(&mut device).is_none());
@@ -71,7 +71,7 @@ fn without_memory_to_answer_receive_loses_nothing_and_holds_no_block() {
     assert_eq!((counters.held_back, counters.held_without_memory), (0, 5));
     // Copied once, however often it is held.
     assert_eq!((counters.linearised_packets, counters.linearised_bytes), (1, 60));
-    device.netif_mut().blocks = 9;
+    device.inner_mut().blocks = 9;
     for number in 0..3 {
         assert_eq!(receive(&mut device).unwrap().0, [number; 60]);
     }
@@ -82,7 +82,7 @@ fn without_memory_to_answer_receive_loses_nothing_and_holds_no_block() {
 fn one_round_is_bounded_and_flushed_once() {
     let mut device = Device::new(mock());
     for _ in 0..100 {
-        device.netif_mut().incoming.push_back(packet(&[&[1; 60]]));
+        device.inner_mut().incoming.push_back(packet(&[&[1; 60]]));
     }
     let config = Config::new(EthernetAddress([2, 0, 0, 0, 0, 1]).into());
     let mut iface = Interface::new(config, &mut device, Instant::ZERO);
@@ -90,13 +90,13 @@ fn one_round_is_bounded_and_flushed_once() {
     let mut sockets = SocketSet::new(&mut storage[..]);
     for (left, flushes) in [(100 - BURST as usize, 1), (0, 2), (0, 3)] {
         device.poll(&mut iface, &mut sockets, Instant::ZERO);
-        assert_eq!((device.netif().incoming.len(), device.netif().flushes), (left, flushes));
+        assert_eq!((device.inner().incoming.len(), device.inner().flushes), (left, flushes));
     }
     // Who forgets to flush gets it in the next round.
     iface.poll(Instant::ZERO, &mut device, &mut sockets);
-    assert_eq!(device.netif().flushes, 3);
+    assert_eq!(device.inner().flushes, 3);
     iface.poll(Instant::ZERO, &mut device, &mut sockets);
-    assert_eq!(device.netif().flushes, 4);
+    assert_eq!(device.inner().flushes, 4);
 }
 
 /// Whatever state a checksum is in, whether it is right, and however the packet is cut: the stack
@@ -125,7 +125,7 @@ fn unknown_checksums_are_verified_and_no_others() {
                     // Somebody else reads it too.
                     let other = packet.clone();
                     let mut device = Device::new(mock());
-                    device.netif_mut().incoming.push_back(packet);
+                    device.inner_mut().incoming.push_back(packet);
                     let seen = receive(&mut device).map(|(bytes, _)| bytes);
                     let expected = is_right || state != Checksum::Unknown;
                     assert_eq!(seen, expected.then(|| bytes.clone()), "{v4} {kind:?} {state:?}");
@@ -134,7 +134,7 @@ fn unknown_checksums_are_verified_and_no_others() {
                     assert_eq!(counters.linearised_packets, u64::from(!cut.is_empty()));
                     assert_eq!(&joined(&other), bytes, "nobody writes to it");
                     assert!(receive(&mut device).is_none());
-                    assert_eq!(device.netif().recycled, 1);
+                    assert_eq!(device.inner().recycled, 1);
                 }
             }
         }
@@ -148,7 +148,7 @@ fn what_has_no_checksum_is_the_stacks() {
     let arp = [&[0xff; 6][..], &[2, 0, 0, 0, 0, 2, 8, 6], &[1; 28]].concat();
     for bytes in [none, arp] {
         let mut device = Device::new(mock());
-        device.netif_mut().incoming.push_back(packet(&[&bytes]));
+        device.inner_mut().incoming.push_back(packet(&[&bytes]));
         assert_eq!(receive(&mut device).map(|(bytes, _)| bytes), Some(bytes));
     }
 }
@@ -162,7 +162,7 @@ fn tagged_packets_are_verified() {
     wrong[44] ^= 1;
     for (bytes, expected) in [(right.clone(), Some(right)), (wrong, None)] {
         let mut device = Device::new(mock());
-        device.netif_mut().incoming.push_back(packet(&[&bytes]));
+        device.inner_mut().incoming.push_back(packet(&[&bytes]));
         assert_eq!(receive(&mut device).map(|(bytes, _)| bytes), expected);
     }
 }
@@ -174,7 +174,7 @@ fn wrong_packets_are_skipped_and_bounded() {
     let right = frame(true, Kind::Udp, b"data");
     let mut wrong = right.clone();
     wrong[45] ^= 1;
-    let incoming = &mut device.netif_mut().incoming;
+    let incoming = &mut device.inner_mut().incoming;
     incoming.extend((0..5).map(|_| packet(&[&wrong])));
     incoming.push_back(packet(&[&right]));
     incoming.extend((0..100).map(|_| packet(&[&wrong[..9], &wrong[9..]])));
@@ -182,7 +182,7 @@ fn wrong_packets_are_skipped_and_bounded() {
     assert!(receive(&mut device).is_none());
     assert_eq!(device.counters().checksums_wrong, u64::from(BURST) - 1);
     assert!(receive(&mut device).is_none());
-    assert_eq!((device.counters().checksums_wrong, device.netif().recycled), (105, 106));
+    assert_eq!((device.counters().checksums_wrong, device.inner().recycled), (105, 106));
 }
 
 /// A gathered packet waits for room like any other.
@@ -190,11 +190,11 @@ fn wrong_packets_are_skipped_and_bounded() {
 fn packets_of_several_slots_are_held_back_too() {
     let mut device = Device::new(Mock { room: 0, ..mock() });
     let bytes = frame(false, Kind::Tcp, &[9; 3000]);
-    device.netif_mut().incoming.push_back(packet(&[&bytes[..1000], &bytes[1000..]]));
+    device.inner_mut().incoming.push_back(packet(&[&bytes[..1000], &bytes[1000..]]));
     for _ in 0..3 {
         assert!(receive(&mut device).is_none() && device.is_held());
     }
-    device.netif_mut().room = 9;
+    device.inner_mut().room = 9;
     assert!(device.receive(Instant::ZERO).is_some());
     assert_eq!(receive(&mut device).map(|(bytes, _)| bytes), Some(bytes));
     assert!(!device.is_held() && receive(&mut device).is_none());
@@ -217,13 +217,13 @@ fn r5_a_packet_that_somebody_else_reads_is_written_in_a_copy() {
     let mut device = Device::new(mock());
     let alone = packet(&[&[1; 60]]);
     let place = alone.head().as_ptr();
-    device.netif_mut().incoming.push_back(alone);
+    device.inner_mut().incoming.push_back(alone);
     assert_eq!(write(&mut device), (written.clone(), place));
     assert!(device.receive(Instant::ZERO).is_none());
-    assert_eq!((device.netif().recycled, device.counters().linearised_packets), (1, 0));
+    assert_eq!((device.inner().recycled, device.counters().linearised_packets), (1, 0));
     let shared = packet(&[&[1; 60]]);
-    device.netif_mut().incoming.push_back(shared.clone());
-    device.netif_mut().incoming.push_back(packet(&[&[1; 30], &[1; 30]]));
+    device.inner_mut().incoming.push_back(shared.clone());
+    device.inner_mut().incoming.push_back(packet(&[&[1; 30], &[1; 30]]));
     assert_ne!(write(&mut device), (written.clone(), shared.head().as_ptr()));
     assert_eq!(shared.head(), [1; 60], "the other's view is as it was");
     assert_eq!(write(&mut device).0, written);

@@ -63,13 +63,13 @@ fn what_sockets_send_is_right_whatever_the_peer_takes() {
             socket.connect(one.iface.context(), (address(v4, 2), 9), 3000).unwrap();
             // A ping, whose answer is ours.
             let ping = frame(v4, Kind::Icmp, b"ping");
-            one.device.netif_mut().incoming.push_back(packet(&[&ping]));
+            one.device.inner_mut().incoming.push_back(packet(&[&ping]));
             let left = one.device.counters().checksums_left;
             one.poll();
             assert_eq!(one.device.counters().checksums_left, left + 2);
             let takes = if v4 { peer.checksum_v4 } else { peer.checksum_v6 };
             let mut kinds = vec![];
-            for packet in one.device.netif_mut().sent.drain(..) {
+            for packet in one.device.inner_mut().sent.drain(..) {
                 let bytes = joined(&packet);
                 let its = kind(&bytes).unwrap();
                 kinds.push(its);
@@ -119,7 +119,7 @@ fn sockets_receive_blank_packets_and_no_wrong_ones() {
                 let parts = if rest.is_empty() { &parts[..1] } else { &parts[..] };
                 let mut packet = packet(parts);
                 packet.meta.checksum = state;
-                one.device.netif_mut().incoming.push_back(packet);
+                one.device.inner_mut().incoming.push_back(packet);
             }
         }
         for _ in 0..7 {
@@ -134,7 +134,7 @@ fn sockets_receive_blank_packets_and_no_wrong_ones() {
         // Over IPv6 it is nobody's.
         assert_eq!(header.len(), if v4 { 0 } else { 3 });
         assert_eq!(one.device.counters().checksums_wrong, 6);
-        assert!(one.device.netif().sent.is_empty(), "no answer to a wrong ping");
+        assert!(one.device.inner().sent.is_empty(), "no answer to a wrong ping");
     }
 }
 
@@ -148,7 +148,7 @@ fn fragments_are_never_blank() {
     for _ in 0..4 {
         one.poll();
     }
-    let sent = &one.device.netif().sent;
+    let sent = &one.device.inner().sent;
     assert_eq!(sent.len(), 3);
     assert!(sent.iter().all(|packet| packet.meta.checksum == Checksum::Unknown));
     assert_eq!(sent[0].head()[40..42], [0, 0]);
@@ -176,7 +176,7 @@ fn a_raw_sockets_own_checksum_stays() {
     }
     one.socket::<raw::Socket<'_>>(socket).send_slice(&frame[14..]).unwrap();
     one.poll();
-    let sent = one.device.netif_mut().sent.pop().unwrap();
+    let sent = one.device.inner_mut().sent.pop().unwrap();
     assert_eq!(sent.meta.checksum, Checksum::Unknown);
     assert!(is_right(&joined(&sent)));
     assert_eq!(sent.head()[34..], frame[34..]);
@@ -311,7 +311,7 @@ fn peers_come_and_go_and_nothing_is_lost_or_changed() {
     for v4 in [true, false] {
         let peers = peers();
         let (counters, longest) = bulk(pair(peers[4], 1500), v4, 3, 2_000_000, |turn, one| {
-            one.device.netif_mut().peer = peers[(turn / 2).wrapping_mul(7) % peers.len()];
+            one.device.inner_mut().peer = peers[(turn / 2).wrapping_mul(7) % peers.len()];
         });
         assert!(longest > 10_000 && counters.coalesced.coalesced > 10, "{counters:?}");
         assert_eq!((counters.lost, counters.checksums_wrong), (0, 0));
@@ -354,12 +354,12 @@ fn one_poll_fills_the_device() {
             assert_eq!(socket.send_slice(&vec![1; 1 << 20]), Ok(1 << 20));
         }
         one.poll();
-        assert!(one.device.netif().room <= 2, "{} are free", one.device.netif().room);
-        let sent = one.device.netif().sent.len();
+        assert!(one.device.inner().room <= 2, "{} are free", one.device.inner().room);
+        let sent = one.device.inner().sent.len();
         one.device.flush();
-        assert_eq!(one.device.netif().sent.len(), sent);
+        assert_eq!(one.device.inner().sent.len(), sent);
         let fragments: usize =
-            one.device.netif().sent.iter().map(|packet| packet.fragments().len()).sum();
+            one.device.inner().sent.iter().map(|packet| packet.fragments().len()).sum();
         assert!(fragments >= 256 * 18 / 20, "{fragments}");
     }
 }
@@ -374,9 +374,9 @@ fn a_stack_without_room_is_not_polled_at_once() {
     let socket = one.sockets.add(udp_socket(9));
     one.socket::<udp::Socket<'_>>(socket).send_slice(b"x", (address(true, 2), 9)).unwrap();
     assert!(poll_at(&mut one).is_some_and(|at| at <= now));
-    let room = core::mem::take(&mut one.device.netif_mut().room);
+    let room = core::mem::take(&mut one.device.inner_mut().room);
     assert_eq!(poll_at(&mut one), Some(Instant::from_micros(105_000)));
-    one.device.netif_mut().room = room;
+    one.device.inner_mut().room = room;
     assert!(poll_at(&mut one).is_some_and(|at| at <= now));
     one.device.poll(&mut one.iface, &mut one.sockets, now);
     assert_eq!(poll_at(&mut one), None);
@@ -421,7 +421,7 @@ fn what_is_read_between_the_halves_is_acknowledged_once() {
             read(sockets);
             device.poll(iface, sockets, *now);
         }
-        assert_eq!(device.netif().sent.len(), packets);
+        assert_eq!(device.inner().sent.len(), packets);
         // Nothing is left to do.
         assert_eq!(device.poll_egress(iface, sockets, *now), PollResult::None);
         carry(&mut two, &mut one);

@@ -21,11 +21,11 @@ fn tags_for_priority_go_and_nothing_is_copied() {
                 packet.meta.checksum = state;
                 let place = packet.head().as_ptr().wrapping_add(4 * tags.len());
                 let mut device = Device::new(mock());
-                device.netif_mut().incoming.push_back(packet);
+                device.inner_mut().incoming.push_back(packet);
                 assert_eq!(receive(&mut device), Some((bytes, place)));
                 assert_eq!(device.counters(), Counters::default());
                 assert!(receive(&mut device).is_none());
-                assert_eq!(device.netif().recycled, 1);
+                assert_eq!(device.inner().recycled, 1);
             }
         }
     }
@@ -41,12 +41,12 @@ fn tags_go_however_the_frame_is_cut() {
         let packet = packet(if at == 0 { &parts[1..] } else { &parts });
         let other = packet.clone();
         let mut device = Device::new(mock());
-        device.netif_mut().incoming.push_back(packet);
+        device.inner_mut().incoming.push_back(packet);
         assert_eq!(receive(&mut device).unwrap().0, bytes);
         assert_eq!(joined(&other), long);
         assert_eq!(device.counters().linearised_packets, 1);
         assert!(receive(&mut device).is_none());
-        assert_eq!(device.netif().recycled, 1);
+        assert_eq!(device.inner().recycled, 1);
     }
 }
 
@@ -59,7 +59,7 @@ fn other_tags_stay() {
         let mut device = Device::new(mock());
         let mut packet = packet(&[&long]);
         packet.meta.checksum = Checksum::Complete;
-        device.netif_mut().incoming.push_back(packet);
+        device.inner_mut().incoming.push_back(packet);
         assert_eq!(receive(&mut device).unwrap().0, long);
     }
 }
@@ -70,7 +70,7 @@ fn behind_tags_is_verified() {
     let mut wrong = frame(true, Kind::Udp, b"data");
     *wrong.last_mut().unwrap() ^= 1;
     let mut device = Device::new(mock());
-    device.netif_mut().incoming.push_back(packet(&[&tagged(&wrong, &[PRIORITY])]));
+    device.inner_mut().incoming.push_back(packet(&[&tagged(&wrong, &[PRIORITY])]));
     assert!(receive(&mut device).is_none());
     assert_eq!(device.counters().checksums_wrong, 1);
 }
@@ -82,7 +82,7 @@ fn r6_any_frame_cut_short_is_harmless() {
         let mut packet = packet(&[&long[..len]]);
         packet.meta.checksum = Checksum::Complete;
         let mut device = Device::new(mock());
-        device.netif_mut().incoming.push_back(packet);
+        device.inner_mut().incoming.push_back(packet);
         let _ = receive(&mut device);
     }
 }
@@ -95,9 +95,9 @@ fn a_ping_with_a_tag_for_priority_is_answered() {
     ask.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 2, 10, 0, 0, 2, 0, 0, 0, 0, 0, 0]);
     ask.extend([10, 0, 0, 1]);
     let ping = tagged(&frame(true, Kind::Icmp, b"ping"), &[PRIORITY]);
-    stack.device.netif_mut().incoming.extend([packet(&[&ask]), packet(&[&ping])]);
+    stack.device.inner_mut().incoming.extend([packet(&[&ask]), packet(&[&ping])]);
     stack.poll();
-    let sent = &stack.device.netif().sent;
+    let sent = &stack.device.inner().sent;
     assert_eq!(sent.len(), 2);
     assert_eq!((sent[0].head()[12..14].to_vec(), sent[1].head()[34]), (vec![8, 6], 0));
 }
@@ -116,12 +116,12 @@ fn a_fragment_header_of_what_is_whole_goes() {
                 let packet = packet(if at == 0 { &parts[1..] } else { &parts });
                 let other = (at == 13).then(|| packet.clone());
                 let mut device = Device::new(mock());
-                device.netif_mut().incoming.push_back(packet);
+                device.inner_mut().incoming.push_back(packet);
                 assert_eq!(receive(&mut device).map(|(bytes, _)| bytes), Some(bytes.clone()));
                 assert_eq!(device.counters().linearised_packets, u64::from(at > 0));
                 assert!(other.is_none_or(|other| joined(&other) == frame));
                 assert!(receive(&mut device).is_none());
-                assert_eq!(device.netif().recycled, 1);
+                assert_eq!(device.inner().recycled, 1);
             }
         }
         // Another header in front of it is the stack's to refuse.
@@ -129,7 +129,7 @@ fn a_fragment_header_of_what_is_whole_goes() {
         behind.splice(54..54, [44, 0, 1, 4, 0, 0, 0, 0]);
         (behind[20], behind[19]) = (60, behind[19] + 8);
         let mut device = Device::new(mock());
-        device.netif_mut().incoming.push_back(packet(&[&behind]));
+        device.inner_mut().incoming.push_back(packet(&[&behind]));
         assert_eq!(receive(&mut device).map(|(bytes, _)| bytes), Some(behind));
     }
 }

@@ -16,7 +16,7 @@ fn r4_the_stack_fills_the_block_that_is_sent() {
         bytes[..6].copy_from_slice(b"header");
         bytes.as_ptr()
     });
-    let sent = &device.netif().sent[0];
+    let sent = &device.inner().sent[0];
     assert_eq!((sent.len(), sent.head().as_ptr()), (1514, place));
     assert!(sent.head().starts_with(b"header"));
     assert_eq!(device.counters(), Counters::default());
@@ -30,7 +30,7 @@ fn r15_no_stale_byte_is_sent() {
         for _ in 0..2 {
             device.transmit(Instant::ZERO).unwrap().consume(len, |bytes| bytes[3] = 3);
         }
-        for packet in &device.netif().sent {
+        for packet in &device.inner().sent {
             let mut bytes = vec![1; len];
             assert_eq!(packet.copy_to_slice(&mut bytes), Some(len));
             assert_eq!(bytes[3], 3);
@@ -43,26 +43,26 @@ fn r15_no_stale_byte_is_sent() {
 fn a_token_means_that_sending_succeeds() {
     let mut device = Device::new(Mock { room: 0, ..mock() });
     assert!(device.transmit(Instant::ZERO).is_none());
-    device.netif_mut().room = 1;
+    device.inner_mut().room = 1;
     assert!(device.transmit(Instant::ZERO).is_some());
     // Not used: the memory is kept for the next.
-    let blocks = device.netif().blocks;
+    let blocks = device.inner().blocks;
     for _ in 0..10 {
         assert!(device.transmit(Instant::ZERO).is_some());
     }
-    assert_eq!(device.netif().blocks, blocks);
+    assert_eq!(device.inner().blocks, blocks);
     device.transmit(Instant::ZERO).unwrap().consume(60, |_| ());
-    assert_eq!(device.netif().sent.len(), 1);
-    device.netif_mut().room = 9;
-    device.netif_mut().blocks = 0;
+    assert_eq!(device.inner().sent.len(), 1);
+    device.inner_mut().room = 9;
+    device.inner_mut().blocks = 0;
     assert!(device.transmit(Instant::ZERO).is_none());
 
     // A frame of three blocks needs all three, and three slots.
     let mut device = Device::new(Mock { mtu: 6000, room: 2, blocks: 2, ..mock() });
     assert!(device.transmit(Instant::ZERO).is_none());
-    device.netif_mut().room = 3;
+    device.inner_mut().room = 3;
     assert!(device.transmit(Instant::ZERO).is_none());
-    device.netif_mut().blocks = 1;
+    device.inner_mut().blocks = 1;
     assert!(device.transmit(Instant::ZERO).is_some());
 }
 
@@ -75,7 +75,7 @@ fn frames_of_several_blocks_are_scattered_and_counted() {
             assert_eq!(bytes.len(), len);
             bytes.iter_mut().enumerate().for_each(|(index, byte)| *byte = index as u8);
         });
-        let sent = device.netif_mut().sent.pop().unwrap();
+        let sent = device.inner_mut().sent.pop().unwrap();
         let mut bytes = vec![0; len];
         assert_eq!(sent.copy_to_slice(&mut bytes), Some(len));
         assert_eq!(sent.fragments().len(), blocks);
@@ -91,7 +91,7 @@ fn without_scatter_gather_a_frame_is_one_block() {
     let mut device = Device::new(Mock { mtu: 9000, max_fragments: 1, room: 1, ..mock() });
     assert_eq!(device.capabilities().max_transmission_unit, 2048);
     device.transmit(Instant::ZERO).unwrap().consume(2048, |bytes| bytes.fill(1));
-    assert_eq!(device.netif().sent[0].fragments().len(), 1);
+    assert_eq!(device.inner().sent[0].fragments().len(), 1);
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn r4_more_than_a_frame_is_not_sent() {
         let seen = device.transmit(Instant::ZERO).unwrap().consume(len, |bytes| bytes.len());
         assert_eq!(seen, len);
     }
-    assert!(device.netif().sent.is_empty());
+    assert!(device.inner().sent.is_empty());
     assert_eq!(device.counters().too_long, 4);
 }
 
@@ -163,12 +163,12 @@ fn what_is_to_be_cut_leaves_in_whole_blocks() {
     let mut device = Device::new(all());
     send_large(&mut device, 4096).unwrap();
     device.flush();
-    let sent = &device.netif().sent[0];
+    let sent = &device.inner().sent[0];
     assert_eq!((sent.len(), sent.fragments().len()), (4096, 1));
     assert_eq!(sent.meta.gso.map(|gso| gso.size.get()), Some(1000));
     assert_eq!(sent.meta.checksum, Checksum::Blank);
     assert!(sent.head()[54..].iter().all(|&byte| byte == 6));
-    assert_eq!(device.netif().room, 256 - 2);
+    assert_eq!(device.inner().room, 256 - 2);
     assert_eq!(device.counters().linearised_packets, 0);
 }
 
@@ -176,16 +176,16 @@ fn what_is_to_be_cut_leaves_in_whole_blocks() {
 #[test]
 fn what_is_to_be_cut_is_cut_here_if_the_device_takes_none() {
     let mut device = Device::new(Mock { peer: Features::ALL, block_size: 4096, ..mock() });
-    device.netif_mut().peer = Features::NONE;
-    device.netif_mut().room = 4;
+    device.inner_mut().peer = Features::NONE;
+    device.inner_mut().room = 4;
     send_large(&mut device, 4096).unwrap();
     // It needs five slots, and nothing overtakes it.
     device.flush();
-    assert!(device.netif().sent.is_empty());
+    assert!(device.inner().sent.is_empty());
     assert!(device.transmit(Instant::ZERO).is_none());
-    device.netif_mut().room = 9;
+    device.inner_mut().room = 9;
     assert!(device.transmit(Instant::ZERO).is_some());
-    let sent = &device.netif().sent;
+    let sent = &device.inner().sent;
     assert_eq!(sent.iter().map(AnyPacket::len).collect::<Vec<_>>(), [1054, 1054, 1054, 1054, 96]);
     assert!(sent.iter().all(|packet| packet.meta.gso.is_none()));
 }

@@ -131,9 +131,9 @@ fn n8_the_stacks_interface_follows_mtu_and_address() {
     assert_eq!(announced_mss(&mut bench, &mut device, &mut iface), 1460);
     for (mtu, mac) in [("1280", 0x11), ("9000", 0x22), ("1500", 0x33)] {
         let address = format!("00:16:3e:00:00:{mac:02x}");
-        std::mem::swap(&mut bench.front, device.netif_mut());
+        std::mem::swap(&mut bench.front, device.inner_mut());
         come_back(&mut bench, &[("mtu", mtu), ("mac", &address)], &[]);
-        std::mem::swap(&mut bench.front, device.netif_mut());
+        std::mem::swap(&mut bench.front, device.inner_mut());
         let now = bench.domain.now();
         let changes = device.follow(&mut iface, || 7, now);
         assert!(changes.connection && changes.mtu && changes.mac && !changes.capabilities);

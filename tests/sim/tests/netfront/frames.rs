@@ -70,7 +70,7 @@ fn without_memory_no_segment_is_lost() {
         if segments.len() == 15 {
             break;
         }
-        let hogged: Vec<BufMut> = std::iter::from_fn(|| device.netif_mut().alloc(0)).collect();
+        let hogged: Vec<BufMut> = std::iter::from_fn(|| device.inner_mut().alloc(0)).collect();
         for _ in 0..3 {
             assert_eq!(device.recv_frame(&mut target), Err(RecvError::NoMemory));
             assert!(device.has_frame());

@@ -28,7 +28,7 @@ impl Stack {
     /// What is sent when these slots have come as a packet.
     fn sent(&mut self, slots: &[&[u8]]) -> Vec<Vec<u8>> {
         self.bench.deliver(slots);
-        self.device.netif_mut().service();
+        self.device.inner_mut().service();
         let now = self.bench.domain.now();
         self.device.poll(&mut self.iface, &mut SocketSet::new(vec![]), now);
         let requests = self.bench.tx_requests();
@@ -37,8 +37,8 @@ impl Stack {
             .map(|request| self.bench.sent_bytes(request, request.size.into()))
             .collect();
         requests.iter().for_each(|request| self.bench.answer_tx(request.id, 0));
-        self.device.netif_mut().complete_tx();
-        self.device.netif_mut().rearm();
+        self.device.inner_mut().complete_tx();
+        self.device.inner_mut().rearm();
         self.bench.host.advance(Duration::from_millis(1));
         sent
     }
@@ -85,7 +85,7 @@ fn tagged_frames_and_probes_are_answered_and_no_page_is_lost() {
 #[test]
 fn fragments_hold_no_pages() {
     let mut stack = Stack::new();
-    let mut frame = stack.device.netif().mac().unwrap().0.to_vec();
+    let mut frame = stack.device.inner().mac().unwrap().0.to_vec();
     frame.extend([2, 0, 0, 0, 0, 2, 8, 0]);
     frame.extend([0x45, 0, 0, 36, 0, 0, 0x20, 0, 64, 17, 0, 0, 10, 0, 0, 2, 10, 0, 0, 1]);
     frame.resize(50, 7);
@@ -110,19 +110,19 @@ fn n4_packets_without_a_carrier_let_the_guest_sleep() {
     let carrier = format!("{}/carrier", stack.bench.vif.back_dir());
     stack.bench.toolstack.store().set(&carrier, "0");
     for _ in 0..5 {
-        stack.device.netif_mut().service();
+        stack.device.inner_mut().service();
         stack.bench.host.advance(Duration::from_millis(300));
     }
-    assert_eq!(stack.device.netif().link(), Link::NoCarrier);
+    assert_eq!(stack.device.inner().link(), Link::NoCarrier);
     for _ in 0..2 {
         stack.bench.deliver(&[&arp(false)]);
     }
     let mut awake = 0;
     for _ in 0..1000 {
-        stack.device.netif_mut().service();
+        stack.device.inner_mut().service();
         let now = stack.bench.domain.now();
         stack.device.poll(&mut stack.iface, &mut SocketSet::new(vec![]), now);
-        awake += u32::from(stack.device.netif_mut().rearm());
+        awake += u32::from(stack.device.inner_mut().rearm());
         stack.bench.host.advance(Duration::from_millis(10));
     }
     assert!(awake < 10, "awake {awake} times of 1000, held: {}", stack.device.is_held());
@@ -154,9 +154,9 @@ fn n4_what_waits_is_not_lost_to_a_limit_of_bytes() {
         let requests = bench.tx_requests();
         sent += requests.len();
         requests.iter().for_each(|request| bench.answer_tx(request.id, 0));
-        device.netif_mut().complete_tx();
+        device.inner_mut().complete_tx();
         device.flush();
     }
-    let (drops, lost) = (device.netif().counters().tx_drops.total(), device.counters().lost);
+    let (drops, lost) = (device.inner().counters().tx_drops.total(), device.counters().lost);
     assert_eq!(sent as u64 + drops + lost, 4, "sent {sent}, drops {drops}, lost {lost}");
 }

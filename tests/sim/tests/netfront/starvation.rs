@@ -43,9 +43,9 @@ fn answered(frames: usize, queues: u32, burst: usize) -> usize {
     }
     let mut answered = 0;
     for _ in 0..200 {
-        device.netif_mut().service();
+        device.inner_mut().service();
         device.poll(&mut iface, &mut sockets, bench.domain.now());
-        device.netif_mut().rearm();
+        device.inner_mut().rearm();
         for queue in 0..queues as usize {
             bench.queue = queue;
             for request in bench.tx_requests() {
@@ -261,7 +261,7 @@ fn n4_a_packet_that_is_held_keeps_no_page() {
     bench.deliver(&[&arp_request()]);
     let spare = Bench::new();
     let mut device = Device::new(std::mem::replace(&mut bench.front, spare.front));
-    let hogged: Vec<_> = std::iter::from_fn(|| device.netif_mut().alloc(0)).collect();
+    let hogged: Vec<_> = std::iter::from_fn(|| device.inner_mut().alloc(0)).collect();
     assert_eq!(bench.pool.free(), 0);
     let now = bench.domain.now().into();
     assert!(device.receive(now).is_none() && device.is_held());

@@ -169,7 +169,7 @@ impl World {
         let now = Instant::from_millis(self.now);
         for _ in 0..100 {
             let Machine { device, iface, sockets } = &mut self.own;
-            self.addresses.announce(iface, device.netif_mut());
+            self.addresses.announce(iface, device.inner_mut());
             device.poll_ingress(iface, sockets, now);
             let mut moved = self.addresses.turn(iface, sockets, now);
             moved |= self.service.turn(sockets, now, &mut 0);
@@ -179,7 +179,7 @@ impl World {
             self.server.turn(&mut self.peer);
             let Machine { device, iface, sockets } = &mut self.peer;
             device.poll(iface, sockets, now);
-            if !moved && self.own.device.netif_mut().io().incoming.borrow().is_empty() {
+            if !moved && self.own.device.inner_mut().io().incoming.borrow().is_empty() {
                 return;
             }
         }
@@ -218,7 +218,7 @@ impl World {
 
     /// Times that we have announced an address, since this was last asked.
     fn announced(&mut self, ip: Ipv4Addr) -> usize {
-        let frames = mem::take(&mut self.own.device.netif_mut().io().sent);
+        let frames = mem::take(&mut self.own.device.inner_mut().io().sent);
         let is_announcement = |frame: &&Vec<u8>| {
             let frame = EthernetFrame::new_checked(&frame[..]).unwrap();
             frame.ethertype() == EthernetProtocol::Arp
@@ -431,11 +431,11 @@ fn connections_live_as_long_as_the_address_they_are_to() {
     world.run(1);
     assert!(world.has(SECOND));
     assert_eq!(world.service.connected(), 0);
-    world.own.device.netif_mut().io().sent.clear();
+    world.own.device.inner_mut().io().sent.clear();
     world.run(60);
     let from = |frame: &Vec<u8>| frame[26..30] == FIRST.octets();
     assert!(
-        !world.own.device.netif_mut().io().sent.iter().any(from),
+        !world.own.device.inner_mut().io().sent.iter().any(from),
         "it is not ours to send from"
     );
 }

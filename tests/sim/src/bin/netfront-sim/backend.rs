@@ -81,13 +81,13 @@ impl Backend {
 
     /// Ends the backend, as a crash does.
     pub fn kill(&mut self) {
-        self.stack.device.netif_mut().kill();
+        self.stack.device.inner_mut().kill();
     }
 
     /// Starts it again.
     pub fn restart(&mut self) -> Result<(), Error> {
         let vif = open(&self.domain, self.client, &self.pool, self.config)?;
-        self.stack.device.netif_mut().vif = Some(vif);
+        self.stack.device.inner_mut().vif = Some(vif);
         Ok(())
     }
 }
@@ -107,7 +107,7 @@ impl Task for Backend {
     fn run(&mut self, ctx: &mut Ctx<'_>) -> Next {
         let _ours = Charge::to(Owner::Back);
         let stack = &mut self.stack;
-        if let Some(vif) = &mut stack.device.netif_mut().vif {
+        if let Some(vif) = &mut stack.device.inner_mut().vif {
             vif.service();
         }
         stack.receive(ctx.now);
@@ -116,7 +116,7 @@ impl Task for Backend {
         stack.send(ctx.now);
         self.uploaded.store(self.upload.bytes(), Ordering::Relaxed);
 
-        let served = stack.device.netif_mut();
+        let served = stack.device.inner_mut();
         if served.rearm() {
             return Next::Now;
         }

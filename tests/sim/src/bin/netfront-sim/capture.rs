@@ -181,24 +181,24 @@ fn fill(bytes: &mut [u8]) -> Option<()> {
 }
 /// A device whose packets go to a file as well, if there is one.
 pub struct Captured<N> {
-    netif: N,
+    net: N,
     pcap: Option<Pcap>,
 }
 
 impl<N> Captured<N> {
     /// `netif`, with or without a file.
-    pub fn new(netif: N, pcap: Option<Pcap>) -> Captured<N> {
-        Captured { netif, pcap }
+    pub fn new(net: N, pcap: Option<Pcap>) -> Captured<N> {
+        Captured { net, pcap }
     }
 
     /// The device below.
     pub fn below(&self) -> &N {
-        &self.netif
+        &self.net
     }
 
     /// The device below.
     pub fn below_mut(&mut self) -> &mut N {
-        &mut self.netif
+        &mut self.net
     }
 }
 
@@ -210,31 +210,31 @@ impl<N: NetDevice> NetDevice for Captured<N> {
         Self: 'a;
 
     fn mac(&self) -> Option<MacAddr> {
-        self.netif.mac()
+        self.net.mac()
     }
 
     fn mtu(&self) -> usize {
-        self.netif.mtu()
+        self.net.mtu()
     }
 
     fn link(&self) -> Link {
-        self.netif.link()
+        self.net.link()
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.netif.capabilities()
+        self.net.capabilities()
     }
 
     fn totals(&self) -> Totals {
-        self.netif.totals()
+        self.net.totals()
     }
 
     fn take_changes(&mut self) -> Changes {
-        self.netif.take_changes()
+        self.net.take_changes()
     }
 
     fn alloc(&mut self, headroom: usize) -> Option<BufMut<N::Block>> {
-        self.netif.alloc(headroom)
+        self.net.alloc(headroom)
     }
 
     /// The device's own way to send: what its peer does not take, it cuts.
@@ -242,7 +242,7 @@ impl<N: NetDevice> NetDevice for Captured<N> {
         if let Some(pcap) = &self.pcap {
             pcap.read(&packet);
         }
-        self.netif.send(packet)?;
+        self.net.send(packet)?;
         if let Some(pcap) = &self.pcap {
             pcap.record();
         }
@@ -250,13 +250,13 @@ impl<N: NetDevice> NetDevice for Captured<N> {
     }
 
     fn reserve(&mut self, slots: usize) -> Option<Self::Permit<'_>> {
-        let permit = self.netif.reserve(slots)?;
+        let permit = self.net.reserve(slots)?;
         Some(CapturedPermit { permit, pcap: self.pcap.as_ref() })
     }
 
     fn receive(&mut self, budget: usize, mut sink: impl FnMut(PacketOf<N>)) -> usize {
         let pcap = self.pcap.as_ref();
-        self.netif.receive(budget, |packet| {
+        self.net.receive(budget, |packet| {
             if let Some(pcap) = pcap {
                 pcap.write(&packet);
             }
@@ -265,27 +265,27 @@ impl<N: NetDevice> NetDevice for Captured<N> {
     }
 
     fn room(&mut self) -> usize {
-        self.netif.room()
+        self.net.room()
     }
 
     fn has_packet(&mut self) -> bool {
-        self.netif.has_packet()
+        self.net.has_packet()
     }
 
     fn pause_receive(&mut self, is_paused: bool) {
-        self.netif.pause_receive(is_paused);
+        self.net.pause_receive(is_paused);
     }
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        self.netif.poll_ready(context)
+        self.net.poll_ready(context)
     }
 
     fn flush(&mut self) {
-        self.netif.flush();
+        self.net.flush();
     }
 
     fn recycle(&mut self, packet: PacketOf<N>) {
-        self.netif.recycle(packet);
+        self.net.recycle(packet);
     }
 }
 

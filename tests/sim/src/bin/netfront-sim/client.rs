@@ -111,7 +111,7 @@ impl Client {
     /// Disconnects in good order; done when the backend has let go.
     pub fn close(&mut self) -> Next {
         let Some(stack) = &mut self.stack else { return Next::Done };
-        let net = stack.device.netif_mut().below_mut();
+        let net = stack.device.inner_mut().below_mut();
         if !self.closing {
             net.disconnect();
             self.closing = true;
@@ -147,7 +147,7 @@ impl Task for Client {
             return next;
         }
         let Some(stack) = &mut self.stack else { return Next::Done };
-        let net = stack.device.netif_mut().below_mut();
+        let net = stack.device.inner_mut().below_mut();
         net.service();
         net.complete_tx();
         stack.receive(ctx.now);
@@ -155,7 +155,7 @@ impl Task for Client {
         self.upload.pump(stack.upload(), ctx.now);
         stack.send(ctx.now);
 
-        let net = stack.device.netif_mut().below_mut();
+        let net = stack.device.inner_mut().below_mut();
         let again = net.rearm();
         let deadline = net.next_deadline();
         self.board.show(net, &self.download, ctx.now);

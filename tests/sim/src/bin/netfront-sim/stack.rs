@@ -61,9 +61,9 @@ pub struct Stack<N: NetDevice> {
 impl<N: NetDevice> Stack<N> {
     /// A stack in this domain with these addresses; the same seed gives the same port and
     /// sequence numbers. The device is up.
-    pub fn new(domain: &Domain, netif: N, mac: [u8; 6], ip: Ipv4Address, seed: u64) -> Stack<N> {
+    pub fn new(domain: &Domain, net: N, mac: [u8; 6], ip: Ipv4Address, seed: u64) -> Stack<N> {
         let now = domain.now().into();
-        let mut device = Device::new(netif);
+        let mut device = Device::new(net);
         let mut config = Config::new(EthernetAddress(mac).into());
         config.random_seed = seed;
         let mut iface = Interface::new(config, &mut device, now);
@@ -85,7 +85,7 @@ impl<N: NetDevice> Stack<N> {
 
     /// The largest IP packet.
     pub fn mtu(&self) -> usize {
-        self.device.netif().mtu()
+        self.device.inner().mtu()
     }
 
     /// The upload's socket.
@@ -121,7 +121,7 @@ impl<N: NetDevice> Stack<N> {
     /// Has the stack send what there is to send, and tells the peer of all of it.
     pub fn send(&mut self, now: Instant) {
         self.device.poll_egress(&mut self.iface, &mut self.sockets, now);
-        let counters = self.device.netif().totals();
+        let counters = self.device.inner().totals();
         let packets = counters.rx_packets + counters.tx_packets;
         let new = u32::try_from(packets - self.packets).unwrap_or(u32::MAX);
         self.domain.charge(PER_PACKET * new);

@@ -140,11 +140,11 @@ impl World {
         for pair in &self.pairs {
             if let Some(stack) = lock(&pair.client).stack() {
                 let device = &stack.device;
-                snapshot.add_front(device.netif().below(), device.counters(), &pair.domain);
+                snapshot.add_front(device.inner().below(), device.counters(), &pair.domain);
             }
             let backend = lock(&pair.backend);
             let device = &backend.stack().device;
-            snapshot.add_back(device.netif(), device.counters());
+            snapshot.add_back(device.inner(), device.counters());
         }
         snapshot
     }
@@ -281,7 +281,7 @@ fn pair(
 fn take_apart(pair: Pair, attacks: Option<Record>) -> (OfClient, FramePool) {
     let client = pair.client.into_inner().unwrap_or_else(|error| error.into_inner());
     let backend = pair.backend.into_inner().unwrap_or_else(|error| error.into_inner());
-    let counters = client.stack().map(|stack| *stack.device.netif().below().counters());
+    let counters = client.stack().map(|stack| *stack.device.inner().below().counters());
     let counters = counters.unwrap_or_default();
     let found = OfClient {
         upload: Transfer::new(client.streams().0, backend.streams().1),

@@ -122,7 +122,7 @@ impl Replay {
             }
         }
         let (sent, received) = (client.digests(), backend.digests());
-        let counters = *client.netif.below().counters();
+        let counters = *client.net.below().counters();
         // What was under way then has not come.
         let arrived = |sent, received| if interrupted { received } else { sent };
         let upload = arrived(sent.0, received.1);
@@ -134,7 +134,7 @@ impl Replay {
             connects: counters.connects,
             attacks: None,
         };
-        let mtu = client.netif.mtu();
+        let mtu = client.net.mtu();
         drop((client, backend));
         if played == Outcome::Done || interrupted {
             let outcome = self.drive(close_client, serve, false)?;
@@ -158,8 +158,8 @@ impl Replay {
     fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot::new(&self.back);
         let none = phy::Counters::default();
-        snapshot.add_front(self.client.borrow().netif.below(), none, &self.front);
-        snapshot.add_back(&self.backend.borrow().netif, none);
+        snapshot.add_front(self.client.borrow().net.below(), none, &self.front);
+        snapshot.add_back(&self.backend.borrow().net, none);
         snapshot
     }
 
@@ -197,18 +197,18 @@ impl Replay {
 }
 
 fn connect_client(player: &mut Client) -> Next {
-    let net = player.netif.below_mut();
+    let net = player.net.below_mut();
     net.service();
     if net.link() == Link::Up { Next::Done } else { wait(net.next_deadline()) }
 }
 
 fn play_client(player: &mut Client) -> Next {
-    let net = player.netif.below_mut();
+    let net = player.net.below_mut();
     net.service();
     net.complete_tx();
     player.play();
     let done = player.is_done();
-    let net = player.netif.below_mut();
+    let net = player.net.below_mut();
     match (net.rearm(), done) {
         (_, true) => Next::Done,
         (true, false) => Next::Now,
@@ -217,7 +217,7 @@ fn play_client(player: &mut Client) -> Next {
 }
 
 fn close_client(player: &mut Client) -> Next {
-    let net = player.netif.below_mut();
+    let net = player.net.below_mut();
     net.disconnect();
     net.service();
     if net.closed() { Next::Done } else { wait(net.next_deadline()) }
@@ -227,8 +227,8 @@ fn play_backend(player: &mut Backend) -> Next {
     let next = serve(player);
     player.play();
     // What is queued has not been sent.
-    let queued = player.netif.vif.as_ref().map_or(0, Back::queued);
-    match (player.netif.rearm(), player.is_done() && queued == 0) {
+    let queued = player.net.vif.as_ref().map_or(0, Back::queued);
+    match (player.net.rearm(), player.is_done() && queued == 0) {
         (_, true) => Next::Done,
         (true, false) => Next::Now,
         (false, false) => next,
@@ -237,7 +237,7 @@ fn play_backend(player: &mut Backend) -> Next {
 
 /// Keeps the connection, and no more.
 fn serve(player: &mut Backend) -> Next {
-    let Some(vif) = &mut player.netif.vif else { return Next::Done };
+    let Some(vif) = &mut player.net.vif else { return Next::Done };
     vif.service();
     wait(vif.next_deadline())
 }

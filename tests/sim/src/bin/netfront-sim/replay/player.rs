@@ -18,7 +18,7 @@ const BURST: usize = 64;
 /// One end, on any device.
 pub struct Player<N: NetDevice> {
     /// The device.
-    pub netif: N,
+    pub net: N,
     recording: Arc<Recording>,
     /// A packet for which there was no room yet.
     waiting: Option<PacketMutOf<N>>,
@@ -95,26 +95,26 @@ impl Received {
 
 impl<N: NetDevice> Player<N> {
     /// An end that has sent nothing yet, on a device of so many queues.
-    pub fn new(netif: N, recording: Arc<Recording>, queues: u8) -> Player<N> {
+    pub fn new(net: N, recording: Arc<Recording>, queues: u8) -> Player<N> {
         let (sent, received) = (Progress::default(), Received::new(&recording, queues));
-        Player { netif, recording, waiting: None, queues, sent, received }
+        Player { net, recording, waiting: None, queues, sent, received }
     }
 
     /// Takes what has come, and sends as much as there is room for.
     pub fn play(&mut self) {
-        let Player { netif, recording, received, queues, .. } = self;
-        netif.receive(BURST, |packet| received.compare::<N>(recording, &packet, *queues));
+        let Player { net, recording, received, queues, .. } = self;
+        net.receive(BURST, |packet| received.compare::<N>(recording, &packet, *queues));
         while let Some(bytes) = self.recording.get(self.sent.packets) {
-            let packet = self.waiting.take().or_else(|| build(&mut self.netif, bytes));
+            let packet = self.waiting.take().or_else(|| build(&mut self.net, bytes));
             let Some(packet) = packet else { break };
             // One that is refused is missed at the other end.
-            if let Err(SendError::Full(packet)) = self.netif.send(packet) {
+            if let Err(SendError::Full(packet)) = self.net.send(packet) {
                 self.waiting = Some(packet);
                 break;
             }
             self.sent.add(core::iter::once(bytes));
         }
-        self.netif.flush();
+        self.net.flush();
     }
 
     /// Whether all has been sent, and as much has come.
@@ -140,11 +140,11 @@ impl<N: NetDevice> Player<N> {
 }
 
 /// A packet with these bytes; `None` if the device is short of memory now.
-fn build<N: NetDevice>(netif: &mut N, bytes: &[u8]) -> Option<PacketMutOf<N>> {
+fn build<N: NetDevice>(net: &mut N, bytes: &[u8]) -> Option<PacketMutOf<N>> {
     let mut packet = AnyPacket::new();
     let mut rest = bytes;
     while !rest.is_empty() {
-        let mut buf = netif.alloc(0)?;
+        let mut buf = net.alloc(0)?;
         let (now, later) = rest.split_at(rest.len().min(buf.tailroom()));
         buf.append(now.len())?.copy_from_slice(now);
         packet.push(buf).ok()?;

@@ -72,7 +72,7 @@ impl Report {
         uplink: &Uplink,
     ) -> Report {
         let device = server.device();
-        let net = device.map(|device| device.netif().below());
+        let net = device.map(|device| device.inner().below());
         let front = net.map(|net| *net.counters()).unwrap_or_default();
         let back = uplink.vif().counters();
         let tap = uplink.tap().counters();

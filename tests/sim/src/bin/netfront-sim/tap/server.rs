@@ -191,7 +191,7 @@ impl Task for Server {
             let deadline = self.waiting.as_ref().and_then(Front::next_deadline);
             return if leave { Next::Done } else { wait(deadline) };
         };
-        let net = stack.device.netif_mut().below_mut();
+        let net = stack.device.inner_mut().below_mut();
         if leave && !self.leaving {
             self.leaving = true;
             net.disconnect();
@@ -219,7 +219,7 @@ impl Stack {
             service.serve(self.sockets.get_mut(service.socket), served, now);
         }
         self.device.poll_egress(&mut self.iface, &mut self.sockets, now);
-        let net = self.device.netif_mut().below_mut();
+        let net = self.device.inner_mut().below_mut();
         if net.rearm() {
             return Next::Now;
         }
