@@ -186,7 +186,7 @@ pub struct Captured<N> {
 }
 
 impl<N> Captured<N> {
-    /// `netif`, with or without a file.
+    /// `net`, with or without a file.
     pub fn new(net: N, pcap: Option<Pcap>) -> Captured<N> {
         Captured { net, pcap }
     }
