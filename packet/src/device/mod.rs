@@ -164,7 +164,7 @@ pub trait NetDevice {
         poll_fn(|context| self.poll_ready(context))
     }
 
-    /// The layer above takes no packets until it says so again, for it has no room to answer: until then
+    /// The layer above takes no packets until it says so again, for nothing can be sent: until then
     /// packets are no reason to call the device [ready](NetDevice::poll_ready), and a peer that goes on
     /// sending wakes nobody. Those that are there stay there.
     fn pause_receive(&mut self, is_paused: bool) {

@@ -23,7 +23,7 @@ use super::{BURST, Counters};
 use crate::buffer::BufMut;
 use crate::buffer::MAX_FRAME;
 use crate::buffer::{AnyPacket, Checksum};
-use crate::device::{NetDevice, PacketOf};
+use crate::device::{Link, NetDevice, PacketOf};
 use crate::header::checksum::{Verdict, verify};
 use crate::header::{At, Network, Protocol};
 
@@ -189,10 +189,9 @@ impl<N: NetDevice> Receive<N> {
         }
     }
 
-    /// Before waiting: more packets are not waited for while room is. The device says when there is some;
-    /// when there is memory, it does not.
+    /// Before waiting: more packets are not waited for while nothing can be sent at all.
     pub(super) fn before_waiting(&mut self, tx: &mut Transmit<N>) {
-        if self.wants_room {
+        if self.wants_room && tx.below().link() != Link::Up {
             tx.below().pause_receive(true);
         }
     }

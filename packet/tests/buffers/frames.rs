@@ -145,6 +145,7 @@ fn ipv4(flags: u8, protocol: u8) -> Vec<u8> {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "large packets are small under Miri, to be quick")]
 fn blank_checksums_are_filled_in_and_what_has_none_is_left() {
     const BLANK: Meta = Meta { checksum: Checksum::Blank, gso: None };
     let (mut device, mut far) = device(9);
@@ -179,6 +180,7 @@ fn blank_checksums_are_filled_in_and_what_has_none_is_left() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "large packets are small under Miri, to be quick")]
 fn what_is_no_frame_of_this_link_is_dropped_and_counted() {
     let (mut device, mut far) = device(9);
     let (packet, _) = large(true, 3 * SIZE, BLOCK);
