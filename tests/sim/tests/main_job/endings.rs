@@ -120,7 +120,8 @@ fn a_file_that_does_not_come_is_waited_for_no_longer() {
     // The beginning of one: it reads on.
     child.stdin.as_mut().unwrap().write_all(&0xa1b2_c3d4_u32.to_le_bytes()).unwrap();
     std::thread::sleep(Duration::from_millis(200));
-    signal(&child, "-INT");
+    // Not SIGINT: a shell that runs tests in the background has it ignored.
+    signal(&child, "-TERM");
     let end = Instant::now() + PATIENCE;
     while child.try_wait().unwrap().is_none() {
         assert!(Instant::now() < end, "it still waits");
