@@ -6,8 +6,9 @@ use alloc::vec::Vec;
 
 use xen_grant::{GrantedPage, Grantee};
 
-use super::connection::{Connection, Queue, Queues, State};
+use super::connection::{Connection, State};
 use super::patience::Patience;
+use super::queues::{Queue, Queues};
 use super::rx::RxQueue;
 use super::target::Target;
 use super::tx::TxQueue;

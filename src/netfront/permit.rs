@@ -7,8 +7,9 @@ use packet_views::header::ETHERNET_HEADER;
 use xen_grant::Frame;
 
 use super::budget::Budget;
-use super::connection::{Connection, Queues};
+use super::connection::Connection;
 use super::counters::Counters;
+use super::queues::Queues;
 use super::software;
 use crate::buffer::{BufMut, PacketMut};
 use crate::platform::Platform;

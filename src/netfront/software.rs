@@ -10,8 +10,8 @@
 use xen_grant::{Frame, PAGE_SIZE};
 
 use super::budget::Budget;
-use super::connection::Queues;
 use super::counters::Counters;
+use super::queues::Queues;
 use crate::buffer::{BufMut, PacketMut};
 use crate::wire::RING_SIZE;
 use packet_views::buffer::Checksum;
