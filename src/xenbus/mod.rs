@@ -45,7 +45,7 @@ mod tests;
 pub use back::{
     BackBus, BackStep, EventChannels, FrontendOffer, MAX_QUEUES, OfferError, QueueOffer, Removal,
 };
-pub use clients::{Clients, MAX_VIFS, Vif, VifChanges};
+pub use clients::{Clients, MAX_VIFS, VifChanges, VifId};
 pub use features::feature_nodes;
 pub use front::{BackendOffer, FrontBus, FrontStep, Rate};
 pub use identity::Identity;
