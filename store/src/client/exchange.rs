@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::{ANSWERS, Client, Transport, transaction};
+use crate::changes::place_below;
 use crate::wire::{self, ERROR, Header, MAX_PAYLOAD, Message, Type, WATCH_EVENT};
 use crate::{StoreError, Transaction};
 
@@ -168,9 +169,13 @@ impl<T: Transport> Client<T> {
     }
 
     fn note(&mut self, payload: &[u8]) {
-        let token = wire::token(payload);
-        if let Some(watch) = self.watches.iter_mut().find(|watch| Some(watch.token) == token) {
-            watch.fired = true;
+        let Some((path, token)) = wire::watch_event(payload) else { return };
+        if let Some(watch) = self.watches.iter_mut().find(|watch| watch.token == token) {
+            // A path that is no text, or not below the watched one, may stand for anything.
+            let path = str::from_utf8(path).ok();
+            let place = path.and_then(|path| place_below(path, &watch.path));
+            watch.fired.note(place.unwrap_or_default(), watch.depth);
+            self.events += 1;
             self.news = true;
         }
     }

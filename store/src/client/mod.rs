@@ -8,7 +8,7 @@
 //! ```
 //!
 //! One request is under way at a time. Everything that arrives is taken off the ring at once:
-//! a watch event costs a bit, however often it comes; an answer to nobody's question is dropped.
+//! a watch event costs a bit, however often it comes, or a short path where somebody wants to know; an answer to nobody's question is dropped.
 //!
 //! A kernel brings the page, the port, a clock and its way to sleep:
 //!
@@ -73,7 +73,7 @@ use core::time::Duration;
 
 use crate::byte_ring::{Consumer, Layout, Producer, Words};
 use crate::wire::{self, Inbox, Type};
-use crate::{Store, StoreError, Transaction, Watch};
+use crate::{Changes, Store, StoreError, Transaction, Watch};
 use exchange::Pending;
 use leftovers::{Untold, Watched};
 
@@ -125,6 +125,8 @@ pub struct Client<T> {
     next_token: u32,
     /// Transactions that nobody has any more and that are not over.
     orphans: Vec<Transaction>,
+    /// Watch events so far.
+    events: u64,
     /// A watch event has come since this was last asked.
     news: bool,
     /// Indices or a length made no sense: nobody knows where the next message begins.
@@ -148,6 +150,7 @@ impl<T: Transport> Client<T> {
             watches: Vec::new(),
             next_token: 0,
             orphans: Vec::new(),
+            events: 0,
             news: false,
             broken: false,
         }
@@ -160,11 +163,11 @@ impl<T: Transport> Client<T> {
         let mut watches = core::mem::take(&mut self.watches);
         watches.retain(|watch| watch.untold != Some(Untold::Remove));
         for watch in &mut watches {
-            watch.fired = true;
+            watch.fired = Changes::Anywhere;
             watch.untold = Some(Untold::Set);
         }
-        let next_token = self.next_token;
-        *self = Client { watches, next_token, ..Client::new(transport, self.limit) };
+        let (next_token, events) = (self.next_token, self.events + 1);
+        *self = Client { watches, next_token, events, ..Client::new(transport, self.limit) };
         let deadline = self.deadline();
         for _ in 0..self.watches.len() {
             if self.tell_next(deadline).is_err() {
@@ -275,6 +278,12 @@ impl<T: Transport> Client<T> {
 
     /// `XS_WATCH`. It has fired as soon as it is set.
     pub fn watch(&mut self, path: &str) -> Result<Watch, StoreError> {
+        self.watch_below(path, 0)
+    }
+
+    /// `XS_WATCH`, and remembers where below the node something has changed, by paths of at most `depth`
+    /// names. It has fired as soon as it is set.
+    pub fn watch_below(&mut self, path: &str, depth: usize) -> Result<Watch, StoreError> {
         let path_bytes = checked(path)?;
         if self.watches.len() >= MAX_WATCHES {
             return Err(StoreError::Quota);
@@ -286,7 +295,9 @@ impl<T: Transport> Client<T> {
         // xenstored fires it as well; that event is not taken for granted and passed over, because
         // it stands for a change that follows closely, too: xenstored queues no second event for a
         // watch whose first has not been fetched.
-        self.watches.push(Watched { token, path: path.to_owned(), fired: true, untold: None });
+        let fired = Changes::Anywhere;
+        self.watches.push(Watched { token, path: path.to_owned(), depth, fired, untold: None });
+        self.events += 1;
         let text = Decimal::new(token);
         let parts = [path_bytes, b"\0", text.bytes(), b"\0"];
         let done = self.exchange(Type::Watch, None, &parts, deadline);
@@ -307,10 +318,21 @@ impl<T: Transport> Client<T> {
 
     /// Whether the watch has fired since this was last asked. Does not block.
     pub fn fired(&mut self, watch: &Watch) -> bool {
+        self.changes(watch) != Changes::None
+    }
+
+    /// Where something has changed since this was last asked. Does not block.
+    pub fn changes(&mut self, watch: &Watch) -> Changes {
         self.drain();
         let alive = |kept: &&mut Watched| kept.untold != Some(Untold::Remove);
         let kept = self.watches.iter_mut().filter(alive).find(|kept| kept.token == watch.0);
-        kept.is_some_and(|kept| core::mem::take(&mut kept.fired))
+        kept.map(|kept| core::mem::take(&mut kept.fired)).unwrap_or_default()
+    }
+
+    /// How many watch events there have been. Does not block.
+    pub fn events(&mut self) -> u64 {
+        self.drain();
+        self.events
     }
 
     /// Whether something has come since this was last asked that somebody may sleep for: a watch
@@ -364,6 +386,10 @@ impl<T: Transport> Store for RefCell<Client<T>> {
         self.try_borrow_mut().map_err(|_| BUSY)?.watch(path)
     }
 
+    fn watch_below(&self, path: &str, depth: usize) -> Result<Watch, StoreError> {
+        self.try_borrow_mut().map_err(|_| BUSY)?.watch_below(path, depth)
+    }
+
     fn unwatch(&self, watch: Watch) {
         if let Ok(mut client) = self.try_borrow_mut() {
             client.unwatch(watch);
@@ -372,6 +398,15 @@ impl<T: Transport> Store for RefCell<Client<T>> {
 
     fn fired(&self, watch: &Watch) -> bool {
         self.try_borrow_mut().is_ok_and(|mut client| client.fired(watch))
+    }
+
+    fn changes(&self, watch: &Watch) -> Changes {
+        self.try_borrow_mut().map(|mut client| client.changes(watch)).unwrap_or_default()
+    }
+
+    fn events(&self) -> u64 {
+        // A call that is under way has news for whoever asks after it.
+        self.try_borrow_mut().map(|mut client| client.events()).unwrap_or(0)
     }
 }
 

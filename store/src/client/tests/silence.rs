@@ -376,3 +376,34 @@ proptest! {
         prop_assert!(client.read(None, "/local").is_ok());
     }
 }
+
+#[test]
+fn p2_a_watch_remembers_where_if_it_is_asked_to() {
+    let page = page();
+    let xenstored = Xenstored::new(&page);
+    let mut client = Client::new(&xenstored, LIMIT);
+    let watch = client.watch_below("backend/vif", 2).unwrap();
+    assert_eq!(client.changes(&watch), Changes::Anywhere, "it is new");
+    let events = client.events();
+    assert_eq!((client.changes(&watch), client.events()), (Changes::None, events));
+    for node in ["3/0/state", "3/0/online", "4/0/state", "5"] {
+        xenstored.set(&format!("/local/domain/1/backend/vif/{node}"));
+    }
+    let places = ["3/0", "4/0", "5"].map(String::from).into();
+    assert!(client.events() >= events + 4);
+    assert_eq!(client.changes(&watch), Changes::At(places));
+    assert_eq!(client.changes(&watch), Changes::None);
+    xenstored.set("/local/domain/1/backend/vif");
+    xenstored.set("/local/domain/1/backend/vif/3/0/state");
+    assert_eq!(client.changes(&watch), Changes::Anywhere);
+
+    // One that remembers nothing, and a path that is not below what is watched.
+    let plain = client.watch("data").unwrap();
+    let _ = client.changes(&plain);
+    xenstored.set("/local/domain/1/data/x");
+    assert_eq!(client.changes(&plain), Changes::Anywhere);
+    let before = client.events();
+    client.resume(&xenstored);
+    assert!(client.events() > before, "after a resume all is looked at");
+    assert_eq!(client.changes(&watch), Changes::Anywhere);
+}
