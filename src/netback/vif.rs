@@ -11,10 +11,10 @@ use super::counters::Counters;
 use super::error::DeliverError;
 use super::fault::Fault;
 use super::obstacle::Obstacle;
-use super::pace::{Allowance, Meter, Metered};
+use super::pace::Allowance;
 use crate::buffer::{Packet, PacketMut};
 use crate::platform::{BackendPlatform, Channel, Instant, Port, Rings};
-use crate::xenbus::{BackBus, BackStep, FrontendOffer, Identity, MAX_QUEUES, VifId, feature_nodes};
+use crate::xenbus::{BackBus, BackStep, DEFAULT_MTU, FrontendOffer, MAX_QUEUES, VifId, VifSpec, feature_nodes};
 use xen_store::{Store, StoreError};
 
 /// More steps than the bus ever asks for at once. Should there be more, they are done the next time.
@@ -26,20 +26,23 @@ const MAX_STEPS: usize = 4;
 /// the client's, and takes its watches away.
 pub struct Vif<P: BackendPlatform, S: Store> {
     platform: P,
-    bus: BackBus<Metered<S>>,
+    bus: BackBus<S>,
     allowance: Allowance,
+    /// Requests that the allowance knows of.
+    paid: u32,
     pool: FramePool,
     client: DomId,
     vif: u32,
     /// Who waits for its events.
     wake: Wake,
     config: Config,
-    identity: Identity,
     connection: Option<Connection<P>>,
     counters: Counters,
     /// A broken rule that `service` has to act on.
     fault: Option<Fault>,
     gone: bool,
+    /// How often it could not be connected for want of something.
+    tries: u32,
 }
 
 impl<P: BackendPlatform, S: Store> Vif<P, S> {
@@ -65,21 +68,21 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
         let queues = ("multi-queue-max-queues", &*queues);
         let nodes = feature_nodes(&config.features.coherent());
         let features: Vec<_> = nodes.into_iter().chain(always).chain([queues]).collect();
-        let store = Metered { store, by: Meter::default() };
         Ok(Vif {
             platform,
             bus: BackBus::open(store, client, vif, &features, config.removal)?,
             allowance: Allowance::full(),
+            paid: 0,
             pool: pool.clone(),
             client,
             vif,
             wake: Wake::new(),
             config,
-            identity: Identity::default(),
             connection: None,
             counters: Counters::default(),
             fault: None,
             gone: false,
+            tries: 0,
         })
     }
 
@@ -112,7 +115,9 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
                 }
             }
         }
-        self.allowance.spend(self.bus.own().store.by.take(), now);
+        let requests = self.bus.requests();
+        self.allowance.spend(requests.wrapping_sub(self.paid), now);
+        self.paid = requests;
     }
 
     /// When [`service`](super::Netback::service) or [`flush`](super::Netback::flush) has something to do though
@@ -155,16 +160,21 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
         self.bus.frontend_offer()
     }
 
+    /// What the toolstack says of the vif, as of the last connection.
+    pub fn spec(&self) -> &VifSpec {
+        self.bus.spec()
+    }
+
     /// The address that the toolstack gave the client. `None` if it gave none, or nobody was
     /// connected yet.
     pub fn client_mac(&self) -> Option<[u8; 6]> {
-        self.identity.mac
+        self.spec().mac
     }
 
     /// The client's MTU, as far as the toolstack says: octets above Ethernet, 1500 by default.
     /// Nothing here holds packets to it.
     pub fn mtu(&self) -> usize {
-        usize::from(self.identity.mtu)
+        usize::from(self.spec().mtu.unwrap_or(DEFAULT_MTU))
     }
 
     /// Counters.
@@ -272,32 +282,38 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
         self.disconnect();
         let opened = match self.bus.frontend_offer() {
             Some(offer) => {
-                Identity::read(&self.bus.own()).map_err(Obstacle::Store).and_then(|identity| {
-                    self.identity = identity;
-                    let channel = Channel {
-                        peer: self.client,
-                        vif: self.vif,
-                        queue: 0,
-                        rings: Rings::Both,
-                        wake: self.wake.clone(),
-                    };
-                    let (platform, counters) = (&self.platform, &mut self.counters);
-                    Connection::open(platform, &channel, offer, &self.config, counters)
-                })
+                let channel = Channel {
+                    peer: self.client,
+                    vif: self.vif,
+                    queue: 0,
+                    rings: Rings::Both,
+                    wake: self.wake.clone(),
+                };
+                let (platform, counters) = (&self.platform, &mut self.counters);
+                Connection::open(platform, &channel, offer, &self.config, counters)
             }
             None => Err(Obstacle::Incomplete),
         };
         match opened {
             Ok(connection) => {
                 self.connection = Some(connection);
+                self.tries = 0;
                 self.counters.connects += 1;
                 self.bus.connected(now);
             }
-            Err(error) => {
-                if let Obstacle::Fault(_) = error {
+            Err(obstacle) if obstacle.passes(self.tries) => {
+                let level = if self.tries > 0 { log::Level::Debug } else { log::Level::Warn };
+                let (client, vif) = (self.client.0, self.vif);
+                log::log!(level, "domain {client}, vif {vif}: not connected yet: {obstacle}");
+                self.tries = self.tries.saturating_add(1);
+                self.bus.postpone(now);
+            }
+            Err(obstacle) => {
+                if let Obstacle::Fault(_) = obstacle {
                     self.counters.faults += 1;
                 }
-                self.bus.failed(now, &error.to_string());
+                self.tries = 0;
+                self.bus.failed(now, &obstacle.to_string());
             }
         }
     }
