@@ -316,6 +316,10 @@ impl Store for Xen {
         xenstore::with(|client| client.watch_below(path, depth))
     }
 
+    fn watch_also(&self, watch: &Watch, path: &str, place: &str) -> Result<Watch, StoreError> {
+        xenstore::with(|client| client.watch_also(watch, path, place))
+    }
+
     fn unwatch(&self, watch: Watch) {
         let _ = xenstore::with(|client| {
             client.unwatch(watch);
@@ -329,9 +333,5 @@ impl Store for Xen {
 
     fn changes(&self, watch: &Watch) -> Changes {
         xenstore::with(|client| Ok(client.changes(watch))).unwrap_or_default()
-    }
-
-    fn events(&self) -> u64 {
-        xenstore::with(|client| Ok(client.events())).unwrap_or(0)
     }
 }

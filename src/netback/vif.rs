@@ -14,7 +14,9 @@ use super::obstacle::Obstacle;
 use super::pace::Allowance;
 use crate::buffer::{Packet, PacketMut};
 use crate::platform::{BackendPlatform, Channel, Instant, Port, Rings};
-use crate::xenbus::{BackBus, BackStep, DEFAULT_MTU, FrontendOffer, MAX_QUEUES, VifId, VifSpec, feature_nodes};
+use crate::xenbus::{
+    BackBus, BackStep, DEFAULT_MTU, FrontendOffer, MAX_QUEUES, VifId, VifSpec, feature_nodes,
+};
 use xen_store::{Store, StoreError};
 
 /// More steps than the bus ever asks for at once. Should there be more, they are done the next time.

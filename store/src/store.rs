@@ -23,9 +23,9 @@ pub struct Watch(pub u32);
 /// one above some 2000 is more than xenstored keeps: [`StoreError::Quota`].
 ///
 /// Calls may block until xenstored has answered, but none for ever ([`StoreError::TimedOut`]), and may
-/// allocate. Each is one round trip but [`fired`](Store::fired), [`changes`](Store::changes) and
-/// [`events`](Store::events), which are none and do not block, and [`list`](Store::list), which takes
-/// more where a directory is longer than a message. The packet
+/// allocate. Each is one round trip but [`fired`](Store::fired) and [`changes`](Store::changes), which are
+/// none and do not block, and [`list`](Store::list), which takes more where a directory is longer than a
+/// message. The packet
 /// path makes no call; none may be made in an interrupt.
 pub trait Store {
     /// The value of a node.
@@ -67,6 +67,11 @@ pub trait Store {
     /// directory of many things.
     fn watch_below(&self, path: &str, depth: usize) -> Result<Watch, StoreError>;
 
+    /// Sets one more watch whose events count as events of `watch`, at `place`: with it many watches, of as
+    /// many paths, are asked for [`changes`](Store::changes) at once. Taken away it is like any other; asked
+    /// for itself it has never fired.
+    fn watch_also(&self, watch: &Watch, path: &str, place: &str) -> Result<Watch, StoreError>;
+
     /// Takes a watch away.
     fn unwatch(&self, watch: Watch);
 
@@ -76,10 +81,6 @@ pub trait Store {
     /// Where something has changed since this, or [`fired`](Store::fired), was last asked. A watch that
     /// remembers no places says [`Changes::Anywhere`].
     fn changes(&self, watch: &Watch) -> Changes;
-
-    /// How many watch events there have been for this domain, of whatever watch. As long as it stays the
-    /// same no watch has fired: whoever has many asks this first.
-    fn events(&self) -> u64;
 }
 
 /// A store that is lent: each call goes to it.
@@ -125,6 +126,10 @@ impl<S: Store + ?Sized> Store for &S {
         S::watch_below(self, path, depth)
     }
 
+    fn watch_also(&self, watch: &Watch, path: &str, place: &str) -> Result<Watch, StoreError> {
+        S::watch_also(self, watch, path, place)
+    }
+
     fn unwatch(&self, watch: Watch) {
         S::unwatch(self, watch);
     }
@@ -135,9 +140,5 @@ impl<S: Store + ?Sized> Store for &S {
 
     fn changes(&self, watch: &Watch) -> Changes {
         S::changes(self, watch)
-    }
-
-    fn events(&self) -> u64 {
-        S::events(self)
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct Watched {
     /// Of how many names are the places that it remembers.
     pub(super) depth: usize,
     pub(super) fired: Changes,
+    /// The watch whose events its own are, and at which place.
+    pub(super) part_of: Option<(u32, String)>,
     /// What xenstored has not been told yet.
     pub(super) untold: Option<Untold>,
 }

@@ -125,8 +125,6 @@ pub struct Client<T> {
     next_token: u32,
     /// Transactions that nobody has any more and that are not over.
     orphans: Vec<Transaction>,
-    /// Watch events so far.
-    events: u64,
     /// A watch event has come since this was last asked.
     news: bool,
     /// Indices or a length made no sense: nobody knows where the next message begins.
@@ -150,7 +148,6 @@ impl<T: Transport> Client<T> {
             watches: Vec::new(),
             next_token: 0,
             orphans: Vec::new(),
-            events: 0,
             news: false,
             broken: false,
         }
@@ -163,11 +160,13 @@ impl<T: Transport> Client<T> {
         let mut watches = core::mem::take(&mut self.watches);
         watches.retain(|watch| watch.untold != Some(Untold::Remove));
         for watch in &mut watches {
-            watch.fired = Changes::Anywhere;
+            if watch.part_of.is_none() {
+                watch.fired = Changes::Anywhere;
+            }
             watch.untold = Some(Untold::Set);
         }
-        let (next_token, events) = (self.next_token, self.events + 1);
-        *self = Client { watches, next_token, events, ..Client::new(transport, self.limit) };
+        let next_token = self.next_token;
+        *self = Client { watches, next_token, ..Client::new(transport, self.limit) };
         let deadline = self.deadline();
         for _ in 0..self.watches.len() {
             if self.tell_next(deadline).is_err() {
@@ -284,6 +283,28 @@ impl<T: Transport> Client<T> {
     /// `XS_WATCH`, and remembers where below the node something has changed, by paths of at most `depth`
     /// names. It has fired as soon as it is set.
     pub fn watch_below(&mut self, path: &str, depth: usize) -> Result<Watch, StoreError> {
+        self.set_watch(path, depth, None)
+    }
+
+    /// `XS_WATCH`, for one more path whose events count as events of `watch`, at `place`. It has fired as soon
+    /// as it is set.
+    pub fn watch_also(
+        &mut self,
+        watch: &Watch,
+        path: &str,
+        place: &str,
+    ) -> Result<Watch, StoreError> {
+        let part = self.set_watch(path, 0, Some((watch.0, place.to_owned())))?;
+        self.note_at(watch.0, place);
+        Ok(part)
+    }
+
+    fn set_watch(
+        &mut self,
+        path: &str,
+        depth: usize,
+        part_of: Option<(u32, String)>,
+    ) -> Result<Watch, StoreError> {
         let path_bytes = checked(path)?;
         if self.watches.len() >= MAX_WATCHES {
             return Err(StoreError::Quota);
@@ -295,9 +316,9 @@ impl<T: Transport> Client<T> {
         // xenstored fires it as well; that event is not taken for granted and passed over, because
         // it stands for a change that follows closely, too: xenstored queues no second event for a
         // watch whose first has not been fetched.
-        let fired = Changes::Anywhere;
-        self.watches.push(Watched { token, path: path.to_owned(), depth, fired, untold: None });
-        self.events += 1;
+        let fired = if part_of.is_none() { Changes::Anywhere } else { Changes::None };
+        let path = path.to_owned();
+        self.watches.push(Watched { token, path, depth, fired, part_of, untold: None });
         let text = Decimal::new(token);
         let parts = [path_bytes, b"\0", text.bytes(), b"\0"];
         let done = self.exchange(Type::Watch, None, &parts, deadline);
@@ -327,12 +348,6 @@ impl<T: Transport> Client<T> {
         let alive = |kept: &&mut Watched| kept.untold != Some(Untold::Remove);
         let kept = self.watches.iter_mut().filter(alive).find(|kept| kept.token == watch.0);
         kept.map(|kept| core::mem::take(&mut kept.fired)).unwrap_or_default()
-    }
-
-    /// How many watch events there have been. Does not block.
-    pub fn events(&mut self) -> u64 {
-        self.drain();
-        self.events
     }
 
     /// Whether something has come since this was last asked that somebody may sleep for: a watch
@@ -390,6 +405,10 @@ impl<T: Transport> Store for RefCell<Client<T>> {
         self.try_borrow_mut().map_err(|_| BUSY)?.watch_below(path, depth)
     }
 
+    fn watch_also(&self, watch: &Watch, path: &str, place: &str) -> Result<Watch, StoreError> {
+        self.try_borrow_mut().map_err(|_| BUSY)?.watch_also(watch, path, place)
+    }
+
     fn unwatch(&self, watch: Watch) {
         if let Ok(mut client) = self.try_borrow_mut() {
             client.unwatch(watch);
@@ -402,11 +421,6 @@ impl<T: Transport> Store for RefCell<Client<T>> {
 
     fn changes(&self, watch: &Watch) -> Changes {
         self.try_borrow_mut().map(|mut client| client.changes(watch)).unwrap_or_default()
-    }
-
-    fn events(&self) -> u64 {
-        // A call that is under way has news for whoever asks after it.
-        self.try_borrow_mut().map(|mut client| client.events()).unwrap_or(0)
     }
 }
 

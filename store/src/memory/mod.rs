@@ -173,6 +173,10 @@ impl Store for MemoryStore {
         self.tree.borrow_mut().watch_below(self.domain, path, depth)
     }
 
+    fn watch_also(&self, watch: &Watch, path: &str, place: &str) -> Result<Watch, StoreError> {
+        self.tree.borrow_mut().watch_also(self.domain, watch, path, place)
+    }
+
     fn unwatch(&self, watch: Watch) {
         self.tree.borrow_mut().unwatch(self.domain, &watch);
     }
@@ -183,10 +187,6 @@ impl Store for MemoryStore {
 
     fn changes(&self, watch: &Watch) -> Changes {
         self.tree.borrow_mut().changes(self.domain, watch)
-    }
-
-    fn events(&self) -> u64 {
-        self.tree.borrow().events_of(self.domain)
     }
 }
 

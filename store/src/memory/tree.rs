@@ -31,8 +31,6 @@ pub struct Tree {
     generation: u64,
     owned: BTreeMap<u16, usize>,
     pub(super) watches: BTreeMap<u32, WatchState>,
-    /// Watch events that each domain has had.
-    pub(super) events: BTreeMap<u16, u64>,
     pub(super) last_watch: u32,
     pub(super) transactions: BTreeMap<u32, Open>,
     pub(super) last_transaction: u32,
@@ -46,7 +44,6 @@ impl Default for Tree {
             generation: 0,
             owned: BTreeMap::new(),
             watches: BTreeMap::new(),
-            events: BTreeMap::new(),
             last_watch: 0,
             transactions: BTreeMap::new(),
             last_transaction: 0,

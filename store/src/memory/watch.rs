@@ -16,6 +16,8 @@ pub(super) struct WatchState {
     /// Of how many names are the places that it remembers.
     depth: usize,
     fired: Changes,
+    /// The watch whose events its own are, and at which place.
+    part_of: Option<(u32, String)>,
 }
 
 impl Tree {
@@ -38,9 +40,26 @@ impl Tree {
         }
         self.last_watch = self.last_watch.wrapping_add(1);
         let fired = Changes::Anywhere;
-        self.watches.insert(self.last_watch, WatchState { domain, path, depth, fired });
-        self.count_event(domain);
+        self.watches
+            .insert(self.last_watch, WatchState { domain, path, depth, fired, part_of: None });
         Ok(Watch(self.last_watch))
+    }
+
+    /// Sets a watch whose events are those of another one of the domain's, fired once already.
+    pub fn watch_also(
+        &mut self,
+        domain: u16,
+        watch: &Watch,
+        path: &str,
+        place: &str,
+    ) -> Result<Watch, StoreError> {
+        let part = self.watch(domain, path)?;
+        if let Some(state) = self.watches.get_mut(&part.0) {
+            state.fired = Changes::None;
+            state.part_of = Some((watch.0, place.into()));
+        }
+        self.note_at(domain, watch.0, place);
+        Ok(part)
     }
 
     /// Takes a watch of the domain's away.
@@ -72,20 +91,25 @@ impl Tree {
     /// if it is still there.
     pub fn fire(&mut self, event: &Event) -> Option<u16> {
         let state = self.watches.get_mut(&event.watch)?;
-        let place = place_below(&event.path, &state.path).unwrap_or_default();
-        state.fired.note(place, state.depth);
         let domain = state.domain;
-        self.count_event(domain);
+        match &state.part_of {
+            None => {
+                let place = place_below(&event.path, &state.path).unwrap_or_default();
+                state.fired.note(place, state.depth);
+            }
+            Some((whole, place)) => {
+                let (whole, place) = (*whole, place.clone());
+                self.note_at(domain, whole, &place);
+            }
+        }
         Some(domain)
     }
 
-    /// How many watch events a domain has had.
-    pub fn events_of(&self, domain: u16) -> u64 {
-        self.events.get(&domain).copied().unwrap_or(0)
-    }
-
-    fn count_event(&mut self, domain: u16) {
-        *self.events.entry(domain).or_default() += 1;
+    /// A part of a watch has fired.
+    fn note_at(&mut self, domain: u16, watch: u32, place: &str) {
+        if let Some(whole) = self.watches.get_mut(&watch).filter(|whole| whole.domain == domain) {
+            whole.fired.note(place, usize::MAX);
+        }
     }
 
     /// The events of a change of `path`: of watches on it or above it whose owner may read the

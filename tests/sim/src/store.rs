@@ -221,6 +221,12 @@ impl Store for StoreClient {
         Ok(watch)
     }
 
+    fn watch_also(&self, watch: &Watch, path: &str, place: &str) -> Result<Watch, StoreError> {
+        let part = self.tree(|tree| tree.watch_also(self.id.0, watch, path, place))?;
+        self.host.raise_store(self.id);
+        Ok(part)
+    }
+
     fn unwatch(&self, watch: Watch) {
         lock(&self.host.store).tree.unwatch(self.id.0, &watch);
     }
@@ -231,10 +237,6 @@ impl Store for StoreClient {
 
     fn changes(&self, watch: &Watch) -> Changes {
         lock(&self.host.store).tree.changes(self.id.0, watch)
-    }
-
-    fn events(&self) -> u64 {
-        lock(&self.host.store).tree.events_of(self.id.0)
     }
 }
 
@@ -293,6 +295,10 @@ impl Store for Domain {
         self.request().watch_below(path, depth)
     }
 
+    fn watch_also(&self, watch: &Watch, path: &str, place: &str) -> Result<Watch, StoreError> {
+        self.request().watch_also(watch, path, place)
+    }
+
     fn unwatch(&self, watch: Watch) {
         self.request().unwatch(watch);
     }
@@ -305,10 +311,6 @@ impl Store for Domain {
 
     fn changes(&self, watch: &Watch) -> Changes {
         self.store().changes(watch)
-    }
-
-    fn events(&self) -> u64 {
-        self.store().events()
     }
 }
 
