@@ -5,7 +5,6 @@ use std::time::Duration;
 use xen_netfront::platform::Instant;
 use xen_sim::{Chaos, Vif};
 
-use super::guest::Guest;
 use super::raw_client::BACK;
 use super::script::{CLOSED, CONNECTED, Frontend};
 use super::traffic::{both_ways, deliver, from_guest, noise, packet, send};

@@ -1,11 +1,14 @@
 //! FreeBSD: chains of mbufs, ids from 1 to 256, an event asked for when half is answered, and a close cycle of its own
 //! whenever what it takes changes.
 
+use super::raw_client::bytes;
 use super::script::{
     Ahead, Buffers, CLOSED, CLOSING, CONNECTED, Frontend, INIT_WAIT, INITIALISING, Manner, Sends,
     Step, When, exact_flags,
 };
 use super::slots::{Cut, Ids, headers, somewhere};
+use super::traffic::{blank, both_ways, noise};
+use super::world::World;
 
 pub const FREEBSD: Frontend = Frontend {
     name: "FreeBSD",
@@ -107,4 +110,67 @@ frontend_tests! {
     frontend_freebsd_writes_its_keys_again => writes_its_keys_again,
     #[ignore = "a feature key rewritten while connected ends the connection for good"]
     frontend_freebsd_changes_features_while_connected => changes_features_while_connected,
+}
+
+/// `ifconfig xn0 -lro -rxcsum`: it closes and comes again with other features, and what it does not take any more is
+/// done for it; and back.
+#[test]
+fn frontend_freebsd_resets_itself_for_other_features() {
+    const PLAIN: Frontend = Frontend {
+        connect: &[
+            Step::Await(&[INIT_WAIT]),
+            Step::Rings,
+            Step::Begin,
+            Step::Queues(When::Several),
+            Step::Queue(&["tx-ring-ref", "rx-ring-ref", "event-channel"]),
+            Step::Set("request-rx-copy", "1"),
+            Step::Set("feature-rx-notify", "1"),
+            Step::Set("feature-sg", "1"),
+            Step::Set("feature-no-csum-offload", "1"),
+            Step::Commit,
+            Step::State(CONNECTED),
+            Step::Notify,
+            Step::Post,
+            Step::Up,
+        ],
+        ..FREEBSD
+    };
+    let mut world = World::with(&FREEBSD);
+    for (frontend, plain) in [(&PLAIN, true), (&FREEBSD, false), (&PLAIN, true)] {
+        world.guest().close();
+        world.settle();
+        world.guest().frontend = frontend;
+        world.connect(0);
+        let takes = world.guest().takes();
+        assert_eq!((takes.gso_v4, takes.blank_v4), (!plain, !plain));
+        both_ways(&mut world, 0, 1, 3);
+    }
+    assert_eq!(world.host.violations(), []);
+}
+
+/// Its ids go to 256, one more than a ring's slots.
+#[test]
+fn frontend_freebsd_has_an_id_beyond_the_ring() {
+    let mut world = World::with(&FREEBSD);
+    let frames: Vec<_> = (0..256).map(|seed| noise(seed, 14)).collect();
+    // Of 14 bytes: a request each.
+    assert!(world.guest().send(frames).is_empty());
+    assert_eq!(world.queue().ids().last(), Some(&256));
+    world.settle();
+    world.queue().collect();
+    assert_eq!(world.queue().unanswered(), 0);
+    assert_eq!(world.backend.received.len(), 256);
+}
+
+/// Two mbufs of one page are granted by a reference each.
+#[test]
+fn frontend_freebsd_grants_a_page_twice() {
+    let mut world = World::with(&FREEBSD);
+    let frame = blank(false, true, 1, 100);
+    assert!(world.guest().send(vec![frame.clone()]).is_empty());
+    let mut references = world.queue().references();
+    references.dedup();
+    assert_eq!(references.len(), 2);
+    world.settle();
+    assert_eq!(bytes(&world.backend.received[0].1), frame.bytes);
 }

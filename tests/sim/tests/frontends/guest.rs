@@ -37,6 +37,7 @@ pub struct Guest {
     /// Rings of a kernel that is no more.
     buried: Vec<Queue>,
     pub up: bool,
+    hangs: bool,
     /// The backend's state that was last reacted to.
     seen: u32,
     pub received: Vec<Received>,
@@ -58,6 +59,7 @@ impl Guest {
             queues: Vec::new(),
             buried: Vec::new(),
             up: false,
+            hangs: false,
             seen: INIT_WAIT,
             received: Vec::new(),
             may_send: Takes::default(),
@@ -159,6 +161,12 @@ impl Guest {
         self.push(frontend.recover);
     }
 
+    /// Does nothing from now on.
+    pub fn hang(&mut self) {
+        self.todo.clear();
+        self.hangs = true;
+    }
+
     fn push(&mut self, script: &'static [Step]) {
         self.todo.extend(script.iter().rev());
     }
@@ -170,6 +178,9 @@ impl Guest {
 
     /// Goes on as far as the backend lets it; whether anything moved.
     pub fn turn(&mut self) -> bool {
+        if self.hangs || !self.domain.is_alive() {
+            return false;
+        }
         let mut moved = false;
         while let Some(step) = self.todo.pop() {
             if !self.perform(step) {

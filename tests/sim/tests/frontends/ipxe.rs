@@ -1,6 +1,11 @@
 //! iPXE: a close cycle before it connects, keys one by one, 18 pages posted, 16 requests at most, no interrupts and no
 //! wish for events; and it takes its keys away when it hands over to the kernel that it loaded.
 
+use super::checks::leave_in_flight;
+use super::linux::LINUX;
+use super::traffic::{both_ways, deliver, noise, packet};
+use super::windows::WINDOWS;
+use super::world::World;
 use xen_netfront::wire::tx_flags;
 
 use super::script::{
@@ -95,4 +100,68 @@ frontend_tests! {
     frontend_ipxe_writes_its_keys_again => writes_its_keys_again,
     #[ignore = "a feature key rewritten while connected ends the connection for good"]
     frontend_ipxe_changes_features_while_connected => changes_features_while_connected,
+}
+
+/// It boots whatever it has loaded, which finds a vif that waits, and no key but those of the toolstack.
+#[test]
+fn frontend_ipxe_hands_over() {
+    for next in crate::ALL {
+        let mut world = World::with(&IPXE);
+        both_ways(&mut world, 0, 1, 2);
+        world.guest().close();
+        world.settle();
+        assert!(world.guest().is_done() && world.guest().backend_state() == INIT_WAIT);
+        for key in ["tx-ring-ref", "event-channel", "feature-sg", "request-rx-copy"] {
+            assert_eq!(world.guest().key(key), None);
+        }
+        world.guest().reboot(next);
+        world.settle();
+        world.expect_connected(0);
+        both_ways(&mut world, 0, 2, 2);
+        assert_eq!(world.host.violations(), []);
+    }
+}
+
+/// It leaves without a word, and a kernel that looks at what it finds takes over.
+#[test]
+fn frontend_ipxe_leaves_without_a_word() {
+    for next in [&LINUX, &WINDOWS, &IPXE] {
+        let mut world = World::with(&IPXE);
+        leave_in_flight(&mut world, 0, 1);
+        world.guest().reboot(next);
+        world.settle();
+        world.expect_connected(0);
+        world.backend.received.clear();
+        both_ways(&mut world, 0, 2, 2);
+        assert_eq!(world.host.violations(), []);
+    }
+}
+
+/// 18 pages: enough for the largest packet, and for many small ones a few at a time.
+#[test]
+fn frontend_ipxe_receives_with_18_pages() {
+    let mut world = World::with(&IPXE);
+    let mut rng = fastrand::Rng::with_seed(1);
+    assert_eq!(world.queue().posted(), 18);
+    for seed in 0..10 {
+        deliver(&mut world, 0, &[noise(seed, 65_535)], &mut rng);
+        let id = world.guest().id();
+        for seed in 0..100 {
+            let packet = packet(&mut world, 0, &noise(seed, 300), &mut rng);
+            world.backend.deliver(id, packet).unwrap();
+        }
+        world.settle();
+        let got = world.guest().received.drain(..).map(|packet| packet.bytes);
+        assert!(got.eq((0..100).map(|seed| noise(seed, 300).bytes)));
+        assert_eq!(world.queue().posted(), 18);
+    }
+}
+
+/// It never asks for an event but for the one that every ring begins with.
+#[test]
+fn frontend_ipxe_is_sent_no_events() {
+    let mut world = World::with(&IPXE);
+    both_ways(&mut world, 0, 1, 6);
+    let id = world.guest().id();
+    assert!(world.backend.vif(id).unwrap().counters().events_sent <= 2);
 }

@@ -4,7 +4,7 @@
 //!   linux.rs, freebsd.rs, ...   each a table: its keys and states in its order, its way with rings
 //!        │ driven by
 //!   guest.rs                    carries the script out, looks at the rings when its port is pending
-//!   queue.rs, slots.rs          a pair of rings, ids, buffers and grants as that frontend has them
+//!   queue/, slots.rs            a pair of rings, ids, buffers and grants as that frontend has them
 //!        ▲
 //!        │ xenstore, rings, events
 //!        ▼
@@ -38,16 +38,14 @@ mod queue;
 mod raw_client;
 mod script;
 mod slots;
-// mod together;
+mod together;
 mod traffic;
-// mod twin;
+mod twin;
 mod unikraft;
 mod windows;
 mod world;
 
-use guest::Guest;
 use script::Frontend;
-use world::World;
 
 /// Every frontend.
 const ALL: [&Frontend; 9] = [

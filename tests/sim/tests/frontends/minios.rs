@@ -1,11 +1,14 @@
 //! mini-os, in stub domains and small systems: rings and pages first, keys and state in one transaction without a look
 //! at the backend, packets copied into one page each.
 
+use super::linux::LINUX;
 use super::script::{
     Ahead, Buffers, CLOSED, CLOSING, CONNECTED, Frontend, INIT_WAIT, INITIALISING, Manner, Sends,
     Step, no_flags,
 };
 use super::slots::{Cut, Ids};
+use super::traffic::{both_ways, deliver, noise};
+use super::world::World;
 
 pub const MINIOS: Frontend = Frontend {
     name: "mini-os",
@@ -81,4 +84,29 @@ frontend_tests! {
     frontend_minios_writes_its_keys_again => writes_its_keys_again,
     #[ignore = "a feature key rewritten while connected ends the connection for good"]
     frontend_minios_changes_features_while_connected => changes_features_while_connected,
+}
+
+/// A full page, in one slot.
+#[test]
+fn frontend_minios_gets_a_page() {
+    let mut world = World::with(&MINIOS);
+    let mut rng = fastrand::Rng::with_seed(1);
+    for seed in 0..20 {
+        deliver(&mut world, 0, &[noise(seed, 4096)], &mut rng);
+    }
+}
+
+/// A boot loader on mini-os closes in all forms, takes its keys away, and Linux comes after it.
+#[test]
+fn frontend_minios_boots_linux() {
+    let mut world = World::with(&MINIOS);
+    both_ways(&mut world, 0, 1, 2);
+    world.guest().close();
+    world.settle();
+    assert!(world.guest().is_done());
+    world.guest().reboot(&LINUX);
+    world.settle();
+    world.expect_connected(0);
+    both_ways(&mut world, 0, 2, 2);
+    assert_eq!(world.host.violations(), []);
 }

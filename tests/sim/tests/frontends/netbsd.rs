@@ -1,6 +1,10 @@
 //! NetBSD: rings before anything else, the event channel as the last key, receive ids from the top down, pages
 //! posted again only when four fifths are gone, blank checksums not called validated.
 
+use std::time::Duration;
+
+use super::traffic::{blank, deliver, noise, send};
+use super::world::World;
 use xen_netfront::wire::tx_flags;
 
 use super::script::{
@@ -101,4 +105,47 @@ frontend_tests! {
     frontend_netbsd_writes_its_keys_again => writes_its_keys_again,
     #[ignore = "a feature key rewritten while connected ends the connection for good"]
     frontend_netbsd_changes_features_while_connected => changes_features_while_connected,
+}
+
+/// It posts nothing until 204 of its pages are used; there are always enough left for its largest packet.
+#[test]
+fn frontend_netbsd_posts_after_four_fifths() {
+    let mut world = World::with(&NETBSD);
+    let mut rng = fastrand::Rng::with_seed(1);
+    for round in 0..5 {
+        let used = 256 - world.queue().posted();
+        let frames: Vec<_> = (used as u64..203).map(|seed| noise(seed, 100)).collect();
+        deliver(&mut world, 0, &frames, &mut rng);
+        assert_eq!(world.queue().posted(), 53);
+        // Three pages: it posts when it has taken the first of them.
+        deliver(&mut world, 0, &[noise(round, 9000)], &mut rng);
+        assert!(world.queue().posted() > 200, "{}", world.queue().posted());
+    }
+    assert_eq!(world.host.violations(), []);
+}
+
+/// A blank sum is blank, though the request does not say that it is validated, too.
+#[test]
+fn frontend_netbsd_says_blank_and_not_validated() {
+    let mut world = World::with(&NETBSD);
+    assert_eq!(flags(Sum::Blank), tx_flags::CSUM_BLANK);
+    for v6 in [false, true] {
+        send(&mut world, 0, &[blank(v6, true, 1, 1000), blank(v6, false, 2, 20), noise(3, 60)]);
+    }
+}
+
+/// At shutdown it says Closing, and then there is nobody any more.
+#[test]
+fn frontend_netbsd_halts() {
+    let mut world = World::with(&NETBSD);
+    world.guest().set("state", "5");
+    world.settle();
+    assert_eq!(world.backend.domain.mappings(), 0);
+    let vif = world.guest().vif.clone();
+    world.guests.clear();
+    world.host.destroy_domain(vif.frontend);
+    world.pass(Duration::from_secs(5));
+    world.toolstack.begin_detach(&vif);
+    world.settle();
+    assert_eq!(world.toolstack.states(&vif).1, None);
 }

@@ -8,8 +8,10 @@ use xen_netfront::netback::Config;
 use xen_sim::{Host, Toolstack, Vif};
 
 use super::backend::Backend;
+use super::guest::Guest;
+use super::queue::Queue;
 use super::raw_client::{BACK, CLIENT};
-use super::{Frontend, Guest};
+use super::script::Frontend;
 
 pub struct World {
     pub host: Host,
@@ -58,6 +60,12 @@ impl World {
         world
     }
 
+    /// The only guest's first queue.
+    pub fn queue(&mut self) -> &mut Queue {
+        &mut self.guests[0].queues[0]
+    }
+
+    /// The only guest.
     pub fn guest(&mut self) -> &mut Guest {
         &mut self.guests[0]
     }
