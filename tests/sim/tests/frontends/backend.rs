@@ -116,7 +116,7 @@ impl Backend {
     }
 
     pub fn is_connected(&self, id: Id) -> bool {
-        self.vif(id).is_some_and(Netback::is_connected)
+        self.vif(id).is_some_and(|netback| netback.is_connected())
     }
 
     /// When it has something to do though nothing happens.

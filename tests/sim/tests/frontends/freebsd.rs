@@ -108,7 +108,6 @@ frontend_tests! {
     frontend_freebsd_comes_anew => comes_anew,
     frontend_freebsd_sleeps_and_wakes => sleeps_and_wakes,
     frontend_freebsd_writes_its_keys_again => writes_its_keys_again,
-    #[ignore = "a feature key rewritten while connected ends the connection for good"]
     frontend_freebsd_changes_features_while_connected => changes_features_while_connected,
 }
 

@@ -98,7 +98,6 @@ frontend_tests! {
     frontend_ipxe_comes_anew => comes_anew,
     frontend_ipxe_sleeps_and_wakes => sleeps_and_wakes,
     frontend_ipxe_writes_its_keys_again => writes_its_keys_again,
-    #[ignore = "a feature key rewritten while connected ends the connection for good"]
     frontend_ipxe_changes_features_while_connected => changes_features_while_connected,
 }
 

@@ -97,7 +97,6 @@ frontend_tests! {
     frontend_linux_comes_anew => comes_anew,
     frontend_linux_sleeps_and_wakes => sleeps_and_wakes,
     frontend_linux_writes_its_keys_again => writes_its_keys_again,
-    #[ignore = "a feature key rewritten while connected ends the connection for good"]
     frontend_linux_changes_features_while_connected => changes_features_while_connected,
 }
 

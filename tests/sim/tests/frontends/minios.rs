@@ -82,7 +82,6 @@ frontend_tests! {
     frontend_minios_comes_anew => comes_anew,
     frontend_minios_sleeps_and_wakes => sleeps_and_wakes,
     frontend_minios_writes_its_keys_again => writes_its_keys_again,
-    #[ignore = "a feature key rewritten while connected ends the connection for good"]
     frontend_minios_changes_features_while_connected => changes_features_while_connected,
 }
 

@@ -77,7 +77,6 @@ frontend_tests! {
     frontend_mirage_comes_anew => comes_anew,
     frontend_mirage_sleeps_and_wakes => sleeps_and_wakes,
     frontend_mirage_writes_its_keys_again => writes_its_keys_again,
-    #[ignore = "a feature key rewritten while connected ends the connection for good"]
     frontend_mirage_changes_features_while_connected => changes_features_while_connected,
     #[ignore = "a closed backend does not connect a frontend that says Connected without Initialising"]
     frontend_mirage_connects_to_a_closed_backend => connects_to_a_closed_backend,

@@ -103,7 +103,6 @@ frontend_tests! {
     frontend_netbsd_comes_anew => comes_anew,
     frontend_netbsd_sleeps_and_wakes => sleeps_and_wakes,
     frontend_netbsd_writes_its_keys_again => writes_its_keys_again,
-    #[ignore = "a feature key rewritten while connected ends the connection for good"]
     frontend_netbsd_changes_features_while_connected => changes_features_while_connected,
 }
 

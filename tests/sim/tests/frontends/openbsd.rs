@@ -83,7 +83,6 @@ frontend_tests! {
     frontend_openbsd_comes_anew => comes_anew,
     frontend_openbsd_sleeps_and_wakes => sleeps_and_wakes,
     frontend_openbsd_writes_its_keys_again => writes_its_keys_again,
-    #[ignore = "a feature key rewritten while connected ends the connection for good"]
     frontend_openbsd_changes_features_while_connected => changes_features_while_connected,
     #[ignore = "a closed backend does not connect a frontend that says Connected without Initialising"]
     frontend_openbsd_connects_to_a_closed_backend => connects_to_a_closed_backend,

@@ -85,7 +85,6 @@ frontend_tests! {
     frontend_unikraft_comes_anew => comes_anew,
     frontend_unikraft_sleeps_and_wakes => sleeps_and_wakes,
     frontend_unikraft_writes_its_keys_again => writes_its_keys_again,
-    #[ignore = "a feature key rewritten while connected ends the connection for good"]
     frontend_unikraft_changes_features_while_connected => changes_features_while_connected,
 }
 

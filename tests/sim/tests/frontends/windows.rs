@@ -110,7 +110,6 @@ frontend_tests! {
     frontend_windows_comes_anew => comes_anew,
     frontend_windows_sleeps_and_wakes => sleeps_and_wakes,
     frontend_windows_writes_its_keys_again => writes_its_keys_again,
-    #[ignore = "a feature key rewritten while connected ends the connection for good"]
     frontend_windows_changes_features_while_connected => changes_features_while_connected,
 }
 
