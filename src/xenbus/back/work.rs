@@ -10,7 +10,7 @@ use super::{BackBus, BackStep, Removal};
 use crate::platform::Instant;
 use crate::xenbus::BusState;
 use crate::xenbus::bus::{Bus, End, Turn};
-use xen_store::nodes::{Reader, join, remove_if_there};
+use xen_store::nodes::{Reader, found, join, remove_if_there};
 use xen_store::{Store, StoreError};
 
 /// How long a closing frontend may take before we go on without it.
@@ -212,18 +212,18 @@ impl<S: Store> BackBus<S> {
         Ok(())
     }
 
-    /// Removes our directory, and the client's if that was its last vif. False if it is not ours
-    /// to remove after all.
+    /// Removes our directory, and the client's if that was its last vif and is ours too: in a driver
+    /// domain it is the toolstack's, and so is removing it. False if not even our own is ours to
+    /// remove.
     fn remove(&mut self) -> Result<bool, StoreError> {
         let store = self.bus.dirs.store();
+        let client = format!("backend/vif/{}", self.frontend.0);
         let outcome = self.bus.dirs.transact(|transaction| {
             let within = Some(transaction);
             remove_if_there(store, within, self.bus.dirs.dir())?;
-            let client = format!("backend/vif/{}", self.frontend.0);
-            match store.list(within, &client) {
-                Ok(vifs) if vifs.is_empty() => remove_if_there(store, within, &client),
-                Ok(_) | Err(StoreError::NotFound) => Ok(()),
-                Err(error) => Err(error),
+            match found(store.list(within, &client))? {
+                Some(vifs) if vifs.is_empty() => found(store.remove(within, &client)).map(drop),
+                Some(_) | None => Ok(()),
             }
         });
         match outcome {

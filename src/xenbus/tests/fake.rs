@@ -60,7 +60,7 @@ impl FakeXen {
             let domain = store.as_domain(number);
             // Everybody may read everything, as in a toolstack's directories of a vif.
             let perms = Perms { others: Access::READ, ..Perms::of(number) };
-            domain.set_perms(&home(number), perms).unwrap();
+            store.set_perms(&home(number), perms).unwrap();
             (number, domain)
         });
         FakeXen { store, domains: Rc::new(domains.into()), trouble: Rc::default() }

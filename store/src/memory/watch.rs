@@ -3,8 +3,8 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::MAX_WATCHES;
-use super::path::{absolute, within};
+use super::Perms;
+use super::path::{absolute, parent, within};
 use super::tree::Tree;
 use crate::{StoreError, Watch};
 
@@ -20,7 +20,7 @@ impl Tree {
     /// `@releaseDomain`.
     pub fn watch(&mut self, domain: u16, path: &str) -> Result<Watch, StoreError> {
         let path = if path.starts_with('@') { path.into() } else { absolute(domain, path)? };
-        if domain != 0 && self.watches_of(domain) >= MAX_WATCHES {
+        if domain != 0 && self.watches_of(domain) >= self.quota.watches {
             return Err(StoreError::Quota);
         }
         self.last_watch = self.last_watch.wrapping_add(1);
@@ -57,14 +57,18 @@ impl Tree {
     }
 
     /// The watches that a change of `path` fires: those on it or above it whose owner may read the
-    /// node. `removed` is given for a removal: `Some(true)` for a node that went with a directory
-    /// above it, of which only watches on the very node are told.
-    pub(super) fn watchers(&self, path: &str, removed: Option<bool>) -> Vec<u32> {
+    /// node, or the directory it is in, or could until now (`before`). Of a node that went with a
+    /// directory above it, only watches on the very node are told (`exact`).
+    pub(super) fn watchers(&self, path: &str, exact: bool, before: Option<&Perms>) -> Vec<u32> {
         let Some(node) = self.node(None, path) else { return Vec::new() };
-        let exact = removed == Some(true);
+        let above = parent(path).and_then(|above| self.node(None, above));
+        let readable = |domain: u16| {
+            let perms = [Some(&node.perms), above.map(|node| &node.perms), before];
+            perms.into_iter().flatten().any(|perms| perms.of_domain(domain).read)
+        };
         let told = self.watches.iter().filter(|(_, watch)| {
             let hit = if exact { watch.path == path } else { within(path, &watch.path) };
-            hit && node.perms.of_domain(watch.domain).read
+            hit && readable(watch.domain)
         });
         told.map(|(&id, _)| id).collect()
     }

@@ -196,7 +196,7 @@ fn copies_are_refused_with_xens_status() {
 #[test]
 fn the_table_grows_in_order_to_its_limit() {
     let host = Host::new(0);
-    let config = DomainConfig { pages: 1, max_grant_frames: 2 };
+    let config = DomainConfig { pages: 1, max_grant_frames: 2, ..DomainConfig::default() };
     let domain = host.add_domain_with(FRONT, config);
     assert_eq!(domain.max_grant_frames(), 2);
     let first = domain.grant_frame(0).unwrap();
