@@ -213,12 +213,13 @@ impl<S: Store> BackBus<S> {
     }
 
     /// Removes our directory, and the client's if that was its last vif and is ours too: in a driver
-    /// domain it is the toolstack's, and so is removing it. False if not even our own is ours to
-    /// remove.
+    /// domain it is the toolstack's, and so is removing it. False if it is not ours to remove after
+    /// all: the directory has gone or been made anew meanwhile, or nothing of it belongs to us.
     fn remove(&mut self) -> Result<bool, StoreError> {
         let store = self.bus.dirs.store();
         let client = format!("backend/vif/{}", self.frontend.0);
-        let outcome = self.bus.dirs.transact(|transaction| {
+        let state = self.bus.written.unwrap_or_default();
+        let outcome = self.bus.dirs.while_state(state, |transaction| {
             let within = Some(transaction);
             remove_if_there(store, within, self.bus.dirs.dir())?;
             match found(store.list(within, &client))? {
@@ -227,13 +228,12 @@ impl<S: Store> BackBus<S> {
             }
         });
         match outcome {
-            Ok(()) => Ok(true),
-            Err(StoreError::Denied) => {
-                self.removal = Removal::Toolstack;
-                Ok(false)
-            }
-            Err(error) => Err(error),
+            Ok(true) => return Ok(true),
+            Ok(false) => self.bus.attention.ask(),
+            Err(StoreError::Denied) => self.removal = Removal::Toolstack,
+            Err(error) => return Err(error),
         }
+        Ok(false)
     }
 }
 

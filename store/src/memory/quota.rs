@@ -65,7 +65,7 @@ impl Tree {
         path: &str,
         value: usize,
     ) -> Result<(), StoreError> {
-        let Some(node) = self.node(within, path) else { return Ok(()) };
+        let Some(node) = self.node(within, path).filter(|_| domain != 0) else { return Ok(()) };
         let entry = self.entry(within, path, &node.perms, value);
         self.afford_entry(domain, within, entry)
     }
@@ -125,8 +125,7 @@ impl Tree {
         perms: &Perms,
         value: usize,
     ) -> usize {
-        let names = self.children(within, path).into_iter().map(|name| name.len() + 1);
-        ENTRY_HEADER + perms_len(perms) + value + names.sum::<usize>()
+        ENTRY_HEADER + perms_len(perms) + value + self.names_len(within, path)
     }
 }
 

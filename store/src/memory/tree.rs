@@ -118,6 +118,22 @@ impl Tree {
         names.filter(|name| !name.contains('/')).map(str::to_owned).collect()
     }
 
+    /// What the names right below a path take up in its entry, a zero for each.
+    pub(super) fn names_len(&self, within: Option<Transaction>, path: &str) -> usize {
+        let skip = if path == "/" { 1 } else { path.len() + 1 };
+        let (from, to) = below(path);
+        let range = (Bound::Included(from), Bound::Excluded(to));
+        let len = |path: &String| match path.get(skip..) {
+            Some(name) if !name.contains('/') => name.len() + 1,
+            Some(_) | None => 0,
+        };
+        let live = self.nodes.range(range.clone()).map(|(path, _)| path);
+        let Some(open) = self.open(within) else { return live.map(len).sum() };
+        let kept = live.filter(|path| !open.changes.contains_key(*path));
+        let changed = open.changes.range(range).filter(|(_, node)| node.is_some());
+        kept.chain(changed.map(|(path, _)| path)).map(len).sum()
+    }
+
     /// The nodes that are to be made so that there is one at this path, the lowest first.
     pub(super) fn missing<'a>(&self, within: Option<Transaction>, path: &'a str) -> Vec<&'a str> {
         let upward = core::iter::successors(Some(path), |at| parent(at));
