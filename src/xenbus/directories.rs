@@ -13,6 +13,7 @@
 use alloc::format;
 use alloc::string::String;
 
+use super::meter::{Meter, Metered};
 use super::state::BusState;
 use xen_store::nodes::{Reader, exists, join, transact};
 use xen_store::{Store, StoreError, Transaction, Watch};
@@ -21,9 +22,12 @@ use xen_store::{Store, StoreError, Transaction, Watch};
 pub(super) const TRIES: usize = 2;
 
 pub(super) struct Directories<S: Store> {
-    store: S,
+    store: Metered<S>,
     own: String,
+    /// `None` if somebody else watches it.
     own_watch: Option<Watch>,
+    /// The watch of somebody who watches many vifs, and our place in it.
+    part_of: Option<(Watch, String)>,
     /// What of the peer's directory is watched: `""` all of it, `"/state"` that node.
     watched: &'static str,
     peer: Option<(String, Watch)>,
@@ -32,8 +36,32 @@ pub(super) struct Directories<S: Store> {
 impl<S: Store> Directories<S> {
     /// Watches our directory. The peer's is not known yet.
     pub(super) fn open(store: S, own: String, watched: &'static str) -> Result<Self, StoreError> {
-        let own_watch = Some(store.watch(&own)?);
-        Ok(Directories { store, own, own_watch, watched, peer: None })
+        let mut dirs = Directories::new(store, own, watched);
+        dirs.own_watch = Some(dirs.store.watch(&dirs.own)?);
+        Ok(dirs)
+    }
+
+    /// `watch` is told of changes in our directory, at `place`, and will be of the peer's.
+    pub(super) fn part_of(
+        store: S,
+        own: String,
+        watched: &'static str,
+        watch: &Watch,
+        place: String,
+    ) -> Self {
+        let mut dirs = Directories::new(store, own, watched);
+        dirs.part_of = Some((Watch(watch.0), place));
+        dirs
+    }
+
+    fn new(store: S, own: String, watched: &'static str) -> Self {
+        let store = Metered { store, by: Meter::default() };
+        Directories { store, own, own_watch: None, part_of: None, watched, peer: None }
+    }
+
+    /// Requests to xenstore so far; wraps.
+    pub(super) fn requests(&self) -> u32 {
+        self.store.by.requests()
     }
 
     /// Whether something has changed since this was last asked.
@@ -53,7 +81,11 @@ impl<S: Store> Directories<S> {
             self.store.unwatch(watch);
         }
         if let Some(dir) = dir {
-            let watch = self.store.watch(&format!("{dir}{}", self.watched))?;
+            let path = format!("{dir}{}", self.watched);
+            let watch = match &self.part_of {
+                None => self.store.watch(&path)?,
+                Some((whole, place)) => self.store.watch_also(whole, &path, place)?,
+            };
             self.peer = Some((String::from(dir), watch));
         }
         Ok(())
@@ -67,7 +99,7 @@ impl<S: Store> Directories<S> {
         }
     }
 
-    pub(super) fn store(&self) -> &S {
+    pub(super) fn store(&self) -> &Metered<S> {
         &self.store
     }
 
@@ -80,12 +112,12 @@ impl<S: Store> Directories<S> {
     }
 
     /// Our directory, to read.
-    pub(super) fn own(&self) -> Reader<'_, S> {
+    pub(super) fn own(&self) -> Reader<'_, Metered<S>> {
         Reader { store: &self.store, within: None, dir: &self.own }
     }
 
     /// The peer's directory, to read, once it is known.
-    pub(super) fn peer(&self) -> Option<Reader<'_, S>> {
+    pub(super) fn peer(&self) -> Option<Reader<'_, Metered<S>>> {
         self.peer_dir().map(|dir| Reader { store: &self.store, within: None, dir })
     }
 

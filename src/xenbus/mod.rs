@@ -4,7 +4,7 @@
 //! xen/io/xenbus.h's and xen/io/netif.h's:
 //!
 //! ```text
-//!        backend   Clients ── a vif appeared ──► BackBus                FrontBus   frontend
+//!        backend   netback::Clients ─ a vif appeared ► BackBus               FrontBus   frontend
 //!                                                   │                       │
 //!                             features, InitWait(2) │ ────────────────────► │
 //!                                                   │ ◄──────────────────── │ rings, Connected(4)
@@ -32,11 +32,12 @@ mod attention;
 mod back;
 mod backoff;
 mod bus;
-mod clients;
 mod directories;
 mod features;
 mod front;
 mod identity;
+mod listing;
+mod meter;
 mod state;
 
 #[cfg(test)]
@@ -44,9 +45,12 @@ mod tests;
 
 pub use back::{
     BackBus, BackStep, EventChannels, FrontendOffer, MAX_QUEUES, OfferError, QueueOffer, Removal,
+    VifSpec,
 };
-pub use clients::{Clients, MAX_VIFS, Vif, VifChanges};
 pub use features::feature_nodes;
 pub use front::{BackendOffer, FrontBus, FrontStep, Rate};
+pub(crate) use identity::DEFAULT_MTU;
 pub use identity::Identity;
+pub use listing::VifId;
+pub(crate) use listing::{Listing, Look};
 pub use state::BusState;

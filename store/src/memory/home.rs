@@ -7,7 +7,8 @@ use alloc::vec::Vec;
 
 use super::path::{home, within};
 use super::tree::Tree;
-use super::{Access, Effects, Perms};
+use super::watch::WatchState;
+use super::{Access, Effects, Event, Perms};
 
 /// Directories that a domain reads, and domain 0 writes.
 const READABLE: [&str; 4] = ["cpu", "memory", "device", "control"];
@@ -59,13 +60,14 @@ impl Tree {
         effects
     }
 
-    /// A domain has been resumed, and has a new connection: its transactions are gone. Tells which
-    /// watches it is to set anew, each of which fires.
-    #[must_use]
-    pub fn reconnect(&mut self, domain: u16) -> Vec<u32> {
+    /// A domain has been resumed, and has a new connection: its transactions are gone, and its watches,
+    /// which it has to set anew, fire.
+    pub fn reconnect(&mut self, domain: u16) -> Effects {
         self.transactions.retain(|_, open| open.domain != domain);
         let ours = self.watches.iter().filter(|(_, watch)| watch.domain == domain);
-        ours.map(|(&id, _)| id).collect()
+        let event =
+            |(&watch, state): (&u32, &WatchState)| Event { watch, path: state.path.clone() };
+        Effects { changes: Vec::new(), events: ours.map(event).collect() }
     }
 
     /// Forgets a domain that has died: what it had open, its nodes with all below them, and what it
@@ -92,7 +94,7 @@ impl Tree {
         }
         effects.extend(Effects {
             changes: Vec::new(),
-            watches: self.watchers_of_special("@releaseDomain"),
+            events: self.watchers_of_special("@releaseDomain"),
         });
         effects
     }

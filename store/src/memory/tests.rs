@@ -318,7 +318,7 @@ fn permissions_are_set_within_a_transaction_too() {
     assert_eq!(tree.write(0, begun, &format!("{path}/state"), b"1"), Ok(Effects::default()));
     assert_eq!(tree.read(2, None, path), Err(StoreError::Denied));
     let effects = tree.commit(0, begun.unwrap()).unwrap();
-    assert!(effects.watches.contains(&told.0));
+    assert!(effects.events.iter().any(|event| event.watch == told.0));
     assert_eq!(tree.read(2, None, &format!("{path}/state")).unwrap(), b"1");
     assert_eq!(tree.perms(0, &format!("{path}/state")).unwrap(), perms);
 }
@@ -333,7 +333,8 @@ fn a_domain_that_dies_leaves_nothing_of_its_own() {
     let theirs = tree.watch(1, "data").unwrap();
     let begun = tree.begin(1).unwrap();
     let effects = tree.write(1, None, "data", b"1").unwrap();
-    assert_eq!(effects.watches, [theirs.0]);
+    let [lost] = &effects.events[..] else { panic!("{effects:?}") };
+    assert_eq!((lost.watch, &*lost.path), (theirs.0, "/local/domain/1/data"));
     let [change] = &effects.changes[..] else { panic!("{effects:?}") };
     assert_eq!(
         (change.path.as_str(), change.value.as_deref()),
@@ -351,13 +352,15 @@ fn a_domain_that_dies_leaves_nothing_of_its_own() {
     let seen = tree.watch(2, &format!("{dir}/state")).unwrap();
 
     let effects = tree.release(1);
-    let mut fired = [told.0, seen.0];
-    fired.sort_unstable();
-    assert_eq!(effects.watches, fired);
+    let event = |watch: &Watch, path: &str| Event { watch: watch.0, path: path.into() };
+    let (release, state) = (event(&told, "@releaseDomain"), event(&seen, &format!("{dir}/state")));
+    assert!(told.0 < seen.0);
+    assert_eq!(effects.events, [release.clone(), state]);
     assert!(effects.changes.iter().all(|change| change.value.is_none()), "{effects:?}");
-    assert_eq!(tree.fire(told.0), Some(0));
+    let lost = event(&theirs, "/local/domain/1/data");
+    assert_eq!(tree.fire(&release), Some(0));
     assert!(tree.fired(0, &told));
-    assert_eq!(tree.fire(theirs.0), None);
+    assert_eq!(tree.fire(&lost), None);
     assert_eq!((tree.watches_of(1), tree.transactions_of(1), tree.owned(1)), (0, 0, 0));
     assert_eq!(tree.commit(1, begun), Err(StoreError::NotFound));
     assert_eq!(tree.read(0, None, "/local/domain/1/data"), Err(StoreError::NotFound));

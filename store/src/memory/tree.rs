@@ -10,7 +10,7 @@ use core::ops::Bound;
 use super::path::{absolute, below, parent};
 use super::transaction::{Open, Operation};
 use super::watch::WatchState;
-use super::{Access, Change, Effects, Perms, Quota};
+use super::{Access, Change, Effects, Event, Perms, Quota};
 use crate::wire::MAX_PAYLOAD;
 use crate::{StoreError, Transaction};
 
@@ -254,7 +254,7 @@ impl Tree {
             }
             None => Effects {
                 changes: Vec::new(),
-                watches: self.watchers(path, false, Some(&node.perms)),
+                events: self.watchers(path, false, Some(&node.perms)),
             },
         }
     }
@@ -369,7 +369,7 @@ impl Tree {
         &mut self,
         within: Option<Transaction>,
         operation: Operation,
-        mut watches: Vec<u32>,
+        mut events: Vec<Event>,
     ) -> Effects {
         if within.is_some() {
             if let Some(open) = self.open_mut(within) {
@@ -379,13 +379,13 @@ impl Tree {
         }
         let change = match operation {
             Operation::Write(path, value) => {
-                watches.extend(self.watchers(&path, false, None));
+                events.extend(self.watchers(&path, false, None));
                 Change { path, value: Some(value) }
             }
             Operation::Remove(path) => Change { path, value: None },
-            Operation::Perms(..) => return Effects { changes: Vec::new(), watches },
+            Operation::Perms(..) => return Effects { changes: Vec::new(), events },
         };
-        let mut effects = Effects { changes: vec![change], watches };
+        let mut effects = Effects { changes: vec![change], events };
         effects.tell_each_once();
         effects
     }

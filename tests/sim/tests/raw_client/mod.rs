@@ -18,6 +18,7 @@ use xen_netfront::wire::{
 use xen_ring::{FrontRing, Notify, RingPage};
 use xen_sim::{Domain, Host, OwnPage, Vif};
 
+#[allow(unused_imports)]
 pub use bench::Bench;
 
 pub const BACK: DomId = DomId(5);
@@ -173,7 +174,10 @@ impl Client {
     pub fn connect_all(queues: &mut [Client], back: &mut Back, features: &Features) {
         back.service();
         Client::publish_all(queues, features);
-        back.service();
+        // It reads what they have published a part at a time.
+        for _ in 0..4 {
+            back.service();
+        }
         assert!(back.is_connected(), "{:?}", back.counters());
     }
 
