@@ -235,17 +235,42 @@ fn a_detach_is_answered_and_the_directory_removed() {
             lab.poll();
             assert_eq!(lab.bus.poll(lab.now), BackStep::Remove);
             assert_eq!(lab.releases, u32::from(connected));
-            assert_eq!(lab.xen.names("/local/domain/2/backend/vif"), [""; 0]);
+            assert_eq!(lab.xen.names("/local/domain/2/backend/vif/1"), [""; 0]);
             assert_eq!(lab.xen.watches(), 0);
         }
     }
 
-    // Another vif of that client stays.
+    // The directory above goes too where it is ours, unless another vif of that client is in it.
     let mut lab = Lab::connected();
+    lab.xen.own("/local/domain/2/backend/vif/1", 2);
+    lab.set_own("online", "0");
+    lab.poll();
+    assert_eq!(lab.xen.names("/local/domain/2/backend/vif"), [""; 0]);
+    let mut lab = Lab::connected();
+    lab.xen.own("/local/domain/2/backend/vif/1", 2);
     lab.set_own("online", "0");
     lab.xen.set("/local/domain/2/backend/vif/1/1/state", "2");
     lab.poll();
     assert_eq!(lab.xen.names("/local/domain/2/backend/vif/1"), ["1"]);
+}
+
+/// The toolstack takes a vif away and makes it anew while its backend is about to remove it.
+#[test]
+fn n1_a_directory_that_was_made_anew_is_not_removed() {
+    for operations in 0..20 {
+        let mut lab = Lab::connected();
+        lab.set_own("online", "0");
+        lab.xen.set_after(operations, BACK_DIR, &[("online", "1"), ("state", "1")]);
+        for _ in 0..10 {
+            lab.poll();
+            lab.now = lab.now + Duration::from_secs(1);
+        }
+        let there = lab.xen.get(&format!("{BACK_DIR}/frontend")).is_some();
+        // Either it had been removed before, and what is there is a remainder of the new one, or it
+        // is served.
+        assert!(!there || lab.state() != "1", "after {operations} operations");
+        assert!(lab.xen.get(&format!("{BACK_DIR}/state")).is_some(), "{operations}");
+    }
 }
 
 #[test]
