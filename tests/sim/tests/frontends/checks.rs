@@ -54,7 +54,8 @@ pub fn connects(frontend: &'static Frontend) {
             .collect();
         let closes = states.len() > 2;
         assert!(closes || states == ["2", "4"], "{states:?}");
-        assert!(!closes || states == ["2", "6", "2", "4"] && first, "{states:?}");
+        // One that does not wait for us closes first, where it was faster.
+        assert!(!closes || states == ["2", "6", "2", "4"], "{states:?}");
         assert_eq!(world.backend.domain.mappings(), 2);
         world.host.set_chaos(Chaos::default());
         both_ways(&mut world, number, 2, 2);
@@ -85,7 +86,7 @@ pub fn leave_in_flight(world: &mut World, number: usize, seed: u64) {
     let frames = from_guest(&mut rng, &world.guests[number], 5);
     world.guests[number].send(frames);
     for seed in 0..5 {
-        let packet = packet(world, number, &noise(seed, 1000), &mut rng);
+        let packet = packet(world, &noise(seed, 1000), &mut rng);
         let id = world.guests[number].id();
         world.backend.deliver(id, packet).unwrap();
     }
@@ -172,7 +173,7 @@ pub fn sleeps_and_wakes(frontend: &'static Frontend) {
     let all: Vec<_> = (0..400).map(|seed| noise(seed, 100)).collect();
     let mut refused = 0;
     for (number, frame) in all.iter().enumerate() {
-        let packet = packet(&mut world, 0, frame, &mut rng);
+        let packet = packet(&world, frame, &mut rng);
         refused += u64::from(world.backend.deliver(id, packet).is_err());
         if number % 50 == 49 {
             while world.backend.turn() {}

@@ -146,7 +146,7 @@ fn frontend_ipxe_receives_with_18_pages() {
         deliver(&mut world, 0, &[noise(seed, 65_535)], &mut rng);
         let id = world.guest().id();
         for seed in 0..100 {
-            let packet = packet(&mut world, 0, &noise(seed, 300), &mut rng);
+            let packet = packet(&world, &noise(seed, 300), &mut rng);
             world.backend.deliver(id, packet).unwrap();
         }
         world.settle();

@@ -127,7 +127,7 @@ fn frontend_linux_uses_two_queues() {
 fn frontend_linux_sends_before_we_are_connected() {
     let mut world = World::new(config());
     world.add(&LINUX);
-    world.backend.turn();
+    while world.backend.turn() {}
     world.guest().connect();
     while world.guests[0].turn() {}
     assert!(world.guest().is_done() && world.guest().backend_state() == INIT_WAIT);

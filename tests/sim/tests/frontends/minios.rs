@@ -78,7 +78,6 @@ frontend_tests! {
     frontend_minios_closes_and_connects_again => closes_and_connects_again,
     frontend_minios_is_detached => is_detached,
     frontend_minios_is_restored => is_restored,
-    #[ignore = "a frontend that writes Connected over an old connection, with new rings, is shut for good"]
     frontend_minios_comes_anew => comes_anew,
     frontend_minios_sleeps_and_wakes => sleeps_and_wakes,
     frontend_minios_writes_its_keys_again => writes_its_keys_again,

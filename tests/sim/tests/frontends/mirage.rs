@@ -73,12 +73,10 @@ frontend_tests! {
     frontend_mirage_carries_traffic => carries_traffic,
     frontend_mirage_is_detached => is_detached,
     frontend_mirage_is_restored => is_restored,
-    #[ignore = "a frontend that writes Connected over an old connection, with new rings, is shut for good"]
     frontend_mirage_comes_anew => comes_anew,
     frontend_mirage_sleeps_and_wakes => sleeps_and_wakes,
     frontend_mirage_writes_its_keys_again => writes_its_keys_again,
     frontend_mirage_changes_features_while_connected => changes_features_while_connected,
-    #[ignore = "a closed backend does not connect a frontend that says Connected without Initialising"]
     frontend_mirage_connects_to_a_closed_backend => connects_to_a_closed_backend,
 }
 

@@ -95,8 +95,8 @@ pub fn send(world: &mut World, number: usize, frames: &[Frame]) {
 }
 
 /// A packet of ours, in pages cut anywhere, its headers in one piece.
-pub fn packet(world: &mut World, number: usize, frame: &Frame, rng: &mut fastrand::Rng) -> Packet {
-    let pool = world.backend.pool(world.guests[number].id());
+pub fn packet(world: &World, frame: &Frame, rng: &mut fastrand::Rng) -> Packet {
+    let pool = world.backend.pool().clone();
     let mut packet = Packet::new();
     let mut rest = &frame.bytes[..];
     while !rest.is_empty() {
@@ -159,7 +159,7 @@ pub fn deliver(world: &mut World, number: usize, frames: &[Frame], rng: &mut fas
     world.guests[number].received.clear();
     for frames in if ordered { frames.chunks(8) } else { frames.chunks(1) } {
         for frame in frames {
-            let packet = packet(world, number, frame, rng);
+            let packet = packet(world, frame, rng);
             world.backend.deliver(id, packet).unwrap();
         }
         world.settle();

@@ -59,7 +59,7 @@ fn frontend_windows_takes_over_from_its_stub_domain() {
             let (silent, now) = (world.guests[1].id(), world.backend.domain.now());
             for seed in 0..10 {
                 let frame = noise(round * 10 + seed, 300);
-                let packet = super::traffic::packet(&mut world, 1, &frame, &mut rng);
+                let packet = super::traffic::packet(&world, &frame, &mut rng);
                 // Refused once it is full for too long.
                 let _ = world.backend.deliver(silent, packet);
                 deliver(&mut world, 0, &[frame], &mut rng);

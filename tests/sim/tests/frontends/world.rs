@@ -120,7 +120,7 @@ impl World {
         let id = self.guests[number].id();
         assert_eq!(self.backend.vif(id).map_or(0, |vif| vif.ports().count()), 0);
         if self.backend.vif(id).is_some() {
-            let pool = self.backend.pool(id);
+            let pool = self.backend.pool();
             assert_eq!(pool.free(), pool.size());
         }
         let in_use = self.guests[number].domain.grants();
