@@ -82,6 +82,7 @@ impl World {
         for port in self.back.take_pending() {
             self.clients.event(port);
         }
+        let _looked_at_in_any_case = self.back.take_store_event();
         let before = self.back.counts().store_calls;
         let (received, echoes) = (&mut self.received, self.echoes);
         self.clients.turn(64, |clients, from, packet| {
