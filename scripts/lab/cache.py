@@ -39,7 +39,11 @@ XEN_BIN = f"usr/lib/xen-{XEN_VERSION}/bin"
 LIBRARIES = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"]
 KEEP_SECONDS = 14 * 24 * 3600
 
-DOM0_MODULES = "xen-privcmd xenfs xen-evtchn xen-gntdev xen-gntalloc xen-netback".split()
+# Each before those that need it.
+VLAN_MODULES = "stp llc garp mrp 8021q".split()
+DOM0_MODULES = [
+    *"xen-privcmd xenfs xen-evtchn xen-gntdev xen-gntalloc xen-netback".split(), *VLAN_MODULES,
+]
 DOM0_PROGRAMS = [
     *(f"{XEN_BIN}/{name}" for name in (
         "xl xenstored xenconsoled xenconsole xen-init-dom0 libxl-save-helper"
@@ -53,8 +57,8 @@ DOM0_PROGRAMS = [
 PYTHON_FILES = [
     f"usr/lib/python3.11/encodings/{name}.py" for name in ("__init__", "aliases", "utf_8")
 ]
-LINUX_MODULES = ["xen-netfront"]
-LINUX_PROGRAMS = ["usr/bin/iperf", "usr/bin/iperf3"]
+LINUX_MODULES = ["xen-netfront", *VLAN_MODULES]
+LINUX_PROGRAMS = ["usr/bin/iperf", "usr/bin/iperf3", "usr/bin/tcpdump", "sbin/ethtool"]
 
 
 class LabError(Exception):
