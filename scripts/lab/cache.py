@@ -40,7 +40,7 @@ LIBRARIES = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"]
 KEEP_SECONDS = 14 * 24 * 3600
 
 # Each before those that need it.
-VLAN_MODULES = "stp llc garp mrp 8021q".split()
+VLAN_MODULES = "llc stp garp mrp 8021q".split()
 DOM0_MODULES = [
     *"xen-privcmd xenfs xen-evtchn xen-gntdev xen-gntalloc xen-netback".split(), *VLAN_MODULES,
 ]
@@ -50,7 +50,7 @@ DOM0_PROGRAMS = [
         " xenstore-control lsevtchn xenctx").split()),
     *(f"usr/bin/xenstore-{name}" for name in "ls read write list rm watch exists".split()),
     "bin/bash", "usr/bin/iperf", "usr/bin/iperf3", "usr/bin/tcpdump", "usr/bin/python3.11",
-    "usr/sbin/dnsmasq",
+    "usr/sbin/dnsmasq", "sbin/ethtool",
 ]  # fmt: skip
 # Python's library is 30 MB, most of which no small tool needs: what it starts with is built in but
 # for these.

@@ -33,6 +33,8 @@ pub struct Vifs(BTreeMap<Vif, Option<Box<Client>>>);
 struct Client {
     back: Netback<Xen, Xen>,
     connected: bool,
+    /// When it was disconnected last.
+    left: Option<Instant>,
 }
 
 /// Who has come and gone.
@@ -59,14 +61,14 @@ impl Clients {
             match self.admit(vif) {
                 Ok(back) => {
                     log::info!("domain {} vif {}: to be served", vif.0.0, vif.1);
-                    self.vifs.0.insert(vif, Some(Box::new(Client { back, connected: false })));
+                    self.vifs.0.insert(vif, Some(Box::new(Client { back, connected: false, left: None })));
                     news.come.push(vif);
                 }
                 Err(why) => log::warn!("domain {} vif {}: not served: {why}", vif.0.0, vif.1),
             }
         }
         for client in self.vifs.0.values_mut().flatten() {
-            client.service();
+            client.service(self.xen.now());
         }
         let gone = self.vifs.0.iter().filter(|(_, client)| {
             client.as_ref().is_none_or(|client| client.back.is_gone())
@@ -74,7 +76,10 @@ impl Clients {
         news.gone.extend(gone.map(|(vif, _)| *vif));
         for vif in &news.gone {
             if let Some(Some(client)) = self.vifs.0.remove(vif) {
-                log::info!("domain {} vif {}: gone", vif.0.0, vif.1);
+                let took = client.left.map_or(0, |left| self.xen.now().since(left).as_millis());
+                log::info!(
+                    "domain {} vif {}: gone, {took} ms after it was disconnected", vif.0.0, vif.1
+                );
                 client.report();
             }
             self.appear.forget(*vif);
@@ -172,7 +177,7 @@ impl Vifs {
 }
 
 impl Client {
-    fn service(&mut self) {
+    fn service(&mut self, now: Instant) {
         self.back.service();
         let connected = self.back.is_connected();
         if core::mem::replace(&mut self.connected, connected) == connected {
@@ -184,6 +189,7 @@ impl Client {
             let (mtu, queues) = (self.back.mtu(), self.back.queues());
             log::info!("domain {} vif {vif}: connected, {mac}, mtu {mtu}, queues {queues}", domain.0);
         } else {
+            self.left = Some(now);
             log::info!("domain {} vif {vif}: disconnected", domain.0);
         }
     }
