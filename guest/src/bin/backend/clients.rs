@@ -11,7 +11,7 @@ use xen_netfront::buffer::{Packet, PacketMut};
 use xen_netfront::netback::{Config, Netback};
 use xen_netfront::platform::{Instant, Platform};
 use xen_netfront::store::StoreError;
-use xen_netfront::xenbus::{self, Vif};
+use xen_netfront::xenbus::{self, VifId};
 
 /// Work that a client's turn is at most, in packets of one slot.
 const BUDGET: usize = 64;
@@ -28,7 +28,7 @@ pub struct Clients {
 }
 
 /// By number, each absent while it has its turn.
-pub struct Vifs(BTreeMap<Vif, Option<Box<Client>>>);
+pub struct Vifs(BTreeMap<VifId, Option<Box<Client>>>);
 
 struct Client {
     back: Netback<Xen, Xen>,
@@ -40,8 +40,8 @@ struct Client {
 /// Who has come and gone.
 #[derive(Default)]
 pub struct News {
-    pub come: Vec<Vif>,
-    pub gone: Vec<Vif>,
+    pub come: Vec<VifId>,
+    pub gone: Vec<VifId>,
 }
 
 impl Clients {
@@ -87,7 +87,7 @@ impl Clients {
         news
     }
 
-    fn admit(&self, vif: Vif) -> Result<Netback<Xen, Xen>, &'static str> {
+    fn admit(&self, vif: VifId) -> Result<Netback<Xen, Xen>, &'static str> {
         if self.vifs.0.len() >= self.most {
             return Err("there are as many clients as fit the memory");
         }
@@ -103,11 +103,11 @@ impl Clients {
     pub fn turn(
         &mut self,
         mut room: impl FnMut() -> usize,
-        mut sink: impl FnMut(&mut Vifs, Vif, PacketMut),
+        mut sink: impl FnMut(&mut Vifs, VifId, PacketMut),
     ) -> bool {
         let mut busy = false;
         self.held_up = false;
-        let numbers: Vec<Vif> = self.vifs.0.keys().copied().collect();
+        let numbers: Vec<VifId> = self.vifs.0.keys().copied().collect();
         for vif in numbers {
             let budget = room().min(BUDGET);
             if budget == 0 {
@@ -121,11 +121,11 @@ impl Clients {
         busy
     }
 
-    pub fn deliver(&mut self, to: Vif, packet: Packet) {
+    pub fn deliver(&mut self, to: VifId, packet: Packet) {
         self.vifs.deliver(to, packet);
     }
 
-    pub fn deliver_all(&mut self, but: Option<Vif>, packet: &Packet) {
+    pub fn deliver_all(&mut self, but: Option<VifId>, packet: &Packet) {
         self.vifs.deliver_all(but, packet);
     }
 
@@ -159,7 +159,7 @@ impl Clients {
 
 impl Vifs {
     /// To one client, unless it is the one whose turn it is.
-    pub fn deliver(&mut self, to: Vif, packet: Packet) {
+    pub fn deliver(&mut self, to: VifId, packet: Packet) {
         if let Some(Some(client)) = self.0.get_mut(&to) {
             // It counts what it does not deliver.
             let _ = client.back.deliver(packet);
@@ -167,7 +167,7 @@ impl Vifs {
     }
 
     /// To all but one.
-    pub fn deliver_all(&mut self, but: Option<Vif>, packet: &Packet) {
+    pub fn deliver_all(&mut self, but: Option<VifId>, packet: &Packet) {
         for (vif, client) in &mut self.0 {
             if Some(*vif) != but && let Some(client) = client {
                 let _ = client.back.deliver(packet.clone());

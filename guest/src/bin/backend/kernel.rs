@@ -5,7 +5,7 @@ use xen_guest::{Suspended, Xen};
 use xen_netfront::netback;
 use xen_netfront::netfront;
 use xen_netfront::platform::Platform;
-use xen_netfront::xenbus::Vif;
+use xen_netfront::xenbus::VifId;
 
 use super::clients::Clients;
 use super::memory::Sizes;
@@ -22,7 +22,7 @@ const QUEUE_FRAMES: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Port {
     Uplink,
-    Client(Vif),
+    Client(VifId),
 }
 
 /// The kernel's main.
