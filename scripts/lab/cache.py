@@ -57,7 +57,8 @@ DOM0_PROGRAMS = [
 PYTHON_FILES = [
     f"usr/lib/python3.11/encodings/{name}.py" for name in ("__init__", "aliases", "utf_8")
 ]
-LINUX_MODULES = ["xen-netfront", *VLAN_MODULES]
+# The last two are for a Linux that serves others.
+LINUX_MODULES = ["xen-netfront", *VLAN_MODULES, "xen-netback", "bridge"]
 LINUX_PROGRAMS = ["usr/bin/iperf", "usr/bin/iperf3", "usr/bin/tcpdump", "sbin/ethtool"]
 
 

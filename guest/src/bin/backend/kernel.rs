@@ -28,7 +28,7 @@ enum Port {
 /// The kernel's main.
 pub fn run(xen: Xen) -> xen_guest::Result {
     let options = Options::parse(xen.command_line(), |bad| log::warn!("{bad}"));
-    let ours = netfront::Config::default().with_features(options.features);
+    let ours = netfront::Config::default().with_features(options.uplink_features);
     let theirs = netback::Config::default()
         .with_features(options.features)
         .with_max_queues(options.queues)
