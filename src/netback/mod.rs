@@ -89,6 +89,7 @@
 //! * Have its faults cost others: a broken rule stops the rings at once and costs nothing more;
 //!   [`service`](Netback::service) takes the connection down later, once.
 
+mod clients;
 mod config;
 mod connection;
 mod counters;
@@ -113,11 +114,15 @@ use crate::buffer::{Packet, PacketMut};
 use crate::platform::BackendPlatform;
 use xen_store::{Store, StoreError};
 
+pub use clients::{ClientChange, ClientId, Clients, MAX_CLIENTS};
 pub use config::Config;
 pub use counters::{Counters, FromClientDrops, ToClientDrops};
 pub use error::DeliverError;
 pub use fault::Fault;
 pub use vif::Vif;
+
+/// After so many requests to xenstore a call of [`Netback::service`] begins nothing more.
+const SLICE: u32 = 48;
 
 /// The backend of one vif, with all that it needs for itself. What is known of it is a [`Vif`]'s.
 ///
@@ -140,14 +145,14 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
         vif: u32,
         config: Config,
     ) -> Result<Netback<P, S>, StoreError> {
-        Ok(Netback { vif: Vif::open(platform, store, pool, client, vif, config)? })
+        Ok(Netback { vif: Vif::open(platform, store, pool, (client, vif), config)? })
     }
 
     /// Sees to xenbus and to timers: connects, disconnects, acts on a broken rule. Call it when a
     /// watch fires, when [`next_deadline`](Vif::next_deadline) has come, or simply every time
-    /// round; it looks at xenstore only when there is something new, and makes at most 600 requests.
+    /// round; it looks at xenstore only when there is something new, and makes at most 90 requests.
     pub fn service(&mut self) {
-        self.vif.service();
+        self.vif.service(SLICE);
     }
 
     /// Hands up to `budget` packets of the client's to `sink`; returns how many it handed up.
@@ -199,6 +204,18 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
     /// limits ([`next_deadline`](Vif::next_deadline)) are the caller's.
     pub fn ready(&mut self) -> impl Future<Output = ()> {
         poll_fn(|context| self.poll_ready(context))
+    }
+
+    /// We shut down: the client is disconnected in good order, and the vif stays closed. Go on calling
+    /// [`service`](Netback::service) until it [is](Vif::is_closed), some seconds at most.
+    pub fn close(&mut self) {
+        self.vif.close();
+    }
+
+    /// The domain has been resumed elsewhere: its channels and mappings are gone. Call it before any device
+    /// opens new ones; [`service`](Netback::service) connects anew. A suspend that was cancelled needs nothing.
+    pub fn resumed(&mut self) {
+        self.vif.resumed();
     }
 
     /// Tells the client whether there is a network behind us (`carrier`): as long as nobody has

@@ -150,7 +150,8 @@ impl<S: Store> BackBus<S> {
             self.bus.attention.ask();
             return Ok(());
         };
-        self.offer.step(peer, self.max_queues)?;
+        let known = self.connection.as_ref().filter(|_| self.mapped);
+        self.offer.step(peer, self.max_queues, known)?;
         if matches!(self.offer, Reading::Read(_) | Reading::Bad(_)) && self.bus.dirs.take_events() {
             self.bus.attention.ask();
         } else if let Reading::Bad(bad) = &self.offer {
@@ -181,6 +182,21 @@ impl<S: Store> BackBus<S> {
 
     /// Writes our state, and what goes with it, and enters the phase.
     fn write(&mut self, state: BusState, phase: Phase, now: Instant) -> Result<(), StoreError> {
+        let reason = self.fault.clone();
+        match self.write_with(state, phase, reason.as_deref(), now) {
+            // No room for the reason: the state alone has to do.
+            Err(StoreError::Quota) if reason.is_some() => self.write_with(state, phase, None, now),
+            written => written,
+        }
+    }
+
+    fn write_with(
+        &mut self,
+        state: BusState,
+        phase: Phase,
+        reason: Option<&str>,
+        now: Instant,
+    ) -> Result<(), StoreError> {
         let from = self.bus.written.unwrap_or_default();
         let ours = self.bus.change_state(from, state, |dirs, transaction| {
             let (store, within) = (dirs.store(), Some(transaction));
@@ -197,7 +213,7 @@ impl<S: Store> BackBus<S> {
                     store.write(within, &join(dirs.dir(), "carrier"), digit(up))?;
                 }
             }
-            match &self.fault {
+            match reason {
                 Some(reason) => store.write(within, &error, reason.as_bytes()),
                 None => Ok(()),
             }

@@ -87,7 +87,7 @@ pub fn play(seed: u64, rng: &mut Rng) -> u64 {
 fn recover(pair: &Pair, vif: &Vif, script: &str) {
     let key = (ATTACKER, 0);
     pair.toolstack.remove_vif(vif);
-    pair.run_until(script, RECOVERY, |pair| !pair.back.borrow().vifs.contains_key(&key));
+    pair.run_until(script, RECOVERY, |pair| pair.back.borrow().has_left(key));
     pair.host.set_chaos(Chaos::rough());
     pair.toolstack.add_vif(&Vif::new(NEWCOMER, BACK, 0));
     let domain = pair.host.add_domain(NEWCOMER, 256);
