@@ -1,14 +1,17 @@
 //! The kernel's main: serves clients and forwards, and sleeps when there is nothing to do.
 
-use xen_grant::FramePool;
-use xen_guest::{Suspended, Xen};
-use xen_netfront::netback;
-use xen_netfront::netfront;
-use xen_netfront::platform::Platform;
-use xen_netfront::xenbus::VifId;
+use core::time::Duration;
 
-use super::clients::Clients;
+use xen_grant::FramePool;
+use xen_guest::shutdown::Request;
+use xen_guest::{Suspended, Xen};
+use xen_netfront::buffer::{Packet, PacketMut};
+use xen_netfront::netback::{self, ClientId};
+use xen_netfront::netfront;
+use xen_netfront::platform::{Instant, Platform};
+
 use super::memory::Sizes;
+use super::news::{self, Clients, News};
 use super::options::Options;
 use super::switch::{Switch, Way};
 use super::uplink::Uplink;
@@ -16,13 +19,17 @@ use super::uplink::Uplink;
 /// Stations behind a client, which may be a bridge itself, and behind the uplink.
 const STATIONS_OF_CLIENT: usize = 64;
 const STATIONS_OF_UPLINK: usize = 1024;
+/// Work that a turn of a client is, in packets of one slot.
+const BUDGET: usize = 64;
 /// Pages that may wait for a client.
 const QUEUE_FRAMES: usize = 256;
+/// How long clients have to let go of us before we stop.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Port {
     Uplink,
-    Client(VifId),
+    Client(ClientId),
 }
 
 /// The kernel's main.
@@ -35,7 +42,7 @@ pub fn run(xen: Xen) -> xen_guest::Result {
         .with_queue_frames(QUEUE_FRAMES);
     let sizes = Sizes::of(xen.free_memory(), options.uplink.map(|_| &ours), &theirs)
         .ok_or("not enough memory for a client")?;
-    log::info!("room for {} clients, each with {} pages", sizes.clients, sizes.client);
+    log::info!("room for {} clients, which share {} pages", sizes.clients, sizes.pages);
 
     let mut switch = Switch::new();
     let mut uplink = None;
@@ -44,8 +51,8 @@ pub fn run(xen: Xen) -> xen_guest::Result {
         uplink = Some(Uplink::open(xen, &pool, number, ours)?);
         switch.add(Port::Uplink, STATIONS_OF_UPLINK);
     }
-    let clients = Clients::open(xen, theirs, sizes.client, sizes.clients)?;
-    Kernel { xen, clients, uplink, switch }.serve()
+    let clients = Clients::open(xen, xen, &FramePool::new(&xen, sizes.pages)?, theirs)?;
+    Kernel { xen, clients, uplink, switch, news: News::default() }.serve()
 }
 
 struct Kernel {
@@ -53,67 +60,67 @@ struct Kernel {
     clients: Clients,
     uplink: Option<Uplink>,
     switch: Switch<Port>,
+    news: News,
 }
 
 impl Kernel {
-    fn serve(mut self) -> xen_guest::Result {
+    fn serve(mut self) -> ! {
         loop {
             self.obey();
-            self.service();
-            if !self.forward() && !self.rearm() {
-                self.xen.wait(self.next_deadline());
+            if !self.turn() && !self.rearm() {
+                let deadline = self.next_deadline();
+                self.xen.wait(deadline);
             }
         }
     }
 
-    fn service(&mut self) {
-        let news = self.clients.service();
-        for vif in news.gone {
-            self.switch.remove(Port::Client(vif));
-        }
-        for vif in news.come {
-            self.switch.add(Port::Client(vif), STATIONS_OF_CLIENT);
-        }
+    /// A turn for everybody; whether anything moved.
+    fn turn(&mut self) -> bool {
+        let began = self.xen.now();
+        let mut moved = self.from_uplink(began);
+        moved |= self.from_clients(began);
+        self.clients.flush();
         if let Some(uplink) = &mut self.uplink {
-            uplink.service();
+            uplink.flush();
         }
+        let switch = &mut self.switch;
+        self.news.follow(&mut self.clients, began, self.xen, |client| {
+            switch.remove(Port::Client(client))
+        });
+        moved
     }
 
-    /// A turn for everybody; whether anything moved.
-    fn forward(&mut self) -> bool {
-        let Kernel { xen, clients, uplink, switch } = self;
-        let now = xen.now();
-        let mut busy = false;
-        if let Some(uplink) = uplink {
-            busy |= uplink.receive(|packet| match switch.way(Port::Uplink, packet.head(), now) {
-                Way::To(Port::Client(vif)) => clients.deliver(vif, packet),
-                Way::ToAll => clients.deliver_all(None, &packet),
-                Way::To(Port::Uplink) | Way::Nowhere(_) => {}
-            });
-        }
-        // Both closures have the uplink, one at a time.
-        let uplink = core::cell::RefCell::new(uplink.as_mut());
-        let room = || uplink.borrow_mut().as_mut().map_or(usize::MAX, |uplink| uplink.room());
-        busy |= clients.turn(room, |others, from, packet| {
-            let mut uplink = uplink.borrow_mut();
+    fn from_uplink(&mut self, now: Instant) -> bool {
+        let Kernel { clients, uplink, switch, news, .. } = self;
+        let Some(uplink) = uplink else { return false };
+        uplink.service();
+        uplink.receive(|packet| match switch.way(Port::Uplink, packet.head(), now) {
+            Way::To(Port::Client(client)) => deliver(clients, client, packet),
+            Way::ToAll => to_all(clients, news, None, &packet),
+            Way::To(Port::Uplink) | Way::Nowhere(_) => {}
+        })
+    }
+
+    fn from_clients(&mut self, now: Instant) -> bool {
+        let Kernel { clients, uplink, switch, news, .. } = self;
+        // What could not leave waits where it is, and its sender with it.
+        let is_full = uplink.as_mut().is_some_and(|uplink| !uplink.has_room());
+        clients.pause_receive(is_full);
+        clients.turn(BUDGET, |clients, from, packet: PacketMut| {
+            switch.add(Port::Client(from), STATIONS_OF_CLIENT);
             match (switch.way(Port::Client(from), packet.head(), now), &mut *uplink) {
-                (Way::To(Port::Client(vif)), _) => others.deliver(vif, packet.freeze()),
+                (Way::To(Port::Client(client)), _) => deliver(clients, client, packet.freeze()),
                 (Way::To(Port::Uplink), Some(uplink)) => uplink.send(packet),
                 (Way::ToAll, uplink) => {
                     let packet = packet.freeze();
                     if let Some(uplink) = uplink {
                         uplink.send_copy(&packet);
                     }
-                    others.deliver_all(Some(from), &packet);
+                    to_all(clients, news, Some(from), &packet);
                 }
                 (Way::To(Port::Uplink), None) | (Way::Nowhere(_), _) => {}
             }
-        });
-        clients.flush();
-        if let Some(uplink) = uplink.into_inner() {
-            uplink.flush();
-        }
-        busy
+        }) > 0
     }
 
     fn rearm(&mut self) -> bool {
@@ -122,22 +129,38 @@ impl Kernel {
         self.clients.rearm() | uplink
     }
 
-    fn next_deadline(&self) -> Option<xen_netfront::platform::Instant> {
+    fn next_deadline(&mut self) -> Option<Instant> {
         let uplink = self.uplink.as_ref().and_then(Uplink::next_deadline);
         uplink.into_iter().chain(self.clients.next_deadline()).min()
     }
 
-    /// Does what the toolstack asks for, and reports what anybody at the console asks for.
+    /// Does what the toolstack asks for, and reports when anybody types something at the console.
     fn obey(&mut self) {
         if self.xen.console_read(&mut [0; 64]) > 0 {
             self.report();
         }
         let Some(asked) = self.xen.shutdown_request() else { return };
+        if asked != Request::Suspend {
+            self.leave();
+        }
+        if self.xen.obey(asked) == Suspended::Resumed {
+            self.clients.resumed();
+            if let Some(uplink) = &mut self.uplink {
+                uplink.resumed();
+            }
+        }
+    }
+
+    /// Before the domain stops: its clients are to know that nobody serves them now.
+    fn leave(&mut self) {
         self.report();
-        if self.xen.obey(asked) == Suspended::Resumed
-            && let Some(uplink) = &mut self.uplink
-        {
-            uplink.resumed();
+        self.clients.close();
+        let end = self.xen.now() + FAREWELL;
+        while !self.clients.is_closed() && self.xen.now() < end {
+            if !self.turn() && !self.rearm() {
+                let deadline = self.next_deadline().map_or(end, |at| at.min(end));
+                self.xen.wait(Some(deadline));
+            }
         }
     }
 
@@ -146,6 +169,17 @@ impl Kernel {
         if let Some(uplink) = &self.uplink {
             uplink.report();
         }
-        self.clients.report();
+        news::report_all(&self.clients);
+    }
+}
+
+fn deliver(clients: &mut Clients, to: ClientId, packet: Packet) {
+    // It counts what it does not deliver.
+    let _ = clients.deliver(to, packet);
+}
+
+fn to_all(clients: &mut Clients, news: &News, but: Option<ClientId>, packet: &Packet) {
+    for client in news.connected.iter().filter(|client| Some(**client) != but) {
+        deliver(clients, *client, packet.clone());
     }
 }

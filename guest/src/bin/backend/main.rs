@@ -7,9 +7,10 @@
 //!   clients ── netback ─┼─ switch ─ netfront ── dom0's bridge
 //!   clients ── netback ─┘
 //!
-//!  kernel ── clients   the vifs that it serves
-//!         ── uplink    its own
-//!         ── switch    which station is where
+//!  kernel ── netback::Clients   the vifs that it serves
+//!         ── uplink             its own
+//!         ── switch             which station is where
+//!         ── news               what is told of clients
 //! ```
 #![cfg_attr(target_os = "none", no_std, no_main)]
 // Built for a host there is no kernel: only tests use the modules then.
@@ -22,9 +23,9 @@ mod options;
 mod switch;
 
 #[cfg(target_os = "none")]
-mod clients;
-#[cfg(target_os = "none")]
 mod kernel;
+#[cfg(target_os = "none")]
+mod news;
 #[cfg(target_os = "none")]
 mod uplink;
 

@@ -109,7 +109,8 @@ mod tests {
     #[test]
     fn good_options_are_taken() {
         assert_eq!(parse(""), (Options::default(), Vec::new()));
-        let line = " uplink=3 queues=8  gso=0 csum=0 log=debug sg=1 uplink.gso=0 uplink.sg=0 uplink.sg=1";
+        let line =
+            " uplink=3 queues=8  gso=0 csum=0 log=debug sg=1 uplink.gso=0 uplink.sg=0 uplink.sg=1";
         let (options, complaints) = parse(line);
         let features = Features::NONE.with_scatter_gather(true);
         let uplink_features = Features::ALL.with_gso_v4(false).with_gso_v6(false);
@@ -122,9 +123,26 @@ mod tests {
     #[test]
     fn bad_options_are_named_and_change_nothing() {
         for word in [
-            "uplink", "uplink=", "uplink=-1", "uplink=None", "uplink=4294967296", "queues=0",
-            "queues=9", "queues=", "queues=two", "sg=2", "gso=", "csum=yes", "ip=10.0.0.2/24",
-            "quiet", "=", "log=loud", "uplink.queues=2", "uplink.", "uplink.csum=2", "uplink.log=debug",
+            "uplink",
+            "uplink=",
+            "uplink=-1",
+            "uplink=None",
+            "uplink=4294967296",
+            "queues=0",
+            "queues=9",
+            "queues=",
+            "queues=two",
+            "sg=2",
+            "gso=",
+            "csum=yes",
+            "ip=10.0.0.2/24",
+            "quiet",
+            "=",
+            "log=loud",
+            "uplink.queues=2",
+            "uplink.",
+            "uplink.csum=2",
+            "uplink.log=debug",
         ] {
             let (options, complaints) = parse(word);
             assert_eq!(options, Options::default(), "{word}");

@@ -1,5 +1,6 @@
 //! The vif of our own that leads out of the switch.
 
+use alloc::collections::VecDeque;
 use core::mem;
 
 use packet_views::buffer::View;
@@ -10,8 +11,6 @@ use xen_netfront::buffer::{Packet, PacketMut};
 use xen_netfront::netfront::{Config, Netfront, OpenError};
 use xen_netfront::platform::Instant;
 
-/// Slots of the largest packet.
-const LARGEST: usize = 19;
 /// Packets that are taken from it in a turn.
 const BUDGET: usize = 64;
 
@@ -19,14 +18,22 @@ pub struct Uplink {
     number: u32,
     net: Netfront<Xen, Xen>,
     link: Link,
-    /// Packets that were to be sent and were not, for there was no room.
-    pub full: u64,
+    /// What there was no room for; as long as there is any, clients are not asked for more.
+    waiting: VecDeque<PacketMut>,
+    /// Packets that were to be sent and were not: the link was down, or there was no page for a copy.
+    lost: u64,
 }
 
 impl Uplink {
-    pub fn open(xen: Xen, pool: &FramePool, number: u32, config: Config) -> Result<Uplink, OpenError> {
+    pub fn open(
+        xen: Xen,
+        pool: &FramePool,
+        number: u32,
+        config: Config,
+    ) -> Result<Uplink, OpenError> {
         let net = Netfront::open(xen, xen, pool, &GrantTable::new(&xen), number, config)?;
-        Ok(Uplink { number, net, link: Link::Down, full: 0 })
+        let waiting = VecDeque::new();
+        Ok(Uplink { number, net, link: Link::Down, waiting, lost: 0 })
     }
 
     pub fn service(&mut self) {
@@ -38,13 +45,10 @@ impl Uplink {
         }
     }
 
-    /// For how much work of clients there is room; any amount while nothing can be sent, for then it
-    /// is dropped and not waited for.
-    pub fn room(&mut self) -> usize {
-        match self.link {
-            Link::Up => self.net.room().saturating_sub(LARGEST - 1),
-            Link::Down | Link::NoCarrier => usize::MAX,
-        }
+    /// Whether more may be sent; so it is while nothing can be, for then it is lost and not waited for.
+    pub fn has_room(&mut self) -> bool {
+        self.send_waiting();
+        self.waiting.is_empty()
     }
 
     /// Hands packets to `sink`; whether there were any.
@@ -53,9 +57,26 @@ impl Uplink {
     }
 
     pub fn send(&mut self, packet: PacketMut) {
-        // Refused ones the driver counts.
-        if let Err(SendError::Full(_)) = NetDevice::send(&mut self.net, packet) {
-            self.full += 1;
+        if self.link != Link::Up {
+            self.lost += 1;
+        } else if !self.waiting.is_empty() {
+            self.waiting.push_back(packet);
+        } else if let Err(SendError::Full(packet)) = NetDevice::send(&mut self.net, packet) {
+            // Refused ones the driver counts.
+            self.waiting.push_back(packet);
+        }
+    }
+
+    fn send_waiting(&mut self) {
+        if self.link != Link::Up {
+            self.lost += self.waiting.len() as u64;
+            self.waiting.clear();
+        }
+        while let Some(packet) = self.waiting.pop_front() {
+            if let Err(SendError::Full(packet)) = NetDevice::send(&mut self.net, packet) {
+                self.waiting.push_front(packet);
+                return;
+            }
         }
     }
 
@@ -63,7 +84,7 @@ impl Uplink {
     pub fn send_copy(&mut self, packet: &Packet) {
         match self.copy_of(packet) {
             Some(copy) => self.send(copy),
-            None => self.full += 1,
+            None => self.lost += 1,
         }
     }
 
@@ -97,12 +118,16 @@ impl Uplink {
 
     /// What has crossed it, for people.
     pub fn report(&self) {
-        let (number, totals, full) = (self.number, self.net.totals(), self.full);
+        let (number, totals, lost) = (self.number, self.net.totals(), self.lost);
         log::info!(
-            "uplink, vif {number}: received {} packets, {} bytes; sent {} packets, {} bytes; dropped {} \
-             received, {} to be sent, {full} for want of room",
-            totals.rx_packets, totals.rx_bytes, totals.tx_packets, totals.tx_bytes,
-            totals.rx_dropped, totals.tx_dropped
+            "uplink, vif {number}: received {} packets, {} bytes, {} dropped; sent {} packets, {} \
+             bytes, {} dropped",
+            totals.rx_packets,
+            totals.rx_bytes,
+            totals.rx_dropped,
+            totals.tx_packets,
+            totals.tx_bytes,
+            totals.tx_dropped + lost
         );
     }
 }
