@@ -238,7 +238,7 @@ STEPS = [
     Step("seeds", "seeds of the deterministic host (XEN_SEEDS)", seeds, 1200),
     Step("loom", "every interleaving of the lock-free parts", loom),
     Step("miri", "ring, grant and buffers under Miri", miri, 2400, beside=True),
-    Step("image", "the guest image: segments, hypercall stubs", guest_image),
+    Step("image", "the guest images: segments, hypercall stubs", guest_image),
     Step("publish", "each crate can be published; kernels elsewhere use what is", packages),
     Step("instructions", "the instruction counts can be measured", instructions),
     Step("soak", "ten more minutes of the deterministic host", soak, 1800, long=True),
