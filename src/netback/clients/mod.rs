@@ -71,8 +71,8 @@ struct Slot<P: BackendPlatform, S: Store> {
     vif: Option<Box<Vif<P, S>>>,
     /// Marks it.
     waker: Waker,
-    /// Somebody is here.
-    is_taken: bool,
+    /// Who is here.
+    is: Option<VifId>,
     /// When it has something to do though nothing happens, in xenstore and with packets.
     due: Due,
     was_connected: bool,
@@ -241,10 +241,7 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
                 }
             });
         }
-        let is_busy = !self.busy.is_empty() && !self.is_paused;
-        is_busy
-            || !self.ready.is_empty()
-            || self.next_deadline().is_some_and(|at| at <= self.platform.now())
+        self.next_deadline().is_some_and(|at| at <= self.platform.now())
     }
 
     /// Gives every client what it has posted pages for, and tells it. [`rearm`](Clients::rearm) does too.
@@ -290,6 +287,9 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
         let store = self.listing.next_deadline(now).into_iter().chain(asked).min();
         let rest = self.allowance.rests_until(now);
         let store = store.map(|at| rest.map_or(at, |rest| rest.max(at)));
+        if !self.ready.is_empty() || !self.busy.is_empty() && !self.is_paused {
+            return Some(now);
+        }
         store.into_iter().chain((due < NEVER).then_some(due)).min()
     }
 
@@ -336,6 +336,17 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
     pub fn find(&self, vif: VifId) -> Option<ClientId> {
         let &number = self.open.get(&vif)?;
         self.slots.get(number).map(|slot| id(number, slot.generation))
+    }
+
+    /// Which vif a client is: while it is being polled, too.
+    pub fn vif_id(&self, client: ClientId) -> Option<VifId> {
+        let slot = self.slots.get(client.slot as usize)?;
+        slot.is.filter(|_| slot.generation == client.generation)
+    }
+
+    /// Whether this port is a client's.
+    pub fn knows(&self, port: Port) -> bool {
+        self.ports.contains_key(&port)
     }
 
     /// How many vifs there are, connected or not.
@@ -490,7 +501,7 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
             opened.set_carrier(up);
         }
         let opened = Some(Box::new(opened));
-        let number = match self.slots.iter().position(|slot| !slot.is_taken) {
+        let number = match self.slots.iter().position(|slot| slot.is.is_none()) {
             Some(number) => number,
             None => {
                 let waker = self.ready.waker(self.slots.len());
@@ -498,7 +509,7 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
                     generation: 0,
                     vif: None,
                     waker,
-                    is_taken: false,
+                    is: None,
                     due: NOTHING,
                     was_connected: false,
                     is_known: false,
@@ -508,7 +519,7 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
         };
         if let Some(slot) = self.slots.get_mut(number) {
             slot.vif = opened;
-            slot.is_taken = true;
+            slot.is = Some(vif);
         }
         self.open.insert(vif, number);
         self.asked.insert(number);
@@ -559,7 +570,7 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
         let client = id(number, slot.generation);
         slot.generation = slot.generation.wrapping_add(1);
         let is_known = core::mem::take(&mut slot.is_known);
-        (slot.due, slot.was_connected, slot.is_taken) = (NOTHING, false, false);
+        (slot.due, slot.was_connected, slot.is) = (NOTHING, false, None);
         self.due = None;
         self.open.remove(&vif.id());
         self.ports.retain(|_, other| *other != number);

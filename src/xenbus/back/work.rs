@@ -10,7 +10,7 @@ use super::{BackBus, BackStep, Removal, spec};
 use crate::platform::Instant;
 use crate::xenbus::BusState;
 use crate::xenbus::bus::{Bus, End, Turn};
-use xen_store::nodes::{join, remove_if_there};
+use xen_store::nodes::{found, join, remove_if_there};
 use xen_store::{Store, StoreError};
 
 /// How long a closing frontend may take before we go on without it.
@@ -266,28 +266,28 @@ impl<S: Store> BackBus<S> {
         Ok(())
     }
 
-    /// Removes our directory, and the client's if that was its last vif. False if it is not ours
-    /// to remove after all.
+    /// Removes our directory, and the client's if that was its last vif and is ours too: in a driver
+    /// domain it is the toolstack's, and so is removing it. False if it is not ours to remove after
+    /// all: the directory has gone or been made anew meanwhile, or nothing of it belongs to us.
     fn remove(&mut self) -> Result<bool, StoreError> {
         let store = self.bus.dirs.store();
-        let outcome = self.bus.dirs.transact(|transaction| {
+        let client = format!("backend/vif/{}", self.frontend.0);
+        let state = self.bus.written.unwrap_or_default();
+        let outcome = self.bus.dirs.while_state(state, |transaction| {
             let within = Some(transaction);
             remove_if_there(store, within, self.bus.dirs.dir())?;
-            let client = format!("backend/vif/{}", self.frontend.0);
-            match store.list(within, &client) {
-                Ok(vifs) if vifs.is_empty() => remove_if_there(store, within, &client),
-                Ok(_) | Err(StoreError::NotFound) => Ok(()),
-                Err(error) => Err(error),
+            match found(store.list(within, &client))? {
+                Some(vifs) if vifs.is_empty() => found(store.remove(within, &client)).map(drop),
+                Some(_) | None => Ok(()),
             }
         });
         match outcome {
-            Ok(()) => Ok(true),
-            Err(StoreError::Denied) => {
-                self.removal = Removal::Toolstack;
-                Ok(false)
-            }
-            Err(error) => Err(error),
+            Ok(true) => return Ok(true),
+            Ok(false) => self.bus.attention.ask(),
+            Err(StoreError::Denied) => self.removal = Removal::Toolstack,
+            Err(error) => return Err(error),
         }
+        Ok(false)
     }
 }
 
