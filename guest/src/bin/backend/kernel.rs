@@ -77,8 +77,8 @@ impl Kernel {
     /// A turn for everybody; whether anything moved.
     fn turn(&mut self) -> bool {
         let began = self.xen.now();
-        let mut moved = self.from_uplink(began);
-        moved |= self.from_clients(began);
+        let mut moved = self.forward_from_uplink(began);
+        moved |= self.forward_from_clients(began);
         self.clients.flush();
         if let Some(uplink) = &mut self.uplink {
             uplink.flush();
@@ -90,7 +90,7 @@ impl Kernel {
         moved
     }
 
-    fn from_uplink(&mut self, now: Instant) -> bool {
+    fn forward_from_uplink(&mut self, now: Instant) -> bool {
         let Kernel { clients, uplink, switch, news, .. } = self;
         let Some(uplink) = uplink else { return false };
         uplink.service();
@@ -101,7 +101,7 @@ impl Kernel {
         })
     }
 
-    fn from_clients(&mut self, now: Instant) -> bool {
+    fn forward_from_clients(&mut self, now: Instant) -> bool {
         let Kernel { clients, uplink, switch, news, .. } = self;
         // What could not leave waits where it is, and its sender with it.
         let is_full = uplink.as_mut().is_some_and(|uplink| !uplink.has_room());
