@@ -9,7 +9,7 @@ use packet_views::features::Capabilities;
 use packet_views::features::Features;
 use packet_views::header::MacAddr;
 use xen_grant::{Frame, FramePool};
-use xen_netfront::buffer::{BufMut, Packet, PacketMut};
+use xen_netfront::buffer::{BufMut, MixedPacket, Packet, PacketMut};
 use xen_netfront::netback::{Counters, Netback};
 use xen_netfront::wire::MAX_SLOTS;
 
@@ -155,6 +155,16 @@ impl NetDevice for Served {
         let count = budget.min(self.arrived.len());
         self.arrived.drain(..count).for_each(&mut sink);
         count
+    }
+
+    /// What is shared stays so: the hypervisor copies it for the client.
+    fn send_mixed(&mut self, packet: MixedPacket) -> Result<(), SendError<MixedPacket>> {
+        let Some(Delivery { vif, .. }) = self.reserve(device::slots(&packet)) else {
+            return Err(SendError::Full(packet));
+        };
+        // What the client has no room for is lost on the way, and counted there.
+        let _ = vif.deliver(packet.freeze());
+        Ok(())
     }
 
     fn flush(&mut self) {
