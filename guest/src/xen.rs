@@ -9,7 +9,7 @@ use xen_grant::{
     CopyEnd, CopyOp, DomId, ForeignMemory, Gfn, GrantStatus, Mapping, Memory, Page, Words,
 };
 use xen_netfront::platform::{BackendPlatform, Channel, EventError, Instant, Platform, Port};
-use xen_store::{Store, StoreError, Transaction, Watch};
+use xen_store::{Changes, Store, StoreError, Transaction, Watch};
 
 use crate::hypercall::abi::{
     self, DOMID_SELF, GnttabCopy, GnttabCopyPtr, GnttabMapGrantRef, GnttabQuerySize,
@@ -312,6 +312,14 @@ impl Store for Xen {
         xenstore::with(|client| client.watch(path))
     }
 
+    fn watch_below(&self, path: &str, depth: usize) -> Result<Watch, StoreError> {
+        xenstore::with(|client| client.watch_below(path, depth))
+    }
+
+    fn watch_also(&self, watch: &Watch, path: &str, place: &str) -> Result<Watch, StoreError> {
+        xenstore::with(|client| client.watch_also(watch, path, place))
+    }
+
     fn unwatch(&self, watch: Watch) {
         let _ = xenstore::with(|client| {
             client.unwatch(watch);
@@ -321,5 +329,9 @@ impl Store for Xen {
 
     fn fired(&self, watch: &Watch) -> bool {
         xenstore::with(|client| Ok(client.fired(watch))).unwrap_or(false)
+    }
+
+    fn changes(&self, watch: &Watch) -> Changes {
+        xenstore::with(|client| Ok(client.changes(watch))).unwrap_or_default()
     }
 }

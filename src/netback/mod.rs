@@ -73,7 +73,7 @@
 //! [`Netback::open`], [`service`](Netback::service) and dropping the backend ask xenstore, so they block as
 //! long as the [`Store`] does; they allocate, map and unmap ring pages, bind and close event channels.
 //! Nothing else blocks, and nothing else allocates. Hypercalls of the packet path are copies, one a batch,
-//! and events. None of it is for an interrupt, which may [wake](Netback::waker) the task that has the
+//! and events. None of it is for an interrupt, which may [wake](Vif::waker) the task that has the
 //! backend.
 //!
 //! # What a client can't do
@@ -101,48 +101,29 @@ mod parse;
 mod queue;
 mod software;
 mod to_client;
+mod vif;
 
-use alloc::string::ToString;
-use alloc::vec::Vec;
 use core::future::poll_fn;
+use core::ops::Deref;
 use core::task::{Context, Poll};
 
-use packet_views::Wake;
 use xen_grant::{DomId, FramePool};
 
 use crate::buffer::{Packet, PacketMut};
-use crate::platform::{BackendPlatform, Channel, Instant, Port, Rings};
-use crate::xenbus::{BackBus, BackStep, FrontendOffer, Identity, MAX_QUEUES, Vif, feature_nodes};
-use connection::Connection;
-use obstacle::Obstacle;
-use pace::{Allowance, Meter, Metered};
+use crate::platform::BackendPlatform;
 use xen_store::{Store, StoreError};
 
 pub use config::Config;
 pub use counters::{Counters, FromClientDrops, ToClientDrops};
 pub use error::DeliverError;
 pub use fault::Fault;
+pub use vif::Vif;
 
-/// More steps than the bus ever asks for at once. Should there be more, they are done the next time.
-const MAX_STEPS: usize = 4;
-
-/// The backend of a vif. Dropped, it unmaps what it has of the client's, and takes its watches away.
+/// The backend of one vif, with all that it needs for itself. What is known of it is a [`Vif`]'s.
+///
+/// Dropped, it unmaps what it has of the client's, and takes its watches away.
 pub struct Netback<P: BackendPlatform, S: Store> {
-    platform: P,
-    bus: BackBus<Metered<S>>,
-    allowance: Allowance,
-    pool: FramePool,
-    client: DomId,
-    vif: u32,
-    /// Who waits for its events.
-    wake: Wake,
-    config: Config,
-    identity: Identity,
-    connection: Option<Connection<P>>,
-    counters: Counters,
-    /// A broken rule that `service` has to act on.
-    fault: Option<Fault>,
-    gone: bool,
+    vif: Vif<P, S>,
 }
 
 impl<P: BackendPlatform, S: Store> Netback<P, S> {
@@ -159,128 +140,15 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
         vif: u32,
         config: Config,
     ) -> Result<Netback<P, S>, StoreError> {
-        let always = [
-            ("feature-rx-copy", "1"),
-            ("feature-rx-flip", "0"),
-            ("feature-split-event-channels", "1"),
-        ];
-        let queues = config.max_queues.clamp(1, MAX_QUEUES).to_string();
-        let queues = ("multi-queue-max-queues", &*queues);
-        let nodes = feature_nodes(&config.features.coherent());
-        let features: Vec<_> = nodes.into_iter().chain(always).chain([queues]).collect();
-        let store = Metered { store, by: Meter::default() };
-        Ok(Netback {
-            platform,
-            bus: BackBus::open(store, client, vif, &features, config.removal)?,
-            allowance: Allowance::full(),
-            pool: pool.clone(),
-            client,
-            vif,
-            wake: Wake::new(),
-            config,
-            identity: Identity::default(),
-            connection: None,
-            counters: Counters::default(),
-            fault: None,
-            gone: false,
-        })
+        Ok(Netback { vif: Vif::open(platform, store, pool, client, vif, config)? })
     }
 
     /// Sees to xenbus and to timers: connects, disconnects, acts on a broken rule. Call it when a
-    /// watch fires, when [`next_deadline`](Netback::next_deadline) has come, or simply every time
+    /// watch fires, when [`next_deadline`](Vif::next_deadline) has come, or simply every time
     /// round; it looks at xenstore only when there is something new, and makes at most 600 requests.
     pub fn service(&mut self) {
-        let now = self.platform.now();
-        if let Some(fault) = self.fault {
-            self.counters.faults += 1;
-            log::warn!("domain {}: protocol violation, disconnecting: {fault}", self.client.0);
-            self.disconnect();
-            self.bus.failed(now, "protocol violation by the frontend");
-        }
-        if self.allowance.rests_until(now).is_some() {
-            return;
-        }
-        for _ in 0..MAX_STEPS {
-            match self.bus.poll(now) {
-                BackStep::Wait => break,
-                BackStep::Connect => self.connect(now),
-                BackStep::Release => {
-                    self.disconnect();
-                    self.bus.released(now);
-                }
-                BackStep::Remove => {
-                    self.disconnect();
-                    self.gone = true;
-                    break;
-                }
-            }
-        }
-        self.allowance.spend(self.bus.own().store.by.take(), now);
+        self.vif.service();
     }
-
-    /// When [`service`](Netback::service) or [`flush`](Netback::flush) has something to do though
-    /// nothing happens.
-    pub fn next_deadline(&self) -> Option<Instant> {
-        let stall = self.connection.as_ref().and_then(Connection::deadline);
-        let rest = self.allowance.rests_until(self.platform.now());
-        let bus = self.bus.next_deadline().map(|at| rest.map_or(at, |rest| rest.max(at)));
-        [bus.or(rest), stall].into_iter().flatten().min()
-    }
-
-    /// Whether a client is connected, and has broken no rule.
-    pub fn is_connected(&self) -> bool {
-        self.connection.is_some() && self.fault.is_none()
-    }
-
-    /// Whether the vif has been removed: it never connects again, and can be dropped.
-    pub fn is_gone(&self) -> bool {
-        self.gone
-    }
-
-    /// The event channels on which the client wakes us, while it is connected, each once: of every
-    /// queue one for what it sends and one for pages that it posts, or one for both.
-    pub fn ports(&self) -> impl Iterator<Item = Port> + '_ {
-        self.connection.iter().flat_map(Connection::ports)
-    }
-
-    /// Queues of the connected client, 0 without one.
-    pub fn queues(&self) -> usize {
-        self.connection.as_ref().map_or(0, Connection::queues)
-    }
-
-    /// The domain that we serve, and the number of its vif.
-    pub fn id(&self) -> Vif {
-        (self.client, self.vif)
-    }
-
-    /// What the client published to be connected by, while it is connected.
-    pub fn frontend(&self) -> Option<&FrontendOffer> {
-        self.bus.frontend_offer()
-    }
-
-    /// The address that the toolstack gave the client. `None` if it gave none, or nobody was
-    /// connected yet.
-    pub fn client_mac(&self) -> Option<[u8; 6]> {
-        self.identity.mac
-    }
-
-    /// The client's MTU, as far as the toolstack says: octets above Ethernet, 1500 by default.
-    /// Nothing here holds packets to it.
-    pub fn mtu(&self) -> usize {
-        usize::from(self.identity.mtu)
-    }
-
-    /// Counters.
-    pub fn counters(&self) -> &Counters {
-        &self.counters
-    }
-
-    /// Packets that wait for the client.
-    pub fn queued(&self) -> usize {
-        self.connection.as_ref().map_or(0, Connection::queued)
-    }
-
-    // -- from the client --------------------------------------------------------------------
 
     /// Hands up to `budget` packets of the client's to `sink`; returns how many it handed up.
     ///
@@ -290,19 +158,8 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
     /// turns within the budget.
     #[inline]
     pub fn poll(&mut self, budget: usize, sink: impl FnMut(PacketMut)) -> usize {
-        let Some(connection) = self.connection.as_mut().filter(|_| self.fault.is_none()) else {
-            return 0;
-        };
-        match connection.poll(&self.platform, &self.pool, budget, &mut self.counters, sink) {
-            Ok(packets) => packets,
-            Err(fault) => {
-                self.fault = Some(fault);
-                0
-            }
-        }
+        self.vif.poll(budget, sink)
     }
-
-    // -- to the client ----------------------------------------------------------------------
 
     /// Queues a packet for the client. A packet that is refused is dropped and counted.
     ///
@@ -311,25 +168,15 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
     /// If the queue has no room for all segments the first ones stay in it, and the others count as
     /// dropped.
     #[inline]
-    pub fn deliver(&mut self, mut packet: Packet) -> Result<(), DeliverError> {
-        match &mut self.connection {
-            Some(connection) if self.fault.is_none() => {
-                connection.deliver(&mut packet, &self.pool, &mut self.counters)
-            }
-            Some(_) | None => Err(self.counters.undelivered(DeliverError::NotConnected)),
-        }
+    pub fn deliver(&mut self, packet: Packet) -> Result<(), DeliverError> {
+        self.vif.deliver(packet)
     }
 
     /// Copies as many queued packets to the client as it has posted pages for, and tells it of
     /// everything since the last time: one event at most on each of its channels.
     #[inline]
     pub fn flush(&mut self) {
-        let Some(connection) = self.connection.as_mut().filter(|_| self.fault.is_none()) else {
-            return;
-        };
-        if let Err(fault) = connection.flush(&self.platform, &mut self.counters) {
-            self.fault = Some(fault);
-        }
+        self.vif.flush();
     }
 
     /// Flushes, and asks the client for an event when it sends something, and when it posts pages
@@ -338,105 +185,39 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
     /// are [handled](crate::platform::Platform::handled).
     #[inline]
     pub fn rearm(&mut self) -> bool {
-        self.flush();
-        if self.fault.is_some() {
-            return true;
-        }
-        let Some(connection) = &mut self.connection else { return false };
-        match connection.arm() {
-            Ok(false) => {
-                connection.handled(&self.platform);
-                false
-            }
-            Ok(true) => true,
-            Err(fault) => {
-                self.fault = Some(fault);
-                true
-            }
-        }
+        self.vif.rearm()
     }
 
     /// Whether there is something to do: the client has sent something, or has posted pages that a
     /// packet waits for. If not, the task is woken when there is; that of an earlier call is forgotten.
     pub fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        self.wake.register(context.waker());
+        self.vif.waker().register(context.waker());
         if self.rearm() { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Waits until there is something to do. It needs no runtime, and dropping it loses nothing. Time
-    /// limits ([`next_deadline`](Netback::next_deadline)) are the caller's.
+    /// limits ([`next_deadline`](Vif::next_deadline)) are the caller's.
     pub fn ready(&mut self) -> impl Future<Output = ()> {
         poll_fn(|context| self.poll_ready(context))
-    }
-
-    /// Who waits for it. The platform wakes it with each event
-    /// ([`Platform::opened`](crate::platform::Platform::opened)); a kernel may wake it for a xenstore
-    /// watch too.
-    pub fn waker(&self) -> &Wake {
-        &self.wake
     }
 
     /// Tells the client whether there is a network behind us (`carrier`): as long as nobody has
     /// called this, it takes it that there is. [`service`](Netback::service) writes it.
     pub fn set_carrier(&mut self, up: bool) {
-        self.bus.set_carrier(up);
+        self.vif.set_carrier(up);
     }
+}
 
-    // -- connection -------------------------------------------------------------------------
+impl<P: BackendPlatform, S: Store> Deref for Netback<P, S> {
+    type Target = Vif<P, S>;
 
-    fn connect(&mut self, now: Instant) {
-        self.disconnect();
-        let opened = match self.bus.frontend_offer() {
-            Some(offer) => {
-                Identity::read(&self.bus.own()).map_err(Obstacle::Store).and_then(|identity| {
-                    self.identity = identity;
-                    let channel = Channel {
-                        peer: self.client,
-                        vif: self.vif,
-                        queue: 0,
-                        rings: Rings::Both,
-                        wake: self.wake.clone(),
-                    };
-                    let (platform, counters) = (&self.platform, &mut self.counters);
-                    Connection::open(platform, &channel, offer, &self.config, counters)
-                })
-            }
-            None => Err(Obstacle::Incomplete),
-        };
-        match opened {
-            Ok(connection) => {
-                self.connection = Some(connection);
-                self.counters.connects += 1;
-                self.bus.connected(now);
-            }
-            Err(error) => {
-                if let Obstacle::Fault(_) = error {
-                    self.counters.faults += 1;
-                }
-                self.bus.failed(now, &error.to_string());
-            }
-        }
-    }
-
-    /// Ends the connection, whatever the client does.
-    fn disconnect(&mut self) {
-        self.fault = None;
-        if let Some(connection) = self.connection.take() {
-            self.counters.to_drops.disconnected += connection.queued() as u64;
-        }
+    fn deref(&self) -> &Vif<P, S> {
+        &self.vif
     }
 }
 
 impl<P: BackendPlatform, S: Store> core::fmt::Debug for Netback<P, S> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Netback")
-            .field("client", &self.client)
-            .field("vif", &self.vif)
-            .field("is_connected", &self.is_connected())
-            .field("is_gone", &self.gone)
-            .field("queues", &self.queues())
-            .field("queued", &self.queued())
-            .field("fault", &self.fault)
-            .finish_non_exhaustive()
+        self.vif.fmt(f)
     }
 }

@@ -5,12 +5,9 @@
 //! its allowance: some for a start, then so many a second. What its bus would have to do then is
 //! done a moment later.
 
-use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 
 use crate::platform::Instant;
-use xen_store::StoreError;
-use xen_store::intercept::{Intercept, Intercepted, Request};
 
 /// Requests that can be saved up: several connections, one after the other.
 const MOST: u32 = 400;
@@ -41,27 +38,6 @@ impl Allowance {
             self.owed = self.owed.saturating_sub(now.since(self.at)) + EACH * requests;
             self.at = now;
         }
-    }
-}
-
-/// A store that counts what it is asked.
-pub(super) type Metered<S> = Intercepted<S, Meter>;
-
-/// Counts requests.
-#[derive(Debug, Default)]
-pub(super) struct Meter(AtomicU32);
-
-impl Meter {
-    /// Requests since this was last asked.
-    pub(super) fn take(&self) -> u32 {
-        self.0.swap(0, Ordering::Relaxed)
-    }
-}
-
-impl Intercept for Meter {
-    fn before(&self, _: Request<'_>) -> Result<(), StoreError> {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Ok(())
     }
 }
 

@@ -19,14 +19,11 @@ use super::state::BusState;
 use crate::platform::Instant;
 use xen_store::{Store, StoreError, Transaction};
 
-/// The most requests to xenstore that one poll makes, or one publication (N3). The most has a backend to
-/// ask that reads the nodes of 8 queues twice because its frontend wrote meanwhile, and then finds
-/// that the toolstack has made the vif anew.
-#[cfg(test)]
-pub(super) const MAX_REQUESTS: u64 = 140;
+/// After so many requests to xenstore a poll begins nothing more, and the next goes on.
+pub(super) const SLICE: u32 = 32;
 
 /// More decisions than any one state of xenstore leads to (a test walks all of them).
-pub(super) const MAX_ACTIONS: usize = 8;
+pub(super) const MAX_ACTIONS: usize = 20;
 
 /// A connection that lasted this long was a good one.
 const GOOD: Duration = Duration::from_secs(1);
@@ -63,6 +60,10 @@ pub(super) struct Bus<S: Store, Phase, Step> {
     /// What the device was told when there was last nothing to do but wait: until the deadline, which each
     /// call from the device brings forward, or an event, there is nothing else to tell.
     resting: Option<Step>,
+    /// After so many requests a poll begins nothing more.
+    pub(super) slice: u32,
+    /// There is more to do, at the next poll.
+    unfinished: bool,
 }
 
 impl<S: Store, Phase, Step: Copy> Bus<S, Phase, Step> {
@@ -83,6 +84,8 @@ impl<S: Store, Phase, Step: Copy> Bus<S, Phase, Step> {
             reconnect: Backoff::after_one_try(RECONNECT.0, RECONNECT.1),
             deadline: Some(Instant(0)),
             resting: None,
+            slice: SLICE,
+            unfinished: false,
         }
     }
 
@@ -95,13 +98,23 @@ impl<S: Store, Phase, Step: Copy> Bus<S, Phase, Step> {
         self.patience.is_some_and(|patience| patience <= now)
     }
 
+    /// Something has changed that no watch of ours tells.
+    pub(super) fn ask(&mut self) {
+        self.attention.ask();
+        self.resting = None;
+    }
+
+    /// What is to be done may have changed, though nothing in xenstore has.
+    pub(super) fn stir(&mut self) {
+        self.resting = None;
+    }
+
     /// What the device is to be told if nothing has happened since the last poll.
     #[inline]
     pub(super) fn still_resting(&mut self, now: Instant) -> Option<Step> {
         let step = self.resting.filter(|_| self.deadline.is_none_or(|at| at > now))?;
         if self.dirs.take_events() {
-            self.attention.ask();
-            self.resting = None;
+            self.ask();
             return None;
         }
         Some(step)
@@ -220,20 +233,24 @@ pub(super) trait End {
 
     fn look_and_act(&mut self, now: Instant) -> Result<Turn<Self::Step>, StoreError> {
         let bus = self.bus();
+        let begun = bus.dirs.requests();
+        bus.unfinished = false;
         if bus.dirs.take_events() || bus.is_overdue(now) {
             bus.attention.ask();
         }
-        if bus.attention.is_asked() {
-            self.look()?;
-            self.bus().attention.looked();
-        }
         for _ in 0..MAX_ACTIONS {
+            if self.bus().attention.is_asked() {
+                self.look()?;
+                self.bus().attention.looked();
+            }
             let action = self.next(now);
+            let bus = self.bus();
+            if bus.dirs.requests().wrapping_sub(begun) >= bus.slice {
+                bus.unfinished = true;
+                break;
+            }
             if let Some(turn) = self.carry_out(action, now)? {
                 return Ok(turn);
-            }
-            if self.bus().attention.is_asked() {
-                break;
             }
         }
         Ok(self.without_store(self.next(now)))
@@ -245,6 +262,9 @@ pub(super) trait End {
         let bus = self.bus();
         if let Some(look) = bus.attention.deadline(now) {
             return Some(look);
+        }
+        if bus.unfinished {
+            return Some(now);
         }
         let hold = (awaits_hold && bus.held_until > now).then_some(bus.held_until);
         bus.patience.into_iter().chain(hold).min()

@@ -24,7 +24,7 @@ const MAX_DOMAINS: usize = 64;
 const MAX_NAMES: usize = 2048;
 
 /// A vif: the frontend's domain, and the vif's number there.
-pub type Vif = (DomId, u32);
+pub type VifId = (DomId, u32);
 
 /// What has changed since the poll before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,17 +32,17 @@ pub type Vif = (DomId, u32);
 pub struct VifChanges {
     /// New vifs: open a [`BackBus`](super::BackBus) for each, soon. (One that vanished and is back
     /// may still have its old one, which then sees to it.)
-    pub appeared: Vec<Vif>,
+    pub appeared: Vec<VifId>,
     /// Vifs whose directory is gone. Their `BackBus` notices too, and ends by
     /// [`Remove`](super::BackStep::Remove).
-    pub vanished: Vec<Vif>,
+    pub vanished: Vec<VifId>,
 }
 
 /// The vifs of a backend.
 pub struct Clients<S: Store> {
     store: S,
     watch: Option<Watch>,
-    known: BTreeSet<Vif>,
+    known: BTreeSet<VifId>,
     attention: Attention,
     scan: Option<Scan>,
 }
@@ -52,7 +52,7 @@ pub struct Clients<S: Store> {
 struct Scan {
     /// Domains to be listed.
     left: Vec<u16>,
-    present: BTreeSet<Vif>,
+    present: BTreeSet<VifId>,
 }
 
 impl<S: Store> Clients<S> {
@@ -101,19 +101,19 @@ impl<S: Store> Clients<S> {
 
     /// A vif is done with ([`BackStep::Remove`](super::BackStep::Remove)). Should its directory be
     /// there again, it is a new vif.
-    pub fn forget(&mut self, vif: Vif) {
+    pub fn forget(&mut self, vif: VifId) {
         if self.known.remove(&vif) {
             self.attention.ask();
         }
     }
 
-    fn compare(&mut self, present: &BTreeSet<Vif>) -> VifChanges {
-        let vanished: Vec<Vif> = self.known.difference(present).copied().collect();
+    fn compare(&mut self, present: &BTreeSet<VifId>) -> VifChanges {
+        let vanished: Vec<VifId> = self.known.difference(present).copied().collect();
         for vif in &vanished {
             self.known.remove(vif);
         }
         let room = MAX_VIFS.saturating_sub(self.known.len());
-        let appeared: Vec<Vif> = present.difference(&self.known).copied().take(room).collect();
+        let appeared: Vec<VifId> = present.difference(&self.known).copied().take(room).collect();
         self.known.extend(&appeared);
         VifChanges { appeared, vanished }
     }

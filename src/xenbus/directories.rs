@@ -13,6 +13,7 @@
 use alloc::format;
 use alloc::string::String;
 
+use super::meter::{Meter, Metered};
 use super::state::BusState;
 use xen_store::nodes::{Reader, exists, join, transact};
 use xen_store::{Store, StoreError, Transaction, Watch};
@@ -21,8 +22,9 @@ use xen_store::{Store, StoreError, Transaction, Watch};
 pub(super) const TRIES: usize = 2;
 
 pub(super) struct Directories<S: Store> {
-    store: S,
+    store: Metered<S>,
     own: String,
+    /// `None` if somebody else watches it.
     own_watch: Option<Watch>,
     /// What of the peer's directory is watched: `""` all of it, `"/state"` that node.
     watched: &'static str,
@@ -30,10 +32,22 @@ pub(super) struct Directories<S: Store> {
 }
 
 impl<S: Store> Directories<S> {
+    /// Somebody else watches our directory. The peer's is not known yet.
+    pub(super) fn unwatched(store: S, own: String, watched: &'static str) -> Self {
+        let store = Metered { store, by: Meter::default() };
+        Directories { store, own, own_watch: None, watched, peer: None }
+    }
+
     /// Watches our directory. The peer's is not known yet.
     pub(super) fn open(store: S, own: String, watched: &'static str) -> Result<Self, StoreError> {
-        let own_watch = Some(store.watch(&own)?);
-        Ok(Directories { store, own, own_watch, watched, peer: None })
+        let mut dirs = Directories::unwatched(store, own, watched);
+        dirs.own_watch = Some(dirs.store.watch(&dirs.own)?);
+        Ok(dirs)
+    }
+
+    /// Requests to xenstore so far; wraps.
+    pub(super) fn requests(&self) -> u32 {
+        self.store.by.requests()
     }
 
     /// Whether something has changed since this was last asked.
@@ -67,7 +81,7 @@ impl<S: Store> Directories<S> {
         }
     }
 
-    pub(super) fn store(&self) -> &S {
+    pub(super) fn store(&self) -> &Metered<S> {
         &self.store
     }
 
@@ -80,12 +94,12 @@ impl<S: Store> Directories<S> {
     }
 
     /// Our directory, to read.
-    pub(super) fn own(&self) -> Reader<'_, S> {
+    pub(super) fn own(&self) -> Reader<'_, Metered<S>> {
         Reader { store: &self.store, within: None, dir: &self.own }
     }
 
     /// The peer's directory, to read, once it is known.
-    pub(super) fn peer(&self) -> Option<Reader<'_, S>> {
+    pub(super) fn peer(&self) -> Option<Reader<'_, Metered<S>>> {
         self.peer_dir().map(|dir| Reader { store: &self.store, within: None, dir })
     }
 

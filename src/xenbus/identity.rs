@@ -7,7 +7,7 @@ use xen_store::values::trim;
 use xen_store::{Store, StoreError};
 
 /// A vif's MTU where nobody says another.
-const DEFAULT_MTU: u16 = 1500;
+pub(crate) const DEFAULT_MTU: u16 = 1500;
 
 /// What the toolstack says of a vif, to each end in its own directory, where the peer does not
 /// write.
@@ -38,7 +38,7 @@ impl Identity {
 }
 
 /// The address of a station, `00:16:3e:00:00:01` or `0:16:3E:0:0:1`: not zero, and not a group's.
-fn parse_mac(value: &[u8]) -> Option<[u8; 6]> {
+pub(super) fn parse_mac(value: &[u8]) -> Option<[u8; 6]> {
     let mut parts = trim(value).split(|byte| *byte == b':');
     let mut mac = [0; 6];
     for byte in &mut mac {

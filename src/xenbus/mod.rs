@@ -37,6 +37,7 @@ mod directories;
 mod features;
 mod front;
 mod identity;
+mod meter;
 mod state;
 
 #[cfg(test)]
@@ -44,9 +45,11 @@ mod tests;
 
 pub use back::{
     BackBus, BackStep, EventChannels, FrontendOffer, MAX_QUEUES, OfferError, QueueOffer, Removal,
+    VifSpec,
 };
-pub use clients::{Clients, MAX_VIFS, Vif, VifChanges};
+pub use clients::{Clients, MAX_VIFS, VifChanges, VifId};
 pub use features::feature_nodes;
 pub use front::{BackendOffer, FrontBus, FrontStep, Rate};
+pub(crate) use identity::DEFAULT_MTU;
 pub use identity::Identity;
 pub use state::BusState;

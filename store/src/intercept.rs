@@ -3,10 +3,10 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::{Store, StoreError, Transaction, Watch};
+use crate::{Changes, Store, StoreError, Transaction, Watch};
 
 /// A request to xenstore, with the path that was given, and not yet made absolute.
-/// [`Store::fired`] is none: it looks at a bit of ours.
+/// [`Store::fired`] and [`Store::changes`] are none: they look at what is kept here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Request<'a> {
@@ -24,7 +24,7 @@ pub enum Request<'a> {
     Commit,
     /// [`Store::abort`]
     Abort,
-    /// [`Store::watch`]
+    /// [`Store::watch`], [`Store::watch_below`], [`Store::watch_also`]
     Watch(&'a str),
     /// [`Store::unwatch`]
     Unwatch,
@@ -104,6 +104,14 @@ impl<S: Store, I: Intercept> Store for Intercepted<S, I> {
         self.ask(Request::Watch(path))?.watch(path)
     }
 
+    fn watch_below(&self, path: &str, depth: usize) -> Result<Watch, StoreError> {
+        self.ask(Request::Watch(path))?.watch_below(path, depth)
+    }
+
+    fn watch_also(&self, watch: &Watch, path: &str, place: &str) -> Result<Watch, StoreError> {
+        self.ask(Request::Watch(path))?.watch_also(watch, path, place)
+    }
+
     fn unwatch(&self, watch: Watch) {
         let _ = self.ask(Request::Unwatch);
         self.store.unwatch(watch);
@@ -111,6 +119,10 @@ impl<S: Store, I: Intercept> Store for Intercepted<S, I> {
 
     fn fired(&self, watch: &Watch) -> bool {
         self.store.fired(watch)
+    }
+
+    fn changes(&self, watch: &Watch) -> Changes {
+        self.store.changes(watch)
     }
 }
 

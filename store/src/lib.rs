@@ -53,6 +53,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod byte_ring;
+mod changes;
 pub mod client;
 mod error;
 pub mod intercept;
@@ -62,6 +63,7 @@ mod store;
 pub mod values;
 pub mod wire;
 
+pub use changes::Changes;
 pub use error::StoreError;
 pub use store::{Store, Transaction, Watch};
 

@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
 
-use crate::StoreError;
+use crate::{Changes, StoreError};
 
 /// A transaction that has begun: a store makes one of its id, which is never 0 (0 on the wire means
 /// "no transaction").
@@ -23,8 +23,9 @@ pub struct Watch(pub u32);
 /// one above some 2000 is more than xenstored keeps: [`StoreError::Quota`].
 ///
 /// Calls may block until xenstored has answered, but none for ever ([`StoreError::TimedOut`]), and may
-/// allocate. Each is one round trip but [`fired`](Store::fired), which is none and does not block,
-/// and [`list`](Store::list), which takes more where a directory is longer than a message. The packet
+/// allocate. Each is one round trip but [`fired`](Store::fired) and [`changes`](Store::changes), which are
+/// none and do not block, and [`list`](Store::list), which takes more where a directory is longer than a
+/// message. The packet
 /// path makes no call; none may be made in an interrupt.
 pub trait Store {
     /// The value of a node.
@@ -61,11 +62,25 @@ pub trait Store {
     /// however often a peer writes, a watch costs a bit.
     fn watch(&self, path: &str) -> Result<Watch, StoreError>;
 
+    /// Sets a watch, like [`watch`](Store::watch), that remembers where below the node something has
+    /// changed: paths of at most `depth` names, a bounded number of them. One watch serves for a
+    /// directory of many things.
+    fn watch_below(&self, path: &str, depth: usize) -> Result<Watch, StoreError>;
+
+    /// Sets one more watch whose events count as events of `watch`, at `place`: with it many watches, of as
+    /// many paths, are asked for [`changes`](Store::changes) at once. Taken away it is like any other; asked
+    /// for itself it has never fired.
+    fn watch_also(&self, watch: &Watch, path: &str, place: &str) -> Result<Watch, StoreError>;
+
     /// Takes a watch away.
     fn unwatch(&self, watch: Watch);
 
     /// Whether the watch has fired since this was last asked.
     fn fired(&self, watch: &Watch) -> bool;
+
+    /// Where something has changed since this, or [`fired`](Store::fired), was last asked. A watch that
+    /// remembers no places says [`Changes::Anywhere`].
+    fn changes(&self, watch: &Watch) -> Changes;
 }
 
 /// A store that is lent: each call goes to it.
@@ -107,11 +122,23 @@ impl<S: Store + ?Sized> Store for &S {
         S::watch(self, path)
     }
 
+    fn watch_below(&self, path: &str, depth: usize) -> Result<Watch, StoreError> {
+        S::watch_below(self, path, depth)
+    }
+
+    fn watch_also(&self, watch: &Watch, path: &str, place: &str) -> Result<Watch, StoreError> {
+        S::watch_also(self, watch, path, place)
+    }
+
     fn unwatch(&self, watch: Watch) {
         S::unwatch(self, watch);
     }
 
     fn fired(&self, watch: &Watch) -> bool {
         S::fired(self, watch)
+    }
+
+    fn changes(&self, watch: &Watch) -> Changes {
+        S::changes(self, watch)
     }
 }

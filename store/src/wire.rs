@@ -196,9 +196,11 @@ pub fn split_at_zero(payload: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((before, rest.strip_prefix(b"\0")?))
 }
 
-/// The token in the payload of an `XS_WATCH_EVENT`: path, zero, token, zero.
-pub fn token(payload: &[u8]) -> Option<u32> {
-    number(payload.split(|&byte| byte == 0).nth(1)?)
+/// The path and the token in the payload of an `XS_WATCH_EVENT`: path, zero, token, zero.
+pub fn watch_event(payload: &[u8]) -> Option<(&[u8], u32)> {
+    let (path, rest) = split_at_zero(payload)?;
+    let token = rest.split(|&byte| byte == 0).next()?;
+    Some((path, number(token)?))
 }
 
 impl core::fmt::Debug for Inbox {
@@ -243,9 +245,9 @@ mod tests {
         assert_eq!(number(b"17\0"), Some(17));
         assert_eq!(number(b"17x"), None);
         assert_eq!(number(b"4294967296"), None);
-        assert_eq!(token(b"a/b\x007\0"), Some(7));
-        assert_eq!(token(b"a/b"), None);
-        assert_eq!(token(b""), None);
+        assert_eq!(watch_event(b"a/b\x007\0"), Some((&b"a/b"[..], 7)));
+        assert_eq!(watch_event(b"a/b"), None);
+        assert_eq!(watch_event(b""), None);
     }
 
     proptest! {
@@ -282,7 +284,7 @@ mod tests {
             let _ = feed_all(&mut Inbox::default(), &bytes);
             error(&bytes);
             number(&bytes);
-            token(&bytes);
+            watch_event(&bytes);
         }
     }
 }

@@ -16,6 +16,7 @@
 
 mod offer;
 mod rules;
+mod spec;
 mod work;
 
 use alloc::format;
@@ -29,12 +30,13 @@ use super::bus::{Bus, End};
 use super::directories::Directories;
 use super::state::BusState;
 use crate::platform::Instant;
-use xen_store::nodes::Reader;
 use xen_store::values::parse_u32;
 use xen_store::{Store, StoreError};
 
+use offer::Reading;
 pub use offer::{EventChannels, FrontendOffer, MAX_QUEUES, OfferError, QueueOffer};
 use rules::Phase;
+pub use spec::VifSpec;
 use work::PATIENCE;
 
 /// What the device is to do.
@@ -44,12 +46,11 @@ pub enum BackStep {
     /// Nothing new: go on with the rings if they are mapped.
     Wait,
     /// Map the rings of [`BackBus::frontend_offer`], then call [`BackBus::connected`]; if that
-    /// can't be done, [`BackBus::failed`].
+    /// can't be done, [`BackBus::postpone`] if it may be done later, [`BackBus::failed`] if not.
     Connect,
     /// End all use of the frontend's rings, then call [`BackBus::released`].
     Release,
-    /// The vif is gone and its watches too. Drop this, and tell
-    /// [`Clients::forget`](super::Clients::forget).
+    /// The vif is gone and its watches too. Drop this.
     Remove,
 }
 
@@ -80,8 +81,16 @@ pub struct BackBus<S: Store> {
     carrier: Option<bool>,
     /// What we left there.
     carrier_written: Option<bool>,
+    /// What the toolstack says.
+    spec: VifSpec,
+    /// Whether that has been read since we last offered anything.
+    informed: bool,
+    /// What an earlier offer has left in our directory.
+    offered: Vec<String>,
     /// What the frontend has published, as of the last look.
-    offer: Option<FrontendOffer>,
+    offer: Reading,
+    /// We shut down.
+    leaving: bool,
     /// What the device has connected to, or was told to.
     connection: Option<FrontendOffer>,
 }
@@ -99,14 +108,38 @@ impl<S: Store> BackBus<S> {
         features: &[(&str, &str)],
         removal: Removal,
     ) -> Result<BackBus<S>, StoreError> {
+        let dirs = Directories::open(store, own_dir(frontend, index), "/state")?;
+        Ok(BackBus::on(dirs, frontend, features, removal))
+    }
+
+    /// The same, where somebody else watches our directory, and [tells](BackBus::ask). A poll begins
+    /// nothing more after `slice` requests.
+    pub(crate) fn told(
+        store: S,
+        frontend: DomId,
+        index: u32,
+        features: &[(&str, &str)],
+        removal: Removal,
+        slice: u32,
+    ) -> BackBus<S> {
+        let dirs = Directories::unwatched(store, own_dir(frontend, index), "/state");
+        let mut this = BackBus::on(dirs, frontend, features, removal);
+        this.bus.slice = slice;
+        this
+    }
+
+    fn on(
+        dirs: Directories<S>,
+        frontend: DomId,
+        features: &[(&str, &str)],
+        removal: Removal,
+    ) -> BackBus<S> {
         let max_queues = features
             .iter()
             .find(|(key, _)| *key == "multi-queue-max-queues")
             .and_then(|(_, value)| parse_u32(value.as_bytes()))
             .map_or(1, |queues| queues.clamp(1, MAX_QUEUES));
-        let dir = format!("backend/vif/{}/{index}", frontend.0);
-        let dirs = Directories::open(store, dir, "/state")?;
-        Ok(BackBus {
+        BackBus {
             bus: Bus::new(dirs, Phase::Fresh, Backoff::new(PATIENCE, PATIENCE)),
             frontend,
             features: features.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
@@ -116,15 +149,19 @@ impl<S: Store> BackBus<S> {
             fault: None,
             carrier: None,
             carrier_written: None,
-            offer: None,
+            spec: VifSpec::default(),
+            informed: false,
+            offered: Vec::new(),
+            offer: Reading::Unread,
+            leaving: false,
             connection: None,
-        })
+        }
     }
 
     /// Looks what has changed, does our part, and says what the device is to do.
     ///
     /// Nothing is asked of xenstore unless a watch has fired or a deadline has passed, and then at
-    /// most 140 requests are made.
+    /// most 60 requests are made; if there is more to do [`next_deadline`](BackBus::next_deadline) is now.
     pub fn poll(&mut self, now: Instant) -> BackStep {
         self.poll_end(now)
     }
@@ -157,9 +194,31 @@ impl<S: Store> BackBus<S> {
         self.bus.peer
     }
 
-    /// Our directory in xenstore: `mac`, `ip` and more of what the toolstack says are there.
-    pub fn own(&self) -> Reader<'_, S> {
-        self.bus.dirs.own()
+    /// What the toolstack says of the vif: read before the frontend is offered anything, and before each
+    /// further connection.
+    pub fn spec(&self) -> &VifSpec {
+        &self.spec
+    }
+
+    /// Whether the vif is shut after [`close`](BackBus::close).
+    pub fn is_closed(&self) -> bool {
+        self.leaving && self.bus.phase == Phase::Closed && !self.mapped
+    }
+
+    /// Requests to xenstore so far; wraps.
+    pub(crate) fn requests(&self) -> u32 {
+        self.bus.dirs.requests()
+    }
+
+    /// Whether the frontend's state may have changed.
+    pub(crate) fn has_news(&self) -> bool {
+        self.bus.dirs.take_events()
+    }
+
+    /// Something has changed in either directory.
+    pub(crate) fn ask(&mut self) {
+        self.bus.ask();
+        self.bus.deadline = Some(Instant(0));
     }
 
     /// Tells the frontend whether there is a network behind this vif. The next poll writes it, as
@@ -179,8 +238,35 @@ impl<S: Store> BackBus<S> {
         self.bus.deadline = Some(now);
     }
 
-    /// The frontend is at fault, or its rings can't be mapped. `reason` is left in the `error`
-    /// node of our directory. If rings are mapped [`BackStep::Release`] follows, once.
+    /// The device can't connect now, though nothing is wrong with what the frontend has published. It
+    /// is told to again, later each time.
+    pub fn postpone(&mut self, now: Instant) {
+        self.connection = None;
+        self.bus.hold(now);
+        self.bus.deadline = Some(now);
+    }
+
+    /// We shut down: the connection ends as if the frontend had ended it, and the vif stays closed. Poll until
+    /// it [is](BackBus::is_closed); a frontend that does not go along is waited for a second.
+    pub fn close(&mut self, now: Instant) {
+        self.leaving = true;
+        self.bus.stir();
+        self.bus.deadline = Some(now);
+    }
+
+    /// The domain has been resumed elsewhere: nothing is mapped any more, and all is looked at anew.
+    pub fn resumed(&mut self, now: Instant) {
+        self.mapped = false;
+        self.connection = None;
+        self.bus.standing = None;
+        self.fault = None;
+        self.carrier_written = None;
+        self.bus.connection_ended(now);
+        self.ask();
+    }
+
+    /// The frontend has broken a rule. `reason` is left in the `error`
+    /// node of our directory, and the frontend has to close and start over. If rings are mapped [`BackStep::Release`] follows, once.
     pub fn failed(&mut self, now: Instant, reason: &str) {
         match self.bus.phase {
             Phase::InitWait | Phase::Connected => {
@@ -199,6 +285,10 @@ impl<S: Store> BackBus<S> {
         self.bus.connection_ended(now);
         self.bus.deadline = Some(now);
     }
+}
+
+fn own_dir(frontend: DomId, index: u32) -> String {
+    format!("backend/vif/{}/{index}", frontend.0)
 }
 
 impl<S: Store> core::fmt::Debug for BackBus<S> {

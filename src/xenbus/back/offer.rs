@@ -82,38 +82,68 @@ impl core::fmt::Display for OfferError {
 
 impl core::error::Error for OfferError {}
 
-impl FrontendOffer {
-    /// Reads what a frontend has published in its directory. At most `max_queues` are accepted.
-    pub(super) fn read<S: Store>(
+/// How far the reading of what a frontend has published is.
+#[derive(Debug, Default)]
+pub(super) enum Reading {
+    /// Nothing has been read.
+    #[default]
+    Unread,
+    /// All but the nodes of further queues; there are so many queues.
+    Queues(FrontendOffer, u32),
+    /// All of it.
+    Read(FrontendOffer),
+    /// It makes no sense.
+    Bad(OfferError),
+}
+
+impl Reading {
+    /// Reads on: first what is said of all queues, then a queue at a time, with at most nine requests. At
+    /// most `max_queues` queues are accepted.
+    pub(super) fn step<S: Store>(
+        &mut self,
         peer: Reader<'_, S>,
         max_queues: u32,
-    ) -> Result<Result<FrontendOffer, OfferError>, StoreError> {
-        let count = peer.bytes("multi-queue-num-queues")?;
-        let count = count.as_deref().map_or(Some(1), parse_u32);
-        let Some(count) = count.filter(|count| (1..=max_queues).contains(count)) else {
-            return Ok(Err(OfferError::Queues));
-        };
-        let mut queues = Vec::new();
-        for number in 0..count {
-            // One queue keeps its nodes at the top, where frontends have always had them.
-            let dir = if count == 1 {
-                String::from(peer.dir)
-            } else {
-                join(peer.dir, &format!("queue-{number}"))
-            };
-            match read_queue(Reader { dir: &dir, ..peer })? {
-                Ok(queue) => queues.push(queue),
-                Err(bad) => return Ok(Err(bad)),
+    ) -> Result<(), StoreError> {
+        match self {
+            Reading::Unread => *self = begin(peer, max_queues)?,
+            Reading::Queues(offer, count) => {
+                // One queue keeps its nodes at the top, where frontends have always had them.
+                let dir = if *count == 1 {
+                    String::from(peer.dir)
+                } else {
+                    join(peer.dir, &format!("queue-{}", offer.queues.len()))
+                };
+                match read_queue(Reader { dir: &dir, ..peer })? {
+                    Ok(queue) => offer.queues.push(queue),
+                    Err(bad) => *self = Reading::Bad(bad),
+                }
             }
+            Reading::Read(_) | Reading::Bad(_) => {}
         }
-        Ok(Ok(FrontendOffer {
-            queues,
-            rx_copy: peer.flag("request-rx-copy", false)?,
-            rx_notify: peer.flag("feature-rx-notify", false)?,
-            features: read_features(&peer)?,
-            multicast_control: peer.flag("request-multicast-control", false)?,
-        }))
+        *self = match core::mem::take(self) {
+            Reading::Queues(offer, count) if offer.queues.len() as u64 >= count.into() => {
+                Reading::Read(offer)
+            }
+            more => more,
+        };
+        Ok(())
     }
+}
+
+fn begin<S: Store>(peer: Reader<'_, S>, max_queues: u32) -> Result<Reading, StoreError> {
+    let count = peer.bytes("multi-queue-num-queues")?;
+    let count = count.as_deref().map_or(Some(1), parse_u32);
+    let Some(count) = count.filter(|count| (1..=max_queues).contains(count)) else {
+        return Ok(Reading::Bad(OfferError::Queues));
+    };
+    let offer = FrontendOffer {
+        queues: Vec::new(),
+        rx_copy: peer.flag("request-rx-copy", false)?,
+        rx_notify: peer.flag("feature-rx-notify", false)?,
+        features: read_features(&peer)?,
+        multicast_control: peer.flag("request-multicast-control", false)?,
+    };
+    Ok(Reading::Queues(offer, count))
 }
 
 fn read_queue<S: Store>(

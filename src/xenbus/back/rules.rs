@@ -39,6 +39,11 @@
 //! * `online` is 0: release, 6, and remove the directory. The frontend need not agree.
 //! * The device found a fault, or the frontend's nodes make no sense: release, and 5.
 //! * A frontend that does not close is not waited for.
+//! * A device that can't connect for want of something tries again, later each time.
+//! * We shut down: release, 5, 6, and nothing more, so that the frontends wait for another backend.
+//!
+//! Before 2 is written what the toolstack says of the vif is read, and before a frontend's rings are
+//! mapped, or kept, what it has published: a part at a time, each a step of its own.
 //!
 //! A `state` of 3, 4, 7 or 8 that we did not write is left from an earlier backend, `Stale`: its
 //! frontend is sent through the close cycle, as nothing of the old rings is known here.
@@ -78,14 +83,29 @@ pub(super) struct View {
     pub(super) online: bool,
     /// The device found the frontend at fault.
     pub(super) faulted: bool,
-    /// What the frontend asks for makes sense; if mapped: and is what we connected to.
-    pub(super) sound: bool,
+    /// What the frontend asks for.
+    pub(super) offer: Offer,
+    /// What the toolstack says of the vif has been read.
+    pub(super) informed: bool,
     /// This phase has lasted too long.
     pub(super) overdue: bool,
     /// Too early for the next try.
     pub(super) held: bool,
     /// Removing the directory is up to us.
     pub(super) removes: bool,
+    /// We shut down.
+    pub(super) leaving: bool,
+}
+
+/// What a frontend asks for, as of the last look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Offer {
+    /// Not all of it has been read.
+    Unread,
+    /// It makes sense; if mapped: and is what we connected to.
+    Sound,
+    /// It makes no sense, or is not what we connected to.
+    Unsound,
 }
 
 /// What to do.
@@ -97,8 +117,12 @@ pub(in crate::xenbus) enum Action {
     Gone,
     /// Start from the `state` that is there.
     Adopt,
+    /// Read what the toolstack says.
+    Inform,
     /// Write what we offer, and 2.
     Offer,
+    /// Read on in what the frontend asks for.
+    Read,
     /// Have the device map the frontend's rings.
     Connect,
     /// Have the device end all use of the frontend's rings.
@@ -114,7 +138,8 @@ pub(in crate::xenbus) enum Action {
 }
 
 use Action::{
-    Adopt, Connect, Gone, Offer, Release, Remove, Stay, WriteClosed, WriteClosing, WriteConnected,
+    Adopt, Connect, Gone, Inform, Read, Release, Remove, Stay, WriteClosed, WriteClosing,
+    WriteConnected,
 };
 
 /// What to do next.
@@ -138,12 +163,15 @@ pub(super) fn next(view: View) -> Action {
             }
         };
     }
+    if view.leaving {
+        return leaving(view);
+    }
     match view.phase {
         Phase::InitWait if view.mapped => mapped(view),
         Phase::Connected if view.mapped => connected(view),
         // Too late: the frontend left while its rings were being mapped.
         Phase::Fresh | Phase::Stale | Phase::Closing | Phase::Closed if view.mapped => Release,
-        Phase::Fresh => Offer,
+        Phase::Fresh => offer(view),
         Phase::Stale => WriteClosing,
         Phase::InitWait => init_wait(view),
         Phase::Connected => leave(view.peer),
@@ -163,8 +191,12 @@ fn init_wait(view: View) -> Action {
         | BusState::Initialised
         | BusState::Reconfiguring
         | BusState::Reconfigured => Stay,
-        BusState::Connected if view.sound => Connect,
-        BusState::Connected => WriteClosing,
+        BusState::Connected => match view.offer {
+            Offer::Unread => Read,
+            Offer::Sound if view.held => Stay,
+            Offer::Sound => Connect,
+            Offer::Unsound => WriteClosing,
+        },
         BusState::Closing => WriteClosing,
         BusState::Closed => WriteClosed,
     }
@@ -172,9 +204,12 @@ fn init_wait(view: View) -> Action {
 
 fn mapped(view: View) -> Action {
     match view.peer {
-        BusState::Connected if view.sound => WriteConnected,
-        BusState::Connected
-        | BusState::Unknown
+        BusState::Connected => match view.offer {
+            Offer::Unread => Read,
+            Offer::Sound => WriteConnected,
+            Offer::Unsound => Release,
+        },
+        BusState::Unknown
         | BusState::Initialising
         | BusState::InitWait
         | BusState::Initialised
@@ -187,16 +222,34 @@ fn mapped(view: View) -> Action {
 
 fn connected(view: View) -> Action {
     match view.peer {
-        BusState::Connected if view.sound => Stay,
+        BusState::Connected => match view.offer {
+            Offer::Unread => Read,
+            Offer::Sound => Stay,
+            Offer::Unsound => Release,
+        },
         // Rings stay as they are during a reconfiguration.
         BusState::Reconfiguring | BusState::Reconfigured => Stay,
-        BusState::Connected
-        | BusState::Unknown
+        BusState::Unknown
         | BusState::Initialising
         | BusState::InitWait
         | BusState::Initialised
         | BusState::Closing
         | BusState::Closed => Release,
+    }
+}
+
+/// What we offer is for the vif that the toolstack has described.
+fn offer(view: View) -> Action {
+    if view.informed { Action::Offer } else { Inform }
+}
+
+/// We close, as far as the frontend goes along, and stay closed.
+fn leaving(view: View) -> Action {
+    match view.phase {
+        _ if view.mapped => Release,
+        Phase::Fresh | Phase::Stale | Phase::InitWait | Phase::Connected => leave(view.peer),
+        Phase::Closing => closing(view),
+        Phase::Closed => Stay,
     }
 }
 
@@ -222,7 +275,7 @@ fn closing(view: View) -> Action {
 fn closed(view: View) -> Action {
     match view.peer {
         BusState::Initialising if view.held => Stay,
-        BusState::Initialising => Offer,
+        BusState::Initialising => offer(view),
         BusState::Closing => WriteClosing,
         BusState::Unknown
         | BusState::InitWait

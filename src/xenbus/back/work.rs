@@ -1,16 +1,16 @@
 //! How the backend's end looks, does what its rules say, and keeps time.
 
 use alloc::format;
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use core::time::Duration;
 
-use super::offer::{FrontendOffer, OfferError};
-use super::rules::{self, Action, Phase, View};
-use super::{BackBus, BackStep, Removal};
+use super::offer::Reading;
+use super::rules::{self, Action, Offer, Phase, View};
+use super::{BackBus, BackStep, Removal, spec};
 use crate::platform::Instant;
 use crate::xenbus::BusState;
 use crate::xenbus::bus::{Bus, End, Turn};
-use xen_store::nodes::{Reader, join, remove_if_there};
+use xen_store::nodes::{join, remove_if_there};
 use xen_store::{Store, StoreError};
 
 /// How long a closing frontend may take before we go on without it.
@@ -28,7 +28,16 @@ impl<S: Store> End for BackBus<S> {
 
     fn next(&self, now: Instant) -> Action {
         let bus = &self.bus;
-        let sound = if self.mapped { self.offer == self.connection } else { self.offer.is_some() };
+        let offer = match &self.offer {
+            Reading::Unread | Reading::Queues(..) => Offer::Unread,
+            // What it takes besides may change while it is connected, and counts the next time.
+            Reading::Read(offer) if self.mapped => {
+                let connected = self.connection.as_ref().map(|connection| &connection.queues);
+                if connected == Some(&offer.queues) { Offer::Sound } else { Offer::Unsound }
+            }
+            Reading::Read(_) => Offer::Sound,
+            Reading::Bad(_) => Offer::Unsound,
+        };
         rules::next(View {
             phase: bus.phase,
             mapped: self.mapped,
@@ -37,31 +46,30 @@ impl<S: Store> End for BackBus<S> {
             intact: bus.is_intact(),
             online: bus.online,
             faulted: self.fault.is_some(),
-            sound,
+            offer,
+            informed: self.informed,
             overdue: bus.is_overdue(now),
             held: bus.held_until > now,
             removes: self.removal == Removal::Ours,
+            leaving: self.leaving,
         })
     }
 
     fn look(&mut self) -> Result<(), StoreError> {
-        let dirs = &mut self.bus.dirs;
-        let mine = dirs.own_state(None)?;
-        let online = dirs.own().flag("online", true)?;
-        let frontend = dirs.own().path("frontend", self.frontend.0)?;
-        dirs.follow(frontend.as_deref())?;
-        let peer = dirs.peer_state()?;
-        let mut offer = None;
-        if peer == BusState::Connected && self.offers() {
-            match self.read_offer()? {
-                Ok(published) => offer = Some(published),
-                Err(bad) => {
-                    self.fault.get_or_insert_with(|| bad.to_string());
-                }
-            }
+        // Our own directory first: what is wrong with the frontend's hides no detach.
+        let bus = &mut self.bus;
+        bus.mine = bus.dirs.own_state(None)?;
+        if !bus.is_intact() {
+            return Ok(());
         }
-        (self.bus.mine, self.bus.peer, self.bus.online) = (mine, peer, online);
-        self.offer = offer;
+        bus.online = bus.dirs.own().flag("online", true)?;
+        if !bus.online {
+            return Ok(());
+        }
+        let frontend = bus.dirs.own().path("frontend", self.frontend.0)?;
+        bus.dirs.follow(frontend.as_deref())?;
+        bus.peer = bus.dirs.peer_state()?;
+        self.offer = Reading::Unread;
         Ok(())
     }
 
@@ -77,7 +85,9 @@ impl<S: Store> End for BackBus<S> {
             }
             Action::Release => return Ok(Some(self.without_store(action))),
             Action::Connect => {
-                self.connection.clone_from(&self.offer);
+                if let Reading::Read(offer) = &self.offer {
+                    self.connection = Some(offer.clone());
+                }
                 return Ok(Some(Turn::Device(BackStep::Connect)));
             }
             Action::Remove if !self.remove()? => {}
@@ -86,6 +96,8 @@ impl<S: Store> End for BackBus<S> {
                 return Ok(Some(Turn::Insist(BackStep::Remove)));
             }
             Action::Adopt => self.adopt(),
+            Action::Inform => self.inform()?,
+            Action::Read => self.read()?,
             Action::Offer => self.write(BusState::InitWait, Phase::InitWait, now)?,
             Action::WriteConnected => self.write(BusState::Connected, Phase::Connected, now)?,
             Action::WriteClosing => self.write(BusState::Closing, Phase::Closing, now)?,
@@ -100,7 +112,9 @@ impl<S: Store> End for BackBus<S> {
             Action::Stay
             | Action::Gone
             | Action::Adopt
+            | Action::Inform
             | Action::Offer
+            | Action::Read
             | Action::Connect
             | Action::WriteConnected
             | Action::WriteClosing
@@ -110,18 +124,39 @@ impl<S: Store> End for BackBus<S> {
     }
 
     fn awaits_hold(&self) -> bool {
-        self.bus.phase == Phase::Closed
+        matches!(self.bus.phase, Phase::Closed | Phase::InitWait)
     }
 }
 
 impl<S: Store> BackBus<S> {
-    /// Reads what the frontend has published, all of it as of one moment.
-    fn read_offer(&self) -> Result<Result<FrontendOffer, OfferError>, StoreError> {
-        let Some(dir) = self.bus.dirs.peer_dir() else { return Ok(Err(OfferError::Rings)) };
-        let store = self.bus.dirs.store();
-        self.bus.dirs.transact(|transaction| {
-            FrontendOffer::read(Reader { store, within: Some(transaction), dir }, self.max_queues)
-        })
+    /// Reads what the toolstack says of the vif, and tells the frontend its MTU, as a hotplug script does.
+    fn inform(&mut self) -> Result<(), StoreError> {
+        let dirs = &self.bus.dirs;
+        let found = spec::read(&dirs.own())?;
+        if let (Some(mtu), Some(peer)) = (found.spec.mtu, dirs.peer()) {
+            let node = join(peer.dir, "mtu");
+            if let Err(error) = dirs.store().write(None, &node, mtu.to_string().as_bytes()) {
+                // A toolstack that does not give us the node says the MTU itself.
+                log::debug!("{node}: {error}");
+            }
+        }
+        (self.spec, self.offered, self.informed) = (found.spec, found.offered, true);
+        Ok(())
+    }
+
+    /// Reads on in what the frontend has published. Should it write meanwhile, all is read again.
+    fn read(&mut self) -> Result<(), StoreError> {
+        let Some(peer) = self.bus.dirs.peer() else {
+            self.bus.attention.ask();
+            return Ok(());
+        };
+        self.offer.step(peer, self.max_queues)?;
+        if matches!(self.offer, Reading::Read(_) | Reading::Bad(_)) && self.bus.dirs.take_events() {
+            self.bus.attention.ask();
+        } else if let Reading::Bad(bad) = &self.offer {
+            self.fault.get_or_insert_with(|| bad.to_string());
+        }
+        Ok(())
     }
 
     /// Starts from the `state` that is there.
@@ -129,7 +164,10 @@ impl<S: Store> BackBus<S> {
         let Some(mine) = self.bus.mine else { return };
         self.bus.written = Some(mine);
         self.fault = None;
+        self.informed = false;
         self.bus.patience = None;
+        // The frontend has not been looked at.
+        self.bus.attention.ask();
         self.bus.phase = match mine {
             BusState::Unknown | BusState::Initialising | BusState::InitWait => Phase::Fresh,
             BusState::Initialised
@@ -148,7 +186,10 @@ impl<S: Store> BackBus<S> {
             let (store, within) = (dirs.store(), Some(transaction));
             let error = join(dirs.dir(), "error");
             if phase == Phase::InitWait {
-                remove_if_there(store, within, &error)?;
+                let is_stale = |key: &&String| !self.features.iter().any(|(ours, _)| ours == *key);
+                for key in self.offered.iter().filter(is_stale) {
+                    remove_if_there(store, within, &join(dirs.dir(), key))?;
+                }
                 for (key, value) in &self.features {
                     store.write(within, &join(dirs.dir(), key), value.as_bytes())?;
                 }
@@ -167,12 +208,9 @@ impl<S: Store> BackBus<S> {
         self.bus.phase = phase;
         self.bus.patience = None;
         match phase {
-            // A frontend may have connected before it was asked to: look at its nodes.
             Phase::InitWait => {
+                self.informed = false;
                 self.carrier_written = self.carrier;
-                if self.bus.peer == BusState::Connected {
-                    self.bus.attention.ask();
-                }
             }
             Phase::Connected => self.bus.connected_since = Some(now),
             Phase::Closing => self.bus.patience = Some(now + PATIENCE),

@@ -8,8 +8,8 @@ use core::time::Duration;
 use xen_grant::DomId;
 
 use super::fake::{FakeStore, FakeXen};
+use super::round_trips::{MAX_POLL, MAX_PUBLICATION};
 use crate::platform::Instant;
-use crate::xenbus::bus::MAX_REQUESTS;
 use crate::xenbus::{BackBus, BackStep, Clients, FrontBus, FrontStep, FrontendOffer, Removal};
 use xen_store::StoreError;
 
@@ -161,7 +161,11 @@ impl World {
     pub fn poll_front(&mut self) -> FrontStep {
         let before = self.xen.operations();
         let step = self.front.poll(self.now, &mut self.rings);
-        assert!(self.xen.operations() - before <= MAX_REQUESTS, "n3: {}", self.picture());
+        assert!(
+            self.xen.operations() - before <= MAX_POLL + MAX_PUBLICATION,
+            "n3: {}",
+            self.picture()
+        );
         step
     }
 
@@ -174,7 +178,7 @@ impl World {
         if let Some(back) = &mut self.back {
             let before = self.xen.operations();
             let _ = back.poll(self.now, self.front.ring);
-            assert!(self.xen.operations() - before <= MAX_REQUESTS, "n3");
+            assert!(self.xen.operations() - before <= MAX_POLL, "n3");
             if back.gone {
                 self.back = None;
                 self.clients.forget((DomId(FRONT), 0));

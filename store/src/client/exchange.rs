@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::{ANSWERS, Client, Transport, transaction};
+use crate::changes::place_below;
 use crate::wire::{self, ERROR, Header, MAX_PAYLOAD, Message, Type, WATCH_EVENT};
 use crate::{StoreError, Transaction};
 
@@ -168,10 +169,29 @@ impl<T: Transport> Client<T> {
     }
 
     fn note(&mut self, payload: &[u8]) {
-        let token = wire::token(payload);
-        if let Some(watch) = self.watches.iter_mut().find(|watch| Some(watch.token) == token) {
-            watch.fired = true;
-            self.news = true;
+        let Some((path, token)) = wire::watch_event(payload) else { return };
+        let Some(watch) = self.watches.iter_mut().find(|watch| watch.token == token) else {
+            return;
+        };
+        self.news = true;
+        match &watch.part_of {
+            None => {
+                // A path that is no text, or not below the watched one, may stand for anything.
+                let path = str::from_utf8(path).ok();
+                let place = path.and_then(|path| place_below(path, &watch.path));
+                watch.fired.note(place.unwrap_or_default(), watch.depth);
+            }
+            Some((whole, place)) => {
+                let (whole, place) = (*whole, place.clone());
+                self.note_at(whole, &place);
+            }
+        }
+    }
+
+    /// A part of a watch has fired.
+    pub(super) fn note_at(&mut self, token: u32, place: &str) {
+        if let Some(whole) = self.watches.iter_mut().find(|watch| watch.token == token) {
+            whole.fired.note(place, usize::MAX);
         }
     }
 

@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use super::{Client, Decimal, Transport};
 use crate::wire::Type;
-use crate::{StoreError, Transaction};
+use crate::{Changes, StoreError, Transaction};
 
 /// `EEXIST`
 pub(super) const EXISTS: StoreError = StoreError::Other(17);
@@ -18,7 +18,11 @@ const MAX_ORPHANS: usize = 16;
 pub(super) struct Watched {
     pub(super) token: u32,
     pub(super) path: String,
-    pub(super) fired: bool,
+    /// Of how many names are the places that it remembers.
+    pub(super) depth: usize,
+    pub(super) fired: Changes,
+    /// The watch whose events its own are, and at which place.
+    pub(super) part_of: Option<(u32, String)>,
     /// What xenstored has not been told yet.
     pub(super) untold: Option<Untold>,
 }

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! One request is under way at a time. Everything that arrives is taken off the ring at once:
-//! a watch event costs a bit, however often it comes; an answer to nobody's question is dropped.
+//! a watch event costs a bit, however often it comes, or a short path where somebody wants to know; an answer to nobody's question is dropped.
 //!
 //! A kernel brings the page, the port, a clock and its way to sleep:
 //!
@@ -73,7 +73,7 @@ use core::time::Duration;
 
 use crate::byte_ring::{Consumer, Layout, Producer, Words};
 use crate::wire::{self, Inbox, Type};
-use crate::{Store, StoreError, Transaction, Watch};
+use crate::{Changes, Store, StoreError, Transaction, Watch};
 use exchange::Pending;
 use leftovers::{Untold, Watched};
 
@@ -160,7 +160,9 @@ impl<T: Transport> Client<T> {
         let mut watches = core::mem::take(&mut self.watches);
         watches.retain(|watch| watch.untold != Some(Untold::Remove));
         for watch in &mut watches {
-            watch.fired = true;
+            if watch.part_of.is_none() {
+                watch.fired = Changes::Anywhere;
+            }
             watch.untold = Some(Untold::Set);
         }
         let next_token = self.next_token;
@@ -275,6 +277,34 @@ impl<T: Transport> Client<T> {
 
     /// `XS_WATCH`. It has fired as soon as it is set.
     pub fn watch(&mut self, path: &str) -> Result<Watch, StoreError> {
+        self.watch_below(path, 0)
+    }
+
+    /// `XS_WATCH`, and remembers where below the node something has changed, by paths of at most `depth`
+    /// names. It has fired as soon as it is set.
+    pub fn watch_below(&mut self, path: &str, depth: usize) -> Result<Watch, StoreError> {
+        self.set_watch(path, depth, None)
+    }
+
+    /// `XS_WATCH`, for one more path whose events count as events of `watch`, at `place`. It has fired as soon
+    /// as it is set.
+    pub fn watch_also(
+        &mut self,
+        watch: &Watch,
+        path: &str,
+        place: &str,
+    ) -> Result<Watch, StoreError> {
+        let part = self.set_watch(path, 0, Some((watch.0, place.to_owned())))?;
+        self.note_at(watch.0, place);
+        Ok(part)
+    }
+
+    fn set_watch(
+        &mut self,
+        path: &str,
+        depth: usize,
+        part_of: Option<(u32, String)>,
+    ) -> Result<Watch, StoreError> {
         let path_bytes = checked(path)?;
         if self.watches.len() >= MAX_WATCHES {
             return Err(StoreError::Quota);
@@ -286,7 +316,9 @@ impl<T: Transport> Client<T> {
         // xenstored fires it as well; that event is not taken for granted and passed over, because
         // it stands for a change that follows closely, too: xenstored queues no second event for a
         // watch whose first has not been fetched.
-        self.watches.push(Watched { token, path: path.to_owned(), fired: true, untold: None });
+        let fired = if part_of.is_none() { Changes::Anywhere } else { Changes::None };
+        let path = path.to_owned();
+        self.watches.push(Watched { token, path, depth, fired, part_of, untold: None });
         let text = Decimal::new(token);
         let parts = [path_bytes, b"\0", text.bytes(), b"\0"];
         let done = self.exchange(Type::Watch, None, &parts, deadline);
@@ -307,10 +339,15 @@ impl<T: Transport> Client<T> {
 
     /// Whether the watch has fired since this was last asked. Does not block.
     pub fn fired(&mut self, watch: &Watch) -> bool {
+        self.changes(watch) != Changes::None
+    }
+
+    /// Where something has changed since this was last asked. Does not block.
+    pub fn changes(&mut self, watch: &Watch) -> Changes {
         self.drain();
         let alive = |kept: &&mut Watched| kept.untold != Some(Untold::Remove);
         let kept = self.watches.iter_mut().filter(alive).find(|kept| kept.token == watch.0);
-        kept.is_some_and(|kept| core::mem::take(&mut kept.fired))
+        kept.map(|kept| core::mem::take(&mut kept.fired)).unwrap_or_default()
     }
 
     /// Whether something has come since this was last asked that somebody may sleep for: a watch
@@ -364,6 +401,14 @@ impl<T: Transport> Store for RefCell<Client<T>> {
         self.try_borrow_mut().map_err(|_| BUSY)?.watch(path)
     }
 
+    fn watch_below(&self, path: &str, depth: usize) -> Result<Watch, StoreError> {
+        self.try_borrow_mut().map_err(|_| BUSY)?.watch_below(path, depth)
+    }
+
+    fn watch_also(&self, watch: &Watch, path: &str, place: &str) -> Result<Watch, StoreError> {
+        self.try_borrow_mut().map_err(|_| BUSY)?.watch_also(watch, path, place)
+    }
+
     fn unwatch(&self, watch: Watch) {
         if let Ok(mut client) = self.try_borrow_mut() {
             client.unwatch(watch);
@@ -372,6 +417,10 @@ impl<T: Transport> Store for RefCell<Client<T>> {
 
     fn fired(&self, watch: &Watch) -> bool {
         self.try_borrow_mut().is_ok_and(|mut client| client.fired(watch))
+    }
+
+    fn changes(&self, watch: &Watch) -> Changes {
+        self.try_borrow_mut().map(|mut client| client.changes(watch)).unwrap_or_default()
     }
 }
 

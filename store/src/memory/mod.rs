@@ -15,7 +15,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 
-use crate::{Store, StoreError, Transaction, Watch};
+use crate::{Changes, Store, StoreError, Transaction, Watch};
 
 pub use perms::{Access, Perms};
 pub use tree::Tree;
@@ -36,21 +36,31 @@ pub const MAX_VALUE: usize = 4096;
 pub struct Effects {
     /// The nodes that have changed, in the order in which they have; none within a transaction.
     pub changes: Vec<Change>,
-    /// The watches that are to be fired ([`Tree::fire`]), each once.
-    pub watches: Vec<u32>,
+    /// The watch events that are to be delivered ([`Tree::fire`]), each once.
+    pub events: Vec<Event>,
 }
 
 impl Effects {
     fn extend(&mut self, more: Effects) {
         self.changes.extend(more.changes);
-        self.watches.extend(more.watches);
+        self.events.extend(more.events);
         self.tell_each_once();
     }
 
     fn tell_each_once(&mut self) {
-        self.watches.sort_unstable();
-        self.watches.dedup();
+        self.events.sort_unstable();
+        self.events.dedup();
     }
+}
+
+/// A watch fires.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub struct Event {
+    /// Which watch.
+    pub watch: u32,
+    /// The node that has changed, or the special path.
+    pub path: String,
 }
 
 /// A node that has changed.
@@ -113,8 +123,8 @@ impl MemoryStore {
         change: impl FnOnce(&mut Tree) -> Result<Effects, StoreError>,
     ) -> Result<(), StoreError> {
         let mut tree = self.tree.borrow_mut();
-        for watch in change(&mut tree)?.watches {
-            tree.fire(watch);
+        for event in change(&mut tree)?.events {
+            tree.fire(&event);
         }
         Ok(())
     }
@@ -159,12 +169,24 @@ impl Store for MemoryStore {
         self.tree.borrow_mut().watch(self.domain, path)
     }
 
+    fn watch_below(&self, path: &str, depth: usize) -> Result<Watch, StoreError> {
+        self.tree.borrow_mut().watch_below(self.domain, path, depth)
+    }
+
+    fn watch_also(&self, watch: &Watch, path: &str, place: &str) -> Result<Watch, StoreError> {
+        self.tree.borrow_mut().watch_also(self.domain, watch, path, place)
+    }
+
     fn unwatch(&self, watch: Watch) {
         self.tree.borrow_mut().unwatch(self.domain, &watch);
     }
 
     fn fired(&self, watch: &Watch) -> bool {
         self.tree.borrow_mut().fired(self.domain, watch)
+    }
+
+    fn changes(&self, watch: &Watch) -> Changes {
+        self.tree.borrow_mut().changes(self.domain, watch)
     }
 }
 

@@ -123,7 +123,8 @@ fn a_domain_that_dies_leaves_its_nodes_and_nothing_open() {
     let theirs = tree.watch(1, "data").unwrap();
     let begun = tree.begin(1).unwrap();
     let effects = tree.write(1, None, "data", b"1").unwrap();
-    assert_eq!(effects.watches, [theirs.0]);
+    let [lost] = &effects.events[..] else { panic!("{effects:?}") };
+    assert_eq!((lost.watch, &*lost.path), (theirs.0, "/local/domain/1/data"));
     let [change] = &effects.changes[..] else { panic!("{effects:?}") };
     assert_eq!(
         (change.path.as_str(), change.value.as_deref()),
@@ -131,11 +132,13 @@ fn a_domain_that_dies_leaves_its_nodes_and_nothing_open() {
     );
     assert!(tree.fired(0, &told) && !tree.fired(0, &told));
 
+    let lost = lost.clone();
     let effects = tree.release(1);
-    assert_eq!((effects.watches.as_slice(), effects.changes.len()), (&[told.0][..], 0));
-    assert_eq!(tree.fire(told.0), Some(0));
+    let [event] = &effects.events[..] else { panic!("{effects:?}") };
+    assert_eq!((event.watch, effects.changes.len()), (told.0, 0));
+    assert_eq!(tree.fire(event), Some(0));
     assert!(tree.fired(0, &told));
-    assert_eq!(tree.fire(theirs.0), None);
+    assert_eq!(tree.fire(&lost), None);
     assert_eq!((tree.watches_of(1), tree.transactions_of(1), tree.owned(1)), (0, 0, 2));
     assert_eq!(tree.commit(1, begun), Err(StoreError::NotFound));
     assert_eq!(tree.read(0, None, "/local/domain/1/data").unwrap(), b"1");

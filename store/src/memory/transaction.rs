@@ -120,6 +120,6 @@ impl Tree {
     pub fn release(&mut self, domain: u16) -> Effects {
         self.transactions.retain(|_, open| open.domain != domain);
         self.watches.retain(|_, watch| watch.domain != domain);
-        Effects { changes: Vec::new(), watches: self.watchers_of_special("@releaseDomain") }
+        Effects { changes: Vec::new(), events: self.watchers_of_special("@releaseDomain") }
     }
 }

@@ -10,7 +10,7 @@ use core::ops::Bound;
 use super::path::{absolute, below, home, parent};
 use super::transaction::{Open, Operation};
 use super::watch::WatchState;
-use super::{Access, Change, Effects, MAX_NODES, MAX_VALUE, Perms};
+use super::{Access, Change, Effects, Event, MAX_NODES, MAX_VALUE, Perms};
 use crate::{StoreError, Transaction};
 
 #[derive(Clone, Debug)]
@@ -187,7 +187,7 @@ impl Tree {
         }
         let value = node.value.clone();
         self.put(&path, value, perms);
-        Ok(Effects { changes: Vec::new(), watches: self.watchers(&path, None) })
+        Ok(Effects { changes: Vec::new(), events: self.watchers(&path, None) })
     }
 
     /// Sets a node, making it and its parents where missing.
@@ -310,7 +310,7 @@ impl Tree {
         &mut self,
         within: Option<Transaction>,
         operation: Operation,
-        mut watches: Vec<u32>,
+        mut events: Vec<Event>,
     ) -> Effects {
         if within.is_some() {
             if let Some(open) = self.open_mut(within) {
@@ -320,12 +320,12 @@ impl Tree {
         }
         let change = match operation {
             Operation::Write(path, value) => {
-                watches.extend(self.watchers(&path, None));
+                events.extend(self.watchers(&path, None));
                 Change { path, value: Some(value) }
             }
             Operation::Remove(path) => Change { path, value: None },
         };
-        let mut effects = Effects { changes: vec![change], watches };
+        let mut effects = Effects { changes: vec![change], events };
         effects.tell_each_once();
         effects
     }

@@ -1,31 +1,65 @@
-//! Watches: who is told of what. One bit each, however often it fires.
+//! Watches: who is told of what, and where it was if it wants to know. Little each, however often it fires.
 
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::MAX_WATCHES;
 use super::path::{absolute, within};
 use super::tree::Tree;
-use crate::{StoreError, Watch};
+use super::{Event, MAX_WATCHES};
+use crate::changes::place_below;
+use crate::{Changes, StoreError, Watch};
 
 #[derive(Debug)]
 pub(super) struct WatchState {
     pub(super) domain: u16,
     path: String,
-    fired: bool,
+    /// Of how many names are the places that it remembers.
+    depth: usize,
+    fired: Changes,
+    /// The watch whose events its own are, and at which place.
+    part_of: Option<(u32, String)>,
 }
 
 impl Tree {
     /// Sets a watch, fired once already. A path that begins with `@` is a special one, such as
     /// `@releaseDomain`.
     pub fn watch(&mut self, domain: u16, path: &str) -> Result<Watch, StoreError> {
+        self.watch_below(domain, path, 0)
+    }
+
+    /// Sets a watch that remembers places of at most `depth` names, fired once already.
+    pub fn watch_below(
+        &mut self,
+        domain: u16,
+        path: &str,
+        depth: usize,
+    ) -> Result<Watch, StoreError> {
         let path = if path.starts_with('@') { path.into() } else { absolute(domain, path)? };
         if domain != 0 && self.watches_of(domain) >= MAX_WATCHES {
             return Err(StoreError::Quota);
         }
         self.last_watch = self.last_watch.wrapping_add(1);
-        self.watches.insert(self.last_watch, WatchState { domain, path, fired: true });
+        let fired = Changes::Anywhere;
+        self.watches
+            .insert(self.last_watch, WatchState { domain, path, depth, fired, part_of: None });
         Ok(Watch(self.last_watch))
+    }
+
+    /// Sets a watch whose events are those of another one of the domain's, fired once already.
+    pub fn watch_also(
+        &mut self,
+        domain: u16,
+        watch: &Watch,
+        path: &str,
+        place: &str,
+    ) -> Result<Watch, StoreError> {
+        let part = self.watch(domain, path)?;
+        if let Some(state) = self.watches.get_mut(&part.0) {
+            state.fired = Changes::None;
+            state.part_of = Some((watch.0, place.into()));
+        }
+        self.note_at(domain, watch.0, place);
+        Ok(part)
     }
 
     /// Takes a watch of the domain's away.
@@ -42,35 +76,58 @@ impl Tree {
 
     /// Whether a watch of the domain's has fired since this was last asked.
     pub fn fired(&mut self, domain: u16, watch: &Watch) -> bool {
+        self.changes(domain, watch) != Changes::None
+    }
+
+    /// Where a watch of the domain's has fired since this was last asked.
+    pub fn changes(&mut self, domain: u16, watch: &Watch) -> Changes {
         match self.watches.get_mut(&watch.0) {
             Some(state) if state.domain == domain => core::mem::take(&mut state.fired),
-            Some(_) | None => false,
+            Some(_) | None => Changes::None,
         }
     }
 
-    /// Sets the bit of a watch named by [`Effects::watches`](super::Effects::watches); tells whose
-    /// it is if the watch is still there.
-    pub fn fire(&mut self, watch: u32) -> Option<u16> {
-        let state = self.watches.get_mut(&watch)?;
-        state.fired = true;
-        Some(state.domain)
+    /// Delivers a watch event of [`Effects::events`](super::Effects::events); tells whose the watch is
+    /// if it is still there.
+    pub fn fire(&mut self, event: &Event) -> Option<u16> {
+        let state = self.watches.get_mut(&event.watch)?;
+        let domain = state.domain;
+        match &state.part_of {
+            None => {
+                let place = place_below(&event.path, &state.path).unwrap_or_default();
+                state.fired.note(place, state.depth);
+            }
+            Some((whole, place)) => {
+                let (whole, place) = (*whole, place.clone());
+                self.note_at(domain, whole, &place);
+            }
+        }
+        Some(domain)
     }
 
-    /// The watches that a change of `path` fires: those on it or above it whose owner may read the
+    /// A part of a watch has fired.
+    fn note_at(&mut self, domain: u16, watch: u32, place: &str) {
+        if let Some(whole) = self.watches.get_mut(&watch).filter(|whole| whole.domain == domain) {
+            whole.fired.note(place, usize::MAX);
+        }
+    }
+
+    /// The events of a change of `path`: of watches on it or above it whose owner may read the
     /// node. `removed` is given for a removal: `Some(true)` for a node that went with a directory
     /// above it, of which only watches on the very node are told.
-    pub(super) fn watchers(&self, path: &str, removed: Option<bool>) -> Vec<u32> {
+    pub(super) fn watchers(&self, path: &str, removed: Option<bool>) -> Vec<Event> {
         let Some(node) = self.node(None, path) else { return Vec::new() };
         let exact = removed == Some(true);
         let told = self.watches.iter().filter(|(_, watch)| {
             let hit = if exact { watch.path == path } else { within(path, &watch.path) };
             hit && node.perms.of_domain(watch.domain).read
         });
-        told.map(|(&id, _)| id).collect()
+        told.map(|(&watch, _)| Event { watch, path: path.into() }).collect()
     }
 
     /// The watches on a special path such as `@releaseDomain`.
-    pub(super) fn watchers_of_special(&self, path: &str) -> Vec<u32> {
-        self.watches.iter().filter(|(_, watch)| watch.path == path).map(|(&id, _)| id).collect()
+    pub(super) fn watchers_of_special(&self, path: &str) -> Vec<Event> {
+        let told = self.watches.iter().filter(|(_, watch)| watch.path == path);
+        told.map(|(&watch, _)| Event { watch, path: path.into() }).collect()
     }
 }

@@ -13,7 +13,7 @@ use xen_netfront::store::StoreError;
 
 use crate::Domain;
 use crate::sched::{Ctx, Next, Task};
-use crate::served::{Back, QUEUE, Served};
+use crate::served::{QUEUE, Served};
 
 /// Where TCP is echoed (RFC 862).
 pub const ECHO_PORT: u16 = 7;
@@ -121,7 +121,7 @@ impl Task for EchoServer {
         if self.device.inner_mut().rearm() {
             return Next::Now;
         }
-        let vif = self.device.inner().vif.as_ref().and_then(Back::next_deadline);
+        let vif = self.device.inner().vif.as_ref().and_then(|vif| vif.next_deadline());
         let stack = self.device.poll_at(&mut self.iface, &self.sockets, ctx.now).map(Instant::from);
         // No sooner than time goes on.
         let stack = stack.map(|at| at.max(ctx.now + Duration::from_micros(1)));

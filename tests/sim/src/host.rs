@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use xen_grant::DomId;
 use xen_netfront::platform::Instant;
+use xen_store::memory::Event;
 
 use crate::Domain;
 use crate::domain::{DomainConfig, DomainInner};
@@ -109,7 +110,7 @@ pub(crate) enum Delivery {
     /// An event on a port.
     Event { domain: DomId, port: u32, generation: u64 },
     /// A watch.
-    Watch { id: u32 },
+    Watch(Event),
 }
 
 #[derive(Default)]
@@ -196,7 +197,7 @@ impl HostInner {
             Delivery::Event { domain, port, generation } => {
                 self.raise(domain, port, Some(generation));
             }
-            Delivery::Watch { id } => self.fire_watch(id),
+            Delivery::Watch(event) => self.fire_watch(&event),
         }
     }
 }

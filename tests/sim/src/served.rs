@@ -105,11 +105,11 @@ impl NetDevice for Served {
     }
 
     fn link(&self) -> Link {
-        if self.vif.as_ref().is_some_and(Back::is_connected) { Link::Up } else { Link::Down }
+        if self.vif.as_ref().is_some_and(|vif| vif.is_connected()) { Link::Up } else { Link::Down }
     }
 
     fn capabilities(&self) -> Capabilities {
-        let offer = self.vif.as_ref().and_then(Back::frontend);
+        let offer = self.vif.as_ref().and_then(|vif| vif.frontend());
         let takes = offer.map_or(Features::NONE, |offer| offer.features.coherent());
         Capabilities::plain(xen_grant::PAGE_SIZE).with_max_fragments(MAX_SLOTS).with_features(takes)
     }

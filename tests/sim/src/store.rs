@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use xen_grant::DomId;
 use xen_netfront::platform::Instant;
-use xen_store::memory::{Effects, Tree};
-use xen_store::{Store, StoreError, Transaction, Watch};
+use xen_store::memory::{Effects, Event, Tree};
+use xen_store::{Changes, Store, StoreError, Transaction, Watch};
 
 use crate::host::{Delivery, HostInner, lock};
 use crate::{Domain, Host};
@@ -81,8 +81,8 @@ impl HostInner {
         debug_assert_eq!(gone, Ok(()));
     }
 
-    pub(crate) fn fire_watch(&self, id: u32) {
-        let domain = lock(&self.store).tree.fire(id);
+    pub(crate) fn fire_watch(&self, event: &Event) {
+        let domain = lock(&self.store).tree.fire(event);
         if let Some(domain) = domain {
             self.raise_store(DomId(domain));
         }
@@ -109,8 +109,8 @@ impl HostInner {
             }
             effects
         };
-        for id in effects.watches {
-            self.deliver_late(Delivery::Watch { id });
+        for event in effects.events {
+            self.deliver_late(Delivery::Watch(event));
         }
         Ok(())
     }
@@ -215,12 +215,28 @@ impl Store for StoreClient {
         Ok(watch)
     }
 
+    fn watch_below(&self, path: &str, depth: usize) -> Result<Watch, StoreError> {
+        let watch = self.tree(|tree| tree.watch_below(self.id.0, path, depth))?;
+        self.host.raise_store(self.id);
+        Ok(watch)
+    }
+
+    fn watch_also(&self, watch: &Watch, path: &str, place: &str) -> Result<Watch, StoreError> {
+        let part = self.tree(|tree| tree.watch_also(self.id.0, watch, path, place))?;
+        self.host.raise_store(self.id);
+        Ok(part)
+    }
+
     fn unwatch(&self, watch: Watch) {
         lock(&self.host.store).tree.unwatch(self.id.0, &watch);
     }
 
     fn fired(&self, watch: &Watch) -> bool {
         lock(&self.host.store).tree.fired(self.id.0, watch)
+    }
+
+    fn changes(&self, watch: &Watch) -> Changes {
+        lock(&self.host.store).tree.changes(self.id.0, watch)
     }
 }
 
@@ -275,13 +291,26 @@ impl Store for Domain {
         self.request().watch(path)
     }
 
+    fn watch_below(&self, path: &str, depth: usize) -> Result<Watch, StoreError> {
+        self.request().watch_below(path, depth)
+    }
+
+    fn watch_also(&self, watch: &Watch, path: &str, place: &str) -> Result<Watch, StoreError> {
+        self.request().watch_also(watch, path, place)
+    }
+
     fn unwatch(&self, watch: Watch) {
         self.request().unwatch(watch);
     }
 
-    // Asks nobody: the bit is kept in the domain.
+    // These ask nobody: what they look at is kept in the domain.
+
     fn fired(&self, watch: &Watch) -> bool {
         self.store().fired(watch)
+    }
+
+    fn changes(&self, watch: &Watch) -> Changes {
+        self.store().changes(watch)
     }
 }
 

@@ -13,7 +13,7 @@ const PHASES: [Phase; 6] =
 fn all_views() -> impl Iterator<Item = View> {
     PHASES.into_iter().flat_map(|phase| {
         BusState::ALL.into_iter().flat_map(move |peer| {
-            (0u32..1 << 9).map(move |bits| {
+            (0u32..3 << 10).map(move |bits| {
                 let bit = |n: u32| bits >> n & 1 == 1;
                 View {
                     phase,
@@ -23,10 +23,12 @@ fn all_views() -> impl Iterator<Item = View> {
                     intact: bit(2),
                     online: bit(3),
                     faulted: bit(4),
-                    sound: bit(5),
-                    overdue: bit(6),
-                    held: bit(7),
-                    removes: bit(8),
+                    overdue: bit(5),
+                    held: bit(6),
+                    removes: bit(7),
+                    informed: bit(8),
+                    leaving: bit(9),
+                    offer: [Offer::Unread, Offer::Sound, Offer::Unsound][bits as usize >> 10],
                 }
             })
         })
@@ -42,10 +44,12 @@ fn well(phase: Phase, mapped: bool, peer: BusState) -> View {
         intact: true,
         online: true,
         faulted: false,
-        sound: true,
+        offer: Offer::Sound,
+        informed: true,
         overdue: false,
         held: false,
         removes: true,
+        leaving: false,
     }
 }
 
@@ -66,7 +70,7 @@ fn f11_the_table_is_what_happens() {
         for (peer, word) in BusState::ALL.into_iter().zip(row) {
             let action = match word {
                 "-" => Stay,
-                "2" => Offer,
+                "2" => Action::Offer,
                 "4" => WriteConnected,
                 "5" => WriteClosing,
                 "6" => WriteClosed,
@@ -87,20 +91,33 @@ fn f11_no_view_leads_astray() {
             Stay => assert!(ours),
             Gone => assert!(!view.present && !view.mapped),
             Adopt => assert!(view.present && !view.intact && !view.mapped),
-            Offer => assert!(ours && view.online && !view.mapped),
+            Inform => assert!(ours && view.online && !view.mapped && !view.informed),
+            Action::Offer => {
+                assert!(ours && view.online && !view.mapped && view.informed && !view.leaving);
+            }
+            Read => assert!(
+                ours && view.online
+                    && !view.faulted
+                    && !view.leaving
+                    && view.offer == Offer::Unread
+                    && view.peer == BusState::Connected
+            ),
             Connect => assert!(
                 ours && view.online
                     && !view.faulted
-                    && view.sound
+                    && view.offer == Offer::Sound
                     && !view.mapped
+                    && !view.leaving
+                    && !view.held
                     && view.phase == Phase::InitWait
                     && view.peer == BusState::Connected
             ),
             WriteConnected => assert!(
                 ours && view.online
                     && !view.faulted
-                    && view.sound
+                    && view.offer == Offer::Sound
                     && view.mapped
+                    && !view.leaving
                     && view.peer == BusState::Connected
             ),
             Release => assert!(view.mapped),
@@ -111,7 +128,7 @@ fn f11_no_view_leads_astray() {
                 ours && !view.online && !view.mapped && view.removes && view.phase == Phase::Closed
             ),
         }
-        if view.mapped && (view.faulted || !view.online || !ours) {
+        if view.mapped && (view.faulted || !view.online || !ours || view.leaving) {
             assert_eq!(next(view), Release, "{view:?}");
         }
     }
@@ -126,7 +143,13 @@ fn after(view: View, action: Action) -> Option<Vec<View>> {
             let adopted = [Phase::Fresh, Phase::Stale, Phase::Closing, Phase::Closed];
             Some(adopted.map(|phase| View { intact: true, ..to(phase) }).to_vec())
         }
-        Offer => Some([to(Phase::InitWait)].to_vec()),
+        Inform => Some([View { informed: true, ..view }].to_vec()),
+        // As if one step were all.
+        Read => {
+            let read = [Offer::Sound, Offer::Unsound].map(|offer| View { offer, ..view });
+            Some(read.to_vec())
+        }
+        Action::Offer => Some([View { informed: false, ..to(Phase::InitWait) }].to_vec()),
         WriteConnected => Some([to(Phase::Connected)].to_vec()),
         WriteClosing => Some([to(Phase::Closing)].to_vec()),
         WriteClosed => Some([to(Phase::Closed)].to_vec()),
@@ -161,5 +184,23 @@ fn a_vif_that_is_taken_offline_ends_whatever_the_frontend_says() {
             }
         }
         assert_eq!(next(view), Remove, "{view:?}");
+    }
+}
+
+#[test]
+fn a_backend_that_shuts_down_closes_whatever_the_frontend_says_and_stays_closed() {
+    for view in all_views().filter(|view| view.present && view.intact && view.online) {
+        let mut view = View { leaving: true, ..view };
+        for _ in 0..4 {
+            match next(view) {
+                Release => view.mapped = false,
+                // Its time is up.
+                Stay => view.overdue = true,
+                action => view = after(view, action).unwrap()[0],
+            }
+        }
+        let closing = view.phase == Phase::Closing && view.peer == BusState::Closing;
+        assert!(view.phase == Phase::Closed || closing, "{view:?}");
+        assert_eq!((next(view), view.mapped), (Stay, false), "{view:?}");
     }
 }

@@ -1,5 +1,6 @@
 //! A xenstored that sometimes says nothing.
 
+use alloc::format;
 use alloc::string::ToString;
 
 use super::xenstored::{Mood, Xenstored};
@@ -375,4 +376,48 @@ proptest! {
         prop_assert_eq!(client.watches.len(), watches.len());
         prop_assert!(client.read(None, "/local").is_ok());
     }
+}
+
+#[test]
+fn p2_a_watch_remembers_where_if_it_is_asked_to() {
+    let page = page();
+    let xenstored = Xenstored::new(&page);
+    let mut client = Client::new(&xenstored, LIMIT);
+    let watch = client.watch_below("backend/vif", 2).unwrap();
+    assert_eq!(client.changes(&watch), Changes::Anywhere, "it is new");
+    assert_eq!(client.changes(&watch), Changes::None);
+    for node in ["3/0/state", "3/0/online", "4/0/state", "5"] {
+        xenstored.set(&format!("/local/domain/1/backend/vif/{node}"));
+    }
+    let at = |places: &[&str]| Changes::At(places.iter().map(|place| place.to_string()).collect());
+    assert_eq!(client.changes(&watch), at(&["3/0", "4/0", "5"]));
+    assert_eq!(client.changes(&watch), Changes::None);
+    xenstored.set("/local/domain/1/backend/vif");
+    xenstored.set("/local/domain/1/backend/vif/3/0/state");
+    assert_eq!(client.changes(&watch), Changes::Anywhere);
+
+    // A further path, which is somewhere else.
+    let part = client.watch_also(&watch, "data/3", "3/0").unwrap();
+    assert_eq!(client.changes(&watch), at(&["3/0"]), "it fires as soon as it is set");
+    xenstored.set("/local/domain/1/data/3/state");
+    xenstored.set("/local/domain/1/backend/vif/7/0/state");
+    assert_eq!(
+        (client.changes(&part), client.changes(&watch)),
+        (Changes::None, at(&["3/0", "7/0"]))
+    );
+    assert_eq!(xenstored.watches(), 2);
+
+    // One that remembers nothing.
+    let plain = client.watch("data").unwrap();
+    let _ = client.changes(&plain);
+    xenstored.set("/local/domain/1/data/x");
+    assert_eq!(client.changes(&plain), Changes::Anywhere);
+    client.resume(&xenstored);
+    assert_eq!(client.changes(&watch), Changes::Anywhere, "after a resume all is looked at");
+
+    client.unwatch(part);
+    client.unwatch(plain);
+    let _ = client.changes(&watch);
+    xenstored.set("/local/domain/1/data/3/state");
+    assert_eq!((client.changes(&watch), xenstored.watches()), (Changes::None, 1));
 }

@@ -24,8 +24,8 @@ pub(super) struct Xenstored<'a> {
     inbox: RefCell<Inbox>,
     pub unsent: RefCell<Vec<u8>>,
     tree: RefCell<Tree>,
-    /// The tree's watches, and what the client calls them.
-    tokens: RefCell<BTreeMap<u32, Vec<u8>>>,
+    /// The tree's watches: what the client watches, and what it calls that.
+    tokens: RefCell<BTreeMap<u32, (String, Vec<u8>)>>,
     pub mood: Cell<Mood>,
     /// How long an answer takes.
     pace: Cell<Duration>,
@@ -86,9 +86,9 @@ impl<'a> Xenstored<'a> {
         let within = NonZeroU32::new(header.tx_id).map(Transaction);
         let (path, rest) = wire::split_at_zero(payload).unwrap_or((payload, b""));
         let path = str::from_utf8(path).unwrap();
-        let mut events = Vec::new();
+        let (mut events, mut set) = (Vec::new(), None);
         let changed = |effects: Effects| {
-            events = effects.watches;
+            events = effects.events;
             b"OK\0".to_vec()
         };
         let outcome = match header.kind {
@@ -99,11 +99,11 @@ impl<'a> Xenstored<'a> {
             4 => {
                 let mut tokens = self.tokens.borrow_mut();
                 let token = rest.strip_suffix(b"\0").unwrap();
-                match tokens.values().any(|known| known == token) {
+                match tokens.values().any(|(_, known)| known == token) {
                     true => Err(EXISTS),
                     false => tree.watch(1, path).map(|watch| {
-                        tokens.insert(watch.0, token.to_vec());
-                        events.push(watch.0);
+                        tokens.insert(watch.0, (path.to_owned(), token.to_vec()));
+                        set = Some(watch.0);
                         b"OK\0".to_vec()
                     }),
                 }
@@ -111,7 +111,7 @@ impl<'a> Xenstored<'a> {
             5 => {
                 let mut tokens = self.tokens.borrow_mut();
                 let token = rest.strip_suffix(b"\0").unwrap();
-                let watch = tokens.iter().find(|(_, known)| *known == token).map(|(id, _)| *id);
+                let watch = tokens.iter().find(|(_, (_, known))| known == token).map(|(id, _)| *id);
                 watch.ok_or(StoreError::NotFound).map(|id| {
                     tokens.remove(&id);
                     tree.unwatch(1, &Watch(id));
@@ -136,23 +136,30 @@ impl<'a> Xenstored<'a> {
             Err(EXISTS) => answer(ERROR, header.req_id, b"EEXIST\0"),
             Err(_) => answer(ERROR, header.req_id, b"EINVAL\0"),
         });
-        for watch in events {
-            if let Some(token) = self.tokens.borrow().get(&watch) {
-                unsent.extend(answer(15, 0, &[b"somewhere\0", &token[..], b"\0"].concat()));
-            }
+        // One that is set fires with the path that it has.
+        let first = set.map(|watch| (watch, path.to_owned()));
+        let events = events.into_iter().map(|event| (event.watch, event.path));
+        for (watch, path) in events.chain(first) {
+            unsent.extend(self.event(watch, &path));
         }
     }
 
     /// Changes a node behind the client's back.
     pub fn set(&self, path: &str) {
         let effects = self.tree.borrow_mut().write(0, None, path, b"x").unwrap();
-        for watch in effects.watches {
-            if let Some(token) = self.tokens.borrow().get(&watch) {
-                let event = answer(15, 0, &[path.as_bytes(), b"\0", token, b"\0"].concat());
-                self.unsent.borrow_mut().extend(event);
-            }
+        for event in effects.events {
+            self.unsent.borrow_mut().extend(self.event(event.watch, &event.path));
         }
         self.run();
+    }
+
+    /// A watch event, if the watch is still there: its path begins as the watch's does.
+    fn event(&self, watch: u32, path: &str) -> Vec<u8> {
+        let tokens = self.tokens.borrow();
+        let Some((watched, token)) = tokens.get(&watch) else { return Vec::new() };
+        let home = if watched.starts_with('/') { "" } else { "/local/domain/1/" };
+        let path = path.strip_prefix(home).unwrap_or(path);
+        answer(15, 0, &[path.as_bytes(), b"\0", token, b"\0"].concat())
     }
 
     pub fn watches(&self) -> usize {

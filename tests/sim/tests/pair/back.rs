@@ -6,7 +6,7 @@ use xen_grant::FramePool;
 use xen_netfront::buffer::{BufMut, Packet, PacketMut};
 use xen_netfront::netback::{Config, Counters, DeliverError, Netback};
 use xen_netfront::platform::Instant;
-use xen_netfront::xenbus::{Clients, Vif};
+use xen_netfront::xenbus::{Clients, VifId};
 use xen_sim::{Domain, Next};
 
 use super::{FRONT, Ledger, Plan, Shape};
@@ -20,10 +20,10 @@ pub struct Back {
     pub domain: Domain,
     /// For our side of the pair. Other clients have pools of their own.
     pub pool: FramePool,
-    pub pools: BTreeMap<Vif, FramePool>,
+    pub pools: BTreeMap<VifId, FramePool>,
     pub config: Config,
     clients: Option<Clients<Domain>>,
-    pub vifs: BTreeMap<Vif, Served>,
+    pub vifs: BTreeMap<VifId, Served>,
     /// What is to be sent to the frontend of the pair.
     pub outbox: VecDeque<Shape>,
     /// Of other clients: packets that go back where they came from.
@@ -36,7 +36,7 @@ pub struct Back {
     pub foreign_watches: usize,
 }
 
-const PAIR: Vif = (FRONT, 0);
+const PAIR: VifId = (FRONT, 0);
 
 impl Back {
     pub fn new(domain: Domain, plan: &Plan) -> Back {
@@ -68,7 +68,7 @@ impl Back {
         }
     }
 
-    fn forget(&mut self, vif: Vif, served: Served) {
+    fn forget(&mut self, vif: VifId, served: Served) {
         if vif == PAIR {
             let (up, down) = lost(served.counters());
             self.past.0 += up;
@@ -83,11 +83,11 @@ impl Back {
     }
 
     pub fn is_connected(&self) -> bool {
-        self.served().is_some_and(Netback::is_connected)
+        self.served().is_some_and(|vif| vif.is_connected())
     }
 
     pub fn queued(&self) -> usize {
-        self.served().map_or(0, Netback::queued)
+        self.served().map_or(0, |vif| vif.queued())
     }
 
     /// Packets dropped on the way up, and down.
@@ -134,7 +134,7 @@ impl Back {
 
     fn look_for_clients(&mut self, now: Instant) {
         let Some(clients) = &mut self.clients else { return };
-        let gone: Vec<Vif> =
+        let gone: Vec<VifId> =
             self.vifs.iter().filter(|(_, served)| served.is_gone()).map(|(vif, _)| *vif).collect();
         for &vif in &gone {
             clients.forget(vif);

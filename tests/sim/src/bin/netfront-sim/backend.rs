@@ -120,7 +120,7 @@ impl Task for Backend {
         if served.rearm() {
             return Next::Now;
         }
-        let deadline = served.vif.as_ref().and_then(Back::next_deadline);
+        let deadline = served.vif.as_ref().and_then(|vif| vif.next_deadline());
         let timers = [deadline, stack.next_deadline(ctx.now), self.download.deadline(ctx.now)];
         wait(timers.into_iter().flatten().min())
     }

@@ -36,7 +36,7 @@ use crate::findings::{Findings, OfClient, Replayed, Transfer};
 use crate::interrupt::Interrupt;
 use crate::measure::Snapshot;
 use crate::world::{BACK, leaks, vif};
-use xen_sim::served::{Back, Served};
+use xen_sim::served::Served;
 
 use player::Player;
 use recording::Recording;
@@ -227,7 +227,7 @@ fn play_backend(player: &mut Backend) -> Next {
     let next = serve(player);
     player.play();
     // What is queued has not been sent.
-    let queued = player.net.vif.as_ref().map_or(0, Back::queued);
+    let queued = player.net.vif.as_ref().map_or(0, |vif| vif.queued());
     match (player.net.rearm(), player.is_done() && queued == 0) {
         (_, true) => Next::Done,
         (true, false) => Next::Now,

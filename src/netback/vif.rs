@@ -1,0 +1,344 @@
+//! A vif, whoever drives it: its end of xenbus, its connection, its counters.
+
+use alloc::string::ToString;
+use alloc::vec::Vec;
+use packet_views::Wake;
+use xen_grant::{DomId, FramePool};
+
+use super::config::Config;
+use super::connection::Connection;
+use super::counters::Counters;
+use super::error::DeliverError;
+use super::fault::Fault;
+use super::obstacle::Obstacle;
+use super::pace::Allowance;
+use crate::buffer::{Packet, PacketMut};
+use crate::platform::{BackendPlatform, Channel, Instant, Port, Rings};
+use crate::xenbus::{
+    BackBus, BackStep, DEFAULT_MTU, FrontendOffer, MAX_QUEUES, VifId, VifSpec, feature_nodes,
+};
+use xen_store::{Store, StoreError};
+
+/// More steps than the bus ever asks for at once. Should there be more, they are done the next time.
+const MAX_STEPS: usize = 4;
+
+/// One vif that a backend serves: what is known of it, and its counters.
+///
+/// A [`Netback`](super::Netback) is one. Dropped, it unmaps what it has of
+/// the client's, and takes its watches away.
+pub struct Vif<P: BackendPlatform, S: Store> {
+    platform: P,
+    bus: BackBus<S>,
+    allowance: Allowance,
+    /// Requests that the allowance knows of.
+    paid: u32,
+    pool: FramePool,
+    client: DomId,
+    vif: u32,
+    /// Who waits for its events.
+    wake: Wake,
+    config: Config,
+    connection: Option<Connection<P>>,
+    counters: Counters,
+    /// A broken rule that `service` has to act on.
+    fault: Option<Fault>,
+    gone: bool,
+    /// How often it could not be connected for want of something.
+    tries: u32,
+}
+
+impl<P: BackendPlatform, S: Store> Vif<P, S> {
+    /// Opens our end of vif number `vif` of the domain `client`, whose backend directory a
+    /// toolstack has made. [`service`](super::Netback::service) then connects it.
+    ///
+    /// What the client sends is copied into frames of `pool`. A client with a pool of its own
+    /// can't use up another's frames; nor, which matters more, those that a frontend of ours lives on.
+    pub(super) fn open(
+        platform: P,
+        store: S,
+        pool: &FramePool,
+        client: DomId,
+        vif: u32,
+        config: Config,
+    ) -> Result<Vif<P, S>, StoreError> {
+        let always = [
+            ("feature-rx-copy", "1"),
+            ("feature-rx-flip", "0"),
+            ("feature-split-event-channels", "1"),
+        ];
+        let queues = config.max_queues.clamp(1, MAX_QUEUES).to_string();
+        let queues = ("multi-queue-max-queues", &*queues);
+        let nodes = feature_nodes(&config.features.coherent());
+        let features: Vec<_> = nodes.into_iter().chain(always).chain([queues]).collect();
+        Ok(Vif {
+            platform,
+            bus: BackBus::open(store, client, vif, &features, config.removal)?,
+            allowance: Allowance::full(),
+            paid: 0,
+            pool: pool.clone(),
+            client,
+            vif,
+            wake: Wake::new(),
+            config,
+            connection: None,
+            counters: Counters::default(),
+            fault: None,
+            gone: false,
+            tries: 0,
+        })
+    }
+
+    /// Sees to xenbus and to timers: connects, disconnects, acts on a broken rule. Call it when a
+    /// watch fires, when [`next_deadline`](super::Netback::next_deadline) has come, or simply every time
+    /// round; it looks at xenstore only when there is something new, and makes at most 600 requests.
+    pub(super) fn service(&mut self) {
+        let now = self.platform.now();
+        if let Some(fault) = self.fault {
+            self.counters.faults += 1;
+            log::warn!("domain {}: protocol violation, disconnecting: {fault}", self.client.0);
+            self.disconnect();
+            self.bus.failed(now, "protocol violation by the frontend");
+        }
+        if self.allowance.rests_until(now).is_some() {
+            return;
+        }
+        for _ in 0..MAX_STEPS {
+            match self.bus.poll(now) {
+                BackStep::Wait => break,
+                BackStep::Connect => self.connect(now),
+                BackStep::Release => {
+                    self.disconnect();
+                    self.bus.released(now);
+                }
+                BackStep::Remove => {
+                    self.disconnect();
+                    self.gone = true;
+                    break;
+                }
+            }
+        }
+        let requests = self.bus.requests();
+        self.allowance.spend(requests.wrapping_sub(self.paid), now);
+        self.paid = requests;
+    }
+
+    /// When [`service`](super::Netback::service) or [`flush`](super::Netback::flush) has something to do though
+    /// nothing happens.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let stall = self.connection.as_ref().and_then(Connection::deadline);
+        let rest = self.allowance.rests_until(self.platform.now());
+        let bus = self.bus.next_deadline().map(|at| rest.map_or(at, |rest| rest.max(at)));
+        [bus.or(rest), stall].into_iter().flatten().min()
+    }
+
+    /// Whether a client is connected, and has broken no rule.
+    pub fn is_connected(&self) -> bool {
+        self.connection.is_some() && self.fault.is_none()
+    }
+
+    /// Whether the vif has been removed: it never connects again, and can be dropped.
+    pub fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// The event channels on which the client wakes us, while it is connected, each once: of every
+    /// queue one for what it sends and one for pages that it posts, or one for both.
+    pub fn ports(&self) -> impl Iterator<Item = Port> + '_ {
+        self.connection.iter().flat_map(Connection::ports)
+    }
+
+    /// Queues of the connected client, 0 without one.
+    pub fn queues(&self) -> usize {
+        self.connection.as_ref().map_or(0, Connection::queues)
+    }
+
+    /// The domain that we serve, and the number of its vif.
+    pub fn id(&self) -> VifId {
+        (self.client, self.vif)
+    }
+
+    /// What the client published to be connected by, while it is connected.
+    pub fn frontend(&self) -> Option<&FrontendOffer> {
+        self.bus.frontend_offer()
+    }
+
+    /// What the toolstack says of the vif, as of the last connection.
+    pub fn spec(&self) -> &VifSpec {
+        self.bus.spec()
+    }
+
+    /// The address that the toolstack gave the client. `None` if it gave none, or nobody was
+    /// connected yet.
+    pub fn client_mac(&self) -> Option<[u8; 6]> {
+        self.spec().mac
+    }
+
+    /// The client's MTU, as far as the toolstack says: octets above Ethernet, 1500 by default.
+    /// Nothing here holds packets to it.
+    pub fn mtu(&self) -> usize {
+        usize::from(self.spec().mtu.unwrap_or(DEFAULT_MTU))
+    }
+
+    /// Counters.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Packets that wait for the client.
+    pub fn queued(&self) -> usize {
+        self.connection.as_ref().map_or(0, Connection::queued)
+    }
+
+    // -- from the client --------------------------------------------------------------------
+
+    /// Hands up to `budget` packets of the client's to `sink`; returns how many it handed up.
+    ///
+    /// The budget is in packets of one slot and up to 1514 bytes. Others count for the work that
+    /// they make, dropped ones included, and what goes beyond the budget comes off the next.
+    /// Packets come with [`Config::headroom`], densely packed, headers in one piece. Queues take
+    /// turns within the budget.
+    #[inline]
+    pub(super) fn poll(&mut self, budget: usize, sink: impl FnMut(PacketMut)) -> usize {
+        let Some(connection) = self.connection.as_mut().filter(|_| self.fault.is_none()) else {
+            return 0;
+        };
+        match connection.poll(&self.platform, &self.pool, budget, &mut self.counters, sink) {
+            Ok(packets) => packets,
+            Err(fault) => {
+                self.fault = Some(fault);
+                0
+            }
+        }
+    }
+
+    // -- to the client ----------------------------------------------------------------------
+
+    /// Queues a packet for the client. A packet that is refused is dropped and counted.
+    ///
+    /// What the client does not take is done here: a blank checksum is filled in, in place if
+    /// nobody else reads the packet, and a large packet is cut into segments that share its data.
+    /// If the queue has no room for all segments the first ones stay in it, and the others count as
+    /// dropped.
+    #[inline]
+    pub(super) fn deliver(&mut self, mut packet: Packet) -> Result<(), DeliverError> {
+        match &mut self.connection {
+            Some(connection) if self.fault.is_none() => {
+                connection.deliver(&mut packet, &self.pool, &mut self.counters)
+            }
+            Some(_) | None => Err(self.counters.undelivered(DeliverError::NotConnected)),
+        }
+    }
+
+    /// Copies as many queued packets to the client as it has posted pages for, and tells it of
+    /// everything since the last time: one event at most on each of its channels.
+    #[inline]
+    pub(super) fn flush(&mut self) {
+        let Some(connection) = self.connection.as_mut().filter(|_| self.fault.is_none()) else {
+            return;
+        };
+        if let Err(fault) = connection.flush(&self.platform, &mut self.counters) {
+            self.fault = Some(fault);
+        }
+    }
+
+    /// Flushes, and asks the client for an event when it sends something, and when it posts pages
+    /// that a packet waits for. True if there is something to do already: then go round again
+    /// instead of waiting, for that event may never come. If not, the platform hears that events
+    /// are [handled](crate::platform::Platform::handled).
+    #[inline]
+    pub(super) fn rearm(&mut self) -> bool {
+        self.flush();
+        if self.fault.is_some() {
+            return true;
+        }
+        let Some(connection) = &mut self.connection else { return false };
+        match connection.arm() {
+            Ok(false) => {
+                connection.handled(&self.platform);
+                false
+            }
+            Ok(true) => true,
+            Err(fault) => {
+                self.fault = Some(fault);
+                true
+            }
+        }
+    }
+
+    /// Who waits for it. The platform wakes it with each event
+    /// ([`Platform::opened`](crate::platform::Platform::opened)); a kernel may wake it for a xenstore
+    /// watch too.
+    pub fn waker(&self) -> &Wake {
+        &self.wake
+    }
+
+    /// Tells the client whether there is a network behind us (`carrier`): as long as nobody has
+    /// called this, it takes it that there is. [`service`](super::Netback::service) writes it.
+    pub(super) fn set_carrier(&mut self, up: bool) {
+        self.bus.set_carrier(up);
+    }
+
+    // -- connection -------------------------------------------------------------------------
+
+    fn connect(&mut self, now: Instant) {
+        self.disconnect();
+        let opened = match self.bus.frontend_offer() {
+            Some(offer) => {
+                let channel = Channel {
+                    peer: self.client,
+                    vif: self.vif,
+                    queue: 0,
+                    rings: Rings::Both,
+                    wake: self.wake.clone(),
+                };
+                let (platform, counters) = (&self.platform, &mut self.counters);
+                Connection::open(platform, &channel, offer, &self.config, counters)
+            }
+            None => Err(Obstacle::Incomplete),
+        };
+        match opened {
+            Ok(connection) => {
+                self.connection = Some(connection);
+                self.tries = 0;
+                self.counters.connects += 1;
+                self.bus.connected(now);
+            }
+            Err(obstacle) if obstacle.passes(self.tries) => {
+                let level = if self.tries > 0 { log::Level::Debug } else { log::Level::Warn };
+                let (client, vif) = (self.client.0, self.vif);
+                log::log!(level, "domain {client}, vif {vif}: not connected yet: {obstacle}");
+                self.tries = self.tries.saturating_add(1);
+                self.bus.postpone(now);
+            }
+            Err(obstacle) => {
+                if let Obstacle::Fault(_) = obstacle {
+                    self.counters.faults += 1;
+                }
+                self.tries = 0;
+                self.bus.failed(now, &obstacle.to_string());
+            }
+        }
+    }
+
+    /// Ends the connection, whatever the client does.
+    fn disconnect(&mut self) {
+        self.fault = None;
+        if let Some(connection) = self.connection.take() {
+            self.counters.to_drops.disconnected += connection.queued() as u64;
+        }
+    }
+}
+
+impl<P: BackendPlatform, S: Store> core::fmt::Debug for Vif<P, S> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Vif")
+            .field("client", &self.client)
+            .field("vif", &self.vif)
+            .field("is_connected", &self.is_connected())
+            .field("is_gone", &self.gone)
+            .field("queues", &self.queues())
+            .field("queued", &self.queued())
+            .field("fault", &self.fault)
+            .finish_non_exhaustive()
+    }
+}
