@@ -5,13 +5,16 @@ use alloc::vec::Vec;
 use packet_views::Wake;
 use xen_grant::{DomId, FramePool};
 
+use super::budget::Account;
 use super::config::Config;
 use super::connection::Connection;
 use super::counters::Counters;
-use super::error::DeliverError;
+use super::error::{DeliverError, DeliverErrorKind};
 use super::fault::Fault;
 use super::obstacle::Obstacle;
 use super::pace::Allowance;
+use super::scratch::Scratch;
+use super::to_client::Refusal;
 use crate::buffer::{Packet, PacketMut};
 use crate::platform::{BackendPlatform, Channel, Instant, Port, Rings};
 use crate::xenbus::{
@@ -39,6 +42,10 @@ pub struct Vif<P: BackendPlatform, S: Store> {
     wake: Wake,
     config: Config,
     connection: Option<Connection<P>>,
+    /// Its frames that wait for the client.
+    account: Account,
+    /// Nobody takes the client's packets.
+    is_paused: bool,
     counters: Counters,
     /// A broken rule that `service` has to act on.
     fault: Option<Fault>,
@@ -59,7 +66,7 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
         pool: &FramePool,
         client: DomId,
         vif: u32,
-        config: Config,
+        (config, account): (Config, Account),
     ) -> Result<Vif<P, S>, StoreError> {
         let always = [
             ("feature-rx-copy", "1"),
@@ -81,6 +88,8 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
             wake: Wake::new(),
             config,
             connection: None,
+            account,
+            is_paused: false,
             counters: Counters::default(),
             fault: None,
             gone: false,
@@ -91,7 +100,7 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
     /// Sees to xenbus and to timers: connects, disconnects, acts on a broken rule. Call it when a
     /// watch fires, when [`next_deadline`](super::Netback::next_deadline) has come, or simply every time
     /// round; it looks at xenstore only when there is something new, and makes at most 600 requests.
-    pub(super) fn service(&mut self) {
+    pub(super) fn service(&mut self, scratch: &mut Scratch) {
         let now = self.platform.now();
         if let Some(fault) = self.fault {
             self.counters.faults += 1;
@@ -105,7 +114,7 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
         for _ in 0..MAX_STEPS {
             match self.bus.poll(now) {
                 BackStep::Wait => break,
-                BackStep::Connect => self.connect(now),
+                BackStep::Connect => self.connect(scratch, now),
                 BackStep::Release => {
                     self.disconnect();
                     self.bus.released(now);
@@ -125,7 +134,8 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
     /// When [`service`](super::Netback::service) or [`flush`](super::Netback::flush) has something to do though
     /// nothing happens.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let stall = self.connection.as_ref().and_then(Connection::deadline);
+        let deadline = |it: &Connection<P>| it.deadline(self.account.has_drawn(), self.is_paused);
+        let stall = self.connection.as_ref().and_then(deadline);
         let rest = self.allowance.rests_until(self.platform.now());
         let bus = self.bus.next_deadline().map(|at| rest.map_or(at, |rest| rest.max(at)));
         [bus.or(rest), stall].into_iter().flatten().min()
@@ -173,8 +183,8 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
         self.spec().mac
     }
 
-    /// The client's MTU, as far as the toolstack says: octets above Ethernet, 1500 by default.
-    /// Nothing here holds packets to it.
+    /// The client's MTU, as far as the toolstack says: octets above Ethernet, 1500 by default. Where it says
+    /// so, a longer packet for the client is refused, unless it is a large one.
     pub fn mtu(&self) -> usize {
         usize::from(self.spec().mtu.unwrap_or(DEFAULT_MTU))
     }
@@ -198,11 +208,17 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
     /// Packets come with [`Config::headroom`], densely packed, headers in one piece. Queues take
     /// turns within the budget.
     #[inline]
-    pub(super) fn poll(&mut self, budget: usize, sink: impl FnMut(PacketMut)) -> usize {
+    pub(super) fn poll(
+        &mut self,
+        scratch: &mut Scratch,
+        budget: usize,
+        sink: impl FnMut(PacketMut),
+    ) -> usize {
         let Some(connection) = self.connection.as_mut().filter(|_| self.fault.is_none()) else {
             return 0;
         };
-        match connection.poll(&self.platform, &self.pool, budget, &mut self.counters, sink) {
+        let means = (&self.pool, scratch);
+        match connection.poll(&self.platform, means, budget, &mut self.counters, sink) {
             Ok(packets) => packets,
             Err(fault) => {
                 self.fault = Some(fault);
@@ -213,30 +229,39 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
 
     // -- to the client ----------------------------------------------------------------------
 
-    /// Queues a packet for the client. A packet that is refused is dropped and counted.
+    /// Queues a packet for the client; gives it back if there is no room now, and refuses one that can't be
+    /// delivered: that is dropped and counted.
     ///
     /// What the client does not take is done here: a blank checksum is filled in, in place if
-    /// nobody else reads the packet, and a large packet is cut into segments that share its data.
-    /// If the queue has no room for all segments the first ones stay in it, and the others count as
-    /// dropped.
+    /// nobody else reads the packet, and a large packet is cut into segments that share its data. There is
+    /// room for all of them or it is given back; of one that the queue can never hold the first segments
+    /// wait, and the others count as dropped.
     #[inline]
+    #[expect(clippy::result_large_err, reason = "the packet comes back, not an error")]
     pub(super) fn deliver(&mut self, mut packet: Packet) -> Result<(), DeliverError> {
-        match &mut self.connection {
-            Some(connection) if self.fault.is_none() => {
-                connection.deliver(&mut packet, &self.pool, &mut self.counters)
+        let Some(connection) = self.connection.as_mut().filter(|_| self.fault.is_none()) else {
+            return Err(self.counters.undelivered(DeliverErrorKind::NotConnected).into());
+        };
+        let (account, counters) = (&mut self.account, &mut self.counters);
+        match connection.deliver(&mut packet, &self.pool, account, counters) {
+            Ok(()) => Ok(()),
+            Err(Refusal::Full) => {
+                self.counters.to_given_back += 1;
+                Err(DeliverError::Full(packet))
             }
-            Some(_) | None => Err(self.counters.undelivered(DeliverError::NotConnected)),
+            Err(Refusal::Gone(why)) => Err(self.counters.undelivered(why).into()),
         }
     }
 
     /// Copies as many queued packets to the client as it has posted pages for, and tells it of
     /// everything since the last time: one event at most on each of its channels.
     #[inline]
-    pub(super) fn flush(&mut self) {
+    pub(super) fn flush(&mut self, scratch: &mut Scratch) {
         let Some(connection) = self.connection.as_mut().filter(|_| self.fault.is_none()) else {
             return;
         };
-        if let Err(fault) = connection.flush(&self.platform, &mut self.counters) {
+        let means = (scratch, &mut self.account);
+        if let Err(fault) = connection.flush(&self.platform, means, &mut self.counters) {
             self.fault = Some(fault);
         }
     }
@@ -246,13 +271,13 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
     /// instead of waiting, for that event may never come. If not, the platform hears that events
     /// are [handled](crate::platform::Platform::handled).
     #[inline]
-    pub(super) fn rearm(&mut self) -> bool {
-        self.flush();
+    pub(super) fn rearm(&mut self, scratch: &mut Scratch) -> bool {
+        self.flush(scratch);
         if self.fault.is_some() {
             return true;
         }
         let Some(connection) = &mut self.connection else { return false };
-        match connection.arm() {
+        match connection.arm(&self.platform, self.is_paused) {
             Ok(false) => {
                 connection.handled(&self.platform);
                 false
@@ -263,6 +288,12 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
                 true
             }
         }
+    }
+
+    /// Nobody takes the client's packets until this is called again: until then they are no reason to go
+    /// round again, and a client that goes on sending wakes nobody. Those that are there stay there.
+    pub(super) fn pause_receive(&mut self, is_paused: bool) {
+        self.is_paused = is_paused;
     }
 
     /// Who waits for it. The platform wakes it with each event
@@ -280,7 +311,7 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
 
     // -- connection -------------------------------------------------------------------------
 
-    fn connect(&mut self, now: Instant) {
+    fn connect(&mut self, scratch: &mut Scratch, now: Instant) {
         self.disconnect();
         let opened = match self.bus.frontend_offer() {
             Some(offer) => {
@@ -292,7 +323,10 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
                     wake: self.wake.clone(),
                 };
                 let (platform, counters) = (&self.platform, &mut self.counters);
-                Connection::open(platform, &channel, offer, &self.config, counters)
+                let terms = (offer, self.bus.spec());
+                scratch.reserve().map_err(Obstacle::from).and_then(|()| {
+                    Connection::open(platform, &channel, terms, &self.config, counters)
+                })
             }
             None => Err(Obstacle::Incomplete),
         };
@@ -320,11 +354,19 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
         }
     }
 
+    /// What waits for the client is charged to this account from now on.
+    pub(super) fn set_account(&mut self, mut account: Account) {
+        account.take_over(&self.account);
+        self.account = account;
+    }
+
     /// Ends the connection, whatever the client does.
     fn disconnect(&mut self) {
         self.fault = None;
         if let Some(connection) = self.connection.take() {
             self.counters.to_drops.disconnected += connection.queued() as u64;
+            drop(connection);
+            self.account.clear();
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use xen_grant::FramePool;
 use xen_netfront::buffer::{BufMut, Packet, PacketMut};
-use xen_netfront::netback::{Config, Counters, DeliverError, Netback};
+use xen_netfront::netback::{Config, Counters, DeliverError, DeliverErrorKind, Netback};
 use xen_netfront::platform::Instant;
 use xen_netfront::xenbus::{Clients, VifId};
 use xen_sim::{Domain, Next};
@@ -200,8 +200,8 @@ fn send(
         match refused {
             None => down.accepted(shape),
             Some(_) if cut_short => down.accepted(shape),
-            Some(DeliverError::QueueFull) => return true,
-            Some(DeliverError::Stalled) => return false,
+            Some(DeliverError::Full(_)) => return true,
+            Some(DeliverError::Refused(DeliverErrorKind::Stalled)) => return false,
             // Refused for good, or a broken rule that `service` does not know of yet.
             Some(_) => {}
         }
