@@ -98,6 +98,14 @@ impl Scratch {
         frame: &mut impl FnMut() -> Option<Frame>,
     ) -> Option<()> {
         self.copy.frame(frame()?);
+        if let [only] = self.chain.extents.as_slice() {
+            // The usual packet.
+            let (end, offset) = (headroom + usize::from(only.size), only.offset);
+            if end <= PAGE_SIZE && only.size > 0 {
+                let from = Foreign { domain: client, gref: only.gref, offset };
+                return self.copy.push(from, headroom..end).ok();
+            }
+        }
         let mut at = headroom;
         for extent in &self.chain.extents {
             let mut from = Foreign { domain: client, gref: extent.gref, offset: extent.offset };

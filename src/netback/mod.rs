@@ -96,6 +96,7 @@ mod counters;
 mod credit;
 mod error;
 mod fault;
+mod fifo;
 mod from_client;
 mod obstacle;
 mod pace;

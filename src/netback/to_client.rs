@@ -30,7 +30,7 @@ use super::fault::Fault;
 use super::from_client::{BATCH_OPS, BATCH_PACKETS};
 use super::obstacle::Obstacle;
 use super::software::{self, Segmented};
-use super::waiting::{Backlog, Bounds, Waiting};
+use super::waiting::{Backlog, Bounds, Shape, Waiting};
 use crate::buffer::{Buf, Packet};
 use crate::platform::{BackendPlatform, Instant};
 use crate::ring_page::Shared;
@@ -38,7 +38,7 @@ use crate::wire::{
     Extra, MAX_PACKET, MAX_SLOTS, RING_SIZE, RxRequest, RxResponse, RxRing, RxSlot, Status,
     rx_flags,
 };
-use packet_views::buffer::{Checksum, Gso};
+use packet_views::buffer::{Checksum, Meta};
 use packet_views::features::Features;
 use packet_views::header::ETHERNET_HEADER;
 
@@ -66,12 +66,9 @@ pub(super) struct Takes {
 
 /// A packet between being copied and being answered. Operations count from the start of the batch.
 struct Staged {
-    slots: u8,
+    shape: Shape,
     failed: bool,
     ops_end: u16,
-    len: u16,
-    flags: u16,
-    gso: Option<Gso>,
 }
 
 /// A batch on its way.
@@ -238,7 +235,13 @@ impl<P: BackendPlatform> ToClient<P> {
         } else {
             software::blank(packet, pool, counters)?
         };
-        self.push(&mut ready, account)
+        self.push_ready(&mut ready, account)
+    }
+
+    /// A packet that has been made as the client takes it.
+    #[inline(never)]
+    fn push_ready(&mut self, packet: &mut Packet, account: &mut Account) -> Result<(), Refusal> {
+        self.push(packet, account)
     }
 
     /// A packet that is cut into segments: all of them, or it is as it was. Of one that no queue of this
@@ -260,7 +263,7 @@ impl<P: BackendPlatform> ToClient<P> {
         }
         let takes = self.takes.features;
         software::cut(core::mem::take(packet), takes, pool, counters, |mut segment| {
-            self.push(&mut segment, account).map_err(|refusal| match refusal {
+            self.push_ready(&mut segment, account).map_err(|refusal| match refusal {
                 Refusal::Full => DeliverErrorKind::QueueFull,
                 Refusal::Gone(why) => why,
             })
@@ -303,7 +306,8 @@ impl<P: BackendPlatform> ToClient<P> {
         Ok(())
     }
 
-    #[inline]
+    /// Queues a packet that the client takes as it is.
+    #[inline(always)] // the usual packet has no call
     fn push(&mut self, packet: &mut Packet, account: &mut Account) -> Result<(), Refusal> {
         let meta = packet.meta;
         let [only] = packet.fragments() else { return self.push_several(packet, account) };
@@ -315,7 +319,7 @@ impl<P: BackendPlatform> ToClient<P> {
         let slots = 1 + usize::from(meta.gso.is_some());
         self.charge(1, slots, account)?;
         if let Some(only) = packet.take_only() {
-            self.backlog.push(only, 0, len, slots, meta);
+            self.backlog.push(only, shape(0, len, slots, meta));
         }
         Ok(())
     }
@@ -339,8 +343,8 @@ impl<P: BackendPlatform> ToClient<P> {
         self.charge(fragments, slots, account)?;
         let mut filled = packet.take_fragments().filter(|fragment| !fragment.is_empty());
         if let Some(first) = filled.next() {
-            self.backlog.fragments.extend(filled);
-            self.backlog.push(first, fragments - 1, len, slots, meta);
+            filled.for_each(|other| self.backlog.push_other(other));
+            self.backlog.push(first, shape(fragments - 1, len, slots, meta));
         }
         Ok(())
     }
@@ -367,7 +371,7 @@ impl<P: BackendPlatform> ToClient<P> {
             }
             progress = true;
             scratch.submit(platform, counters);
-            account.give_back(scratch.copy.frames());
+            self.backlog.give_back(scratch.copy.frames(), account);
             self.finish(scratch, counters);
             if self.ring.publish() == Notify::Needed {
                 notify = Notify::Needed;
@@ -397,7 +401,8 @@ impl<P: BackendPlatform> ToClient<P> {
         }
         let mut used = 0;
         while scratch.staged.len() < BATCH_PACKETS && scratch.copy.len() <= BATCH_OPS - MAX_OPS {
-            let slots = self.backlog.front().map_or(self.wanted, |next| usize::from(next.slots));
+            let next = self.backlog.first();
+            let slots = next.as_ref().map_or(self.wanted, |next| usize::from(next.shape.slots));
             if slots == 0 {
                 return false;
             }
@@ -405,17 +410,17 @@ impl<P: BackendPlatform> ToClient<P> {
                 let Some((_, request)) = self.ring.pop() else { return true };
                 self.posted.push(request);
             }
-            let Some(packet) = self.backlog.pop() else { return false };
-            let Waiting { first, others, slots, len, flags, gso } = packet;
-            let written = if others == 0 && slots == 1 {
+            let Some(Waiting { first, shape }) = next else { return false };
+            let (Some(first), shape) = (first.take(), *shape) else { return false };
+            self.backlog.skip();
+            let written = if shape.others == 0 && shape.slots == 1 {
                 self.write_op(&mut scratch.copy, first, used)
             } else {
-                self.write_ops(&mut scratch.copy, first, others, gso.is_some(), used)
+                self.write_ops(&mut scratch.copy, first, &shape, used)
             };
-            let failed = written.is_none();
-            used += usize::from(slots);
-            let ops_end = scratch.copy.len() as u16;
-            scratch.staged.push(Staged { slots, failed, ops_end, len, flags, gso });
+            used += usize::from(shape.slots);
+            let (failed, ops_end) = (written.is_none(), scratch.copy.len() as u16);
+            scratch.staged.push(Staged { shape, failed, ops_end });
         }
         false
     }
@@ -435,16 +440,15 @@ impl<P: BackendPlatform> ToClient<P> {
         &mut self,
         copy: &mut CopyOut,
         first: Buf,
-        others: u8,
-        has_extra: bool,
+        shape: &Shape,
         mut slot: usize,
     ) -> Option<()> {
         // The extra takes the second slot.
-        let second = slot + 1 + usize::from(has_extra);
+        let second = slot + 1 + usize::from(shape.gso.is_some());
         let (mut at, mut written) = (0, Some(()));
-        let fragments = &mut self.backlog.fragments;
-        let others = usize::from(others).min(fragments.len());
-        for buf in core::iter::once(first).chain(fragments.drain(..others)) {
+        let backlog = &mut self.backlog;
+        let others = (0..shape.others).filter_map(|_| backlog.pop_other());
+        for buf in core::iter::once(first).chain(others) {
             let (frame, mut from) = buf.into_parts();
             copy.frame(frame);
             while !from.is_empty() && written.is_some() {
@@ -472,28 +476,30 @@ impl<P: BackendPlatform> ToClient<P> {
         // Failed ones are counted, for there are hardly any.
         let (mut copied, mut failed, mut lost) = (0, 0, 0);
         let mut requests = self.posted.as_slice();
-        for staged in scratch.staged.drain(..) {
-            copied += u64::from(staged.len);
+        for staged in &scratch.staged {
+            let shape = &staged.shape;
+            copied += u64::from(shape.len);
             if staged.failed {
                 failed += 1;
-                lost += u64::from(staged.len);
-            } else if staged.slots == 1
+                lost += u64::from(shape.len);
+            } else if shape.slots == 1
                 && let [request, others @ ..] = requests
             {
                 // The usual packet.
                 requests = others;
-                let (id, status) = (request.id, staged.len as i16);
-                let response = RxResponse { id, offset: 0, flags: staged.flags, status };
+                let (id, status) = (request.id, shape.len as i16);
+                let response = RxResponse { id, offset: 0, flags: shape.flags, status };
                 // Every request here was popped, so there is room for its response.
                 let _pushed = self.ring.push(response.into());
                 continue;
             }
-            let (its, others) = requests.split_at(requests.len().min(staged.slots.into()));
+            let (its, others) = requests.split_at(requests.len().min(shape.slots.into()));
             requests = others;
-            for response in responses(&staged, its) {
+            for response in responses(staged, its) {
                 let _pushed = self.ring.push(response);
             }
         }
+        scratch.staged.clear();
         let used = self.posted.len() - requests.len();
         counters.hypervisor_copied_bytes += copied;
         counters.to_packets += packets - failed;
@@ -542,6 +548,17 @@ impl<P: BackendPlatform> ToClient<P> {
     }
 }
 
+#[inline]
+fn shape(others: usize, len: usize, slots: usize, meta: Meta) -> Shape {
+    let flags = match meta.checksum {
+        Checksum::Unknown => 0,
+        Checksum::Complete => rx_flags::DATA_VALIDATED,
+        Checksum::Blank => rx_flags::CSUM_BLANK | rx_flags::DATA_VALIDATED,
+    };
+    // At most 18 fragments, 17 slots, 65535 bytes: all fit.
+    Shape { gso: meta.gso, len: len as u16, flags, others: others as u8, slots: slots as u8 }
+}
+
 /// The responses to a packet's requests. A packet that failed gives each its page back, as a
 /// packet of its own that failed.
 #[inline]
@@ -549,7 +566,7 @@ fn responses<'a>(
     staged: &'a Staged,
     requests: &'a [RxRequest],
 ) -> impl Iterator<Item = RxSlot> + 'a {
-    let mut left = usize::from(staged.len);
+    let mut left = usize::from(staged.shape.len);
     requests.iter().enumerate().map(move |(slot, request)| {
         if staged.failed {
             let status = Status::Error.number();
@@ -557,11 +574,11 @@ fn responses<'a>(
         }
         let mut flags = 0;
         if slot == 0 {
-            flags = staged.flags;
-            if staged.gso.is_some() {
+            flags = staged.shape.flags;
+            if staged.shape.gso.is_some() {
                 flags |= rx_flags::EXTRA_INFO;
             }
-        } else if let (1, Some(gso)) = (slot, staged.gso) {
+        } else if let (1, Some(gso)) = (slot, staged.shape.gso) {
             return Extra::from_gso(gso).into();
         }
         let len = left.min(PAGE_SIZE);

@@ -6,13 +6,11 @@
 //!                each is a frame of ours that is held: charged to the client's account
 //! ```
 
-use alloc::collections::VecDeque;
-
 use super::budget::Account;
 use super::error::DeliverErrorKind;
+use super::fifo::Fifo;
 use crate::buffer::Buf;
-use crate::wire::rx_flags;
-use packet_views::buffer::{Checksum, Gso, Meta};
+use packet_views::buffer::Gso;
 
 /// How much may wait in a queue.
 #[derive(Clone, Copy, Debug)]
@@ -22,28 +20,40 @@ pub(super) struct Bounds {
 }
 
 /// A packet in the queue; its other fragments are in the queue beside it.
+#[derive(Default)]
 pub(super) struct Waiting {
-    pub(super) first: Buf,
-    pub(super) others: u8,
-    /// Slots, the extra's included.
-    pub(super) slots: u8,
+    /// There as long as it waits.
+    pub(super) first: Option<Buf>,
+    pub(super) shape: Shape,
+}
+
+/// What a packet is, besides its bytes.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Shape {
+    pub(super) gso: Option<Gso>,
     pub(super) len: u16,
     pub(super) flags: u16,
-    pub(super) gso: Option<Gso>,
+    pub(super) others: u8,
+    /// The extra's included.
+    pub(super) slots: u8,
 }
 
 /// The queue.
 pub(super) struct Backlog {
-    packets: VecDeque<Waiting>,
+    packets: Fifo<Waiting>,
     /// Those that are not a packet's first.
-    pub(super) fragments: VecDeque<Buf>,
-    bounds: Bounds,
+    fragments: Fifo<Option<Buf>>,
+    /// The most packets.
+    most: usize,
+    /// Fragments that may still come.
+    room: usize,
 }
 
 impl Backlog {
     /// It takes no memory yet.
     pub(super) fn new(bounds: Bounds) -> Backlog {
-        Backlog { packets: VecDeque::new(), fragments: VecDeque::new(), bounds }
+        let (most, room) = (bounds.packets, bounds.fragments);
+        Backlog { packets: Fifo::new(), fragments: Fifo::new(), most, room }
     }
 
     /// Packets in it.
@@ -54,30 +64,45 @@ impl Backlog {
 
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.packets.is_empty()
+        self.packets.len() == 0
     }
 
     #[inline]
-    pub(super) fn front(&self) -> Option<&Waiting> {
-        self.packets.front()
+    pub(super) fn first(&mut self) -> Option<&mut Waiting> {
+        self.packets.first()
+    }
+
+    /// Takes the [first](Backlog::first) packet out, whose first fragment has been taken. Its others
+    /// [come next](Backlog::pop_other). There is room again once its fragments are
+    /// [given back](Backlog::give_back).
+    #[inline]
+    pub(super) fn skip(&mut self) {
+        self.packets.skip();
+    }
+
+    /// So many fragments are held no more.
+    #[inline]
+    pub(super) fn give_back(&mut self, fragments: usize, account: &mut Account) {
+        self.room += fragments;
+        account.give_back(fragments);
     }
 
     /// Whether so many more packets of so many fragments together may wait.
     #[inline]
     pub(super) fn has_room(&self, packets: usize, fragments: usize) -> bool {
-        self.packets.len() + packets <= self.bounds.packets
-            && self.packets.len() + self.fragments.len() + fragments <= self.bounds.fragments
+        self.packets.len() + packets <= self.most && self.room >= fragments
     }
 
     /// Whether so much would fit if nothing waited.
     pub(super) fn could_have_room(&self, packets: usize, fragments: usize) -> bool {
-        packets <= self.bounds.packets && fragments <= self.bounds.fragments
+        let held = self.packets.len() + self.fragments.len();
+        self.most >= packets && self.room + held >= fragments
     }
 
     /// Sees to memory for another packet, with so many fragments that are not its first.
     #[inline]
     pub(super) fn grow(&mut self, others: usize) -> Result<(), DeliverErrorKind> {
-        if self.packets.len() < self.packets.capacity() && others == 0 {
+        if self.packets.has_memory(1) && others == 0 {
             return Ok(());
         }
         self.grow_both(others)
@@ -86,50 +111,49 @@ impl Backlog {
     #[cold]
     #[inline(never)]
     fn grow_both(&mut self, others: usize) -> Result<(), DeliverErrorKind> {
-        let packets = self.packets.try_reserve(1);
-        let both = packets.and_then(|()| self.fragments.try_reserve(others));
+        let packets = self.packets.grow(1);
+        let both = packets.and_then(|()| self.fragments.grow(others));
         both.map_err(|_| DeliverErrorKind::NoMemory)
     }
 
-    /// Puts a packet at the end: there is room and memory, and its `others` are there.
+    /// Puts a fragment at the end that is not its packet's first. The packet follows.
     #[inline]
-    pub(super) fn push(&mut self, first: Buf, others: usize, len: usize, slots: usize, meta: Meta) {
-        let flags = match meta.checksum {
-            Checksum::Unknown => 0,
-            Checksum::Complete => rx_flags::DATA_VALIDATED,
-            Checksum::Blank => rx_flags::CSUM_BLANK | rx_flags::DATA_VALIDATED,
-        };
-        // At most 18 fragments, 17 slots, 65535 bytes: all fit.
-        self.packets.push_back(Waiting {
-            first,
-            others: others as u8,
-            slots: slots as u8,
-            len: len as u16,
-            flags,
-            gso: meta.gso,
-        });
+    pub(super) fn push_other(&mut self, fragment: Buf) {
+        self.fragments.push(Some(fragment));
+        self.room -= 1;
     }
 
-    /// Takes the packet at the front out. Its others are at the front of [`fragments`](Backlog::fragments).
+    /// Puts a packet at the end: there is room and memory for it.
     #[inline]
-    pub(super) fn pop(&mut self) -> Option<Waiting> {
-        self.packets.pop_front()
+    pub(super) fn push(&mut self, first: Buf, shape: Shape) {
+        self.packets.push(Waiting { first: Some(first), shape });
+        self.room -= 1;
+    }
+
+    /// Takes the first fragment out that is not its packet's first.
+    #[inline]
+    pub(super) fn pop_other(&mut self) -> Option<Buf> {
+        self.fragments.pop()?.take()
     }
 
     /// Drops what takes more slots than there are pages for; returns how many packets. What stays is in its
     /// order.
     pub(super) fn drop_larger(&mut self, available: usize, account: &mut Account) -> u64 {
         let mut dropped = 0;
-        // Round once: what fits goes to the back again.
+        // Round once: what fits goes to the back again, where there is memory for it.
         for _ in 0..self.packets.len() {
-            let Some(packet) = self.packets.pop_front() else { break };
-            let others = usize::from(packet.others).min(self.fragments.len());
-            if usize::from(packet.slots) <= available {
-                self.fragments.rotate_left(others);
-                self.packets.push_back(packet);
+            let Some(Waiting { first, shape }) = self.packets.pop() else { break };
+            let (Some(first), shape) = (first.take(), *shape) else { break };
+            let stays = usize::from(shape.slots) <= available;
+            for _ in 0..shape.others {
+                if let (Some(other), true) = (self.pop_other(), stays) {
+                    self.fragments.push(Some(other));
+                }
+            }
+            if stays {
+                self.packets.push(Waiting { first: Some(first), shape });
             } else {
-                self.fragments.drain(..others);
-                account.give_back(1 + others);
+                self.give_back(1 + usize::from(shape.others), account);
                 dropped += 1;
             }
         }
@@ -140,11 +164,15 @@ impl Backlog {
     pub(super) fn drop_drawn(&mut self, account: &mut Account) -> u64 {
         let mut dropped = 0;
         while account.has_drawn()
-            && let Some(packet) = self.packets.pop_back()
+            && let Some(packet) = self.packets.pop_last()
         {
-            let others = usize::from(packet.others).min(self.fragments.len());
-            self.fragments.truncate(self.fragments.len() - others);
-            account.give_back(1 + others);
+            packet.first = None;
+            let mut frames = 1;
+            for _ in 0..packet.shape.others {
+                let other = self.fragments.pop_last().and_then(Option::take);
+                frames += usize::from(other.is_some());
+            }
+            self.give_back(frames, account);
             dropped += 1;
         }
         dropped

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use arrayvec::ArrayVec;
 use xen_grant::{
-    Frame, Granted, GrantedPage, Grantee, Quarantine, ReadShared, Readable, Reference,
+    Frame, Granted, GrantedPage, Grantee, Quarantine, ReadShared, Readable, Reference, SharedFrame,
 };
 use xen_ring::{FrontRing, InFlight, Notify};
 
@@ -392,6 +392,12 @@ fn unusual(response: TxResponse, extras: &mut u32, counters: &mut Counters) -> R
     Ok(true)
 }
 
+/// A page that others may still read, and has its own way home.
+#[cold]
+fn let_go(frame: SharedFrame) {
+    drop(frame);
+}
+
 /// Ends the backend's access to a page that was sent, which goes to quarantine if it still uses it.
 #[inline]
 fn take_back(
@@ -402,9 +408,10 @@ fn take_back(
 ) -> Option<Reference> {
     match granted.revoke() {
         Ok((page, reference)) => {
-            if let Readable::Own(frame) = page {
+            match page {
                 // More than we keep go back to the pool.
-                let _surplus = spare.try_push(frame);
+                Readable::Own(frame) => _ = spare.try_push(frame),
+                Readable::Shared(frame) => let_go(frame),
             }
             Some(reference)
         }

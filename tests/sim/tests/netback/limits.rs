@@ -122,6 +122,13 @@ fn a_pool_of_least_pages_never_lacks_one() {
             packet.meta = Meta { checksum: Checksum::Blank, gso: Some(gso(1000)) };
             let _ = bench.netback.deliver(packet);
         }
+        // And what room is left goes to smaller ones.
+        let small = frames::blank(frames::frame(false, true, 9, &pattern(1, 3000)));
+        while {
+            let mut packet = bench.plain(&small);
+            packet.meta = Meta { checksum: Checksum::Blank, gso: Some(gso(1000)) };
+            bench.netback.deliver(packet).is_ok()
+        } {}
         while client.tx.free() >= 15 {
             client.chain(&[(0, 0, PAGE_SIZE as u16); 15], 0, &[]);
         }

@@ -17,6 +17,7 @@ mod requests;
 mod sessions;
 mod shapes;
 mod software;
+mod terms;
 mod to_client;
 mod waking;
 

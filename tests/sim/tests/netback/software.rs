@@ -125,3 +125,34 @@ fn cut_packets_share_their_data() {
     assert_eq!(client.receive().len(), 40);
     assert_eq!((bench.netback.counters().copied_bytes, bench.pool.free()), (0, 600));
 }
+
+/// All segments of a packet, or none: it comes back whole while there is no room for all of them.
+#[test]
+fn n7_a_packet_that_is_cut_fits_whole_or_comes_back() {
+    let takes = Takes::NONE.with_scatter_gather(true);
+    let config = offering(Takes::ALL).with_queue_packets(50).with_queue_frames(200);
+    let (mut bench, mut client) = client_that_takes(takes, config, 0);
+    let data = pattern(1, 40 * 1000);
+    let mut packet = bench.plain(&frames::blank(frames::frame(false, true, 9, &data)));
+    packet.meta = Meta { checksum: Checksum::Blank, gso: Some(gso(1000)) };
+    let small = frames::frame(false, true, 9, &[7; 100]);
+    for _ in 0..20 {
+        bench.netback.deliver(bench.plain(&small)).unwrap();
+    }
+    for _ in 0..3 {
+        let back = bench.netback.deliver(packet).unwrap_err().into_packet();
+        packet = back.expect("the queue holds 50, and 20 wait");
+        assert_eq!((packet.meta.gso, bench.netback.queued()), (Some(gso(1000)), 20));
+    }
+    client.post(60);
+    bench.netback.flush();
+    bench.netback.deliver(packet).unwrap();
+    assert_eq!(bench.netback.queued(), 40);
+    bench.netback.flush();
+    let got = client.receive();
+    let got: Vec<u8> =
+        got[20..].iter().flat_map(|got| frames::open(&got.as_ref().unwrap().bytes).data).collect();
+    assert!(got == data);
+    let counters = bench.netback.counters();
+    assert_eq!((counters.to_given_back, counters.to_drops.total(), counters.cut), (3, 0, 1));
+}
