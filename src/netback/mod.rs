@@ -72,15 +72,19 @@
 //!
 //! [`Netback::open`], [`service`](Netback::service) and dropping the backend ask xenstore, so they block as
 //! long as the [`Store`] does; they allocate, map and unmap ring pages, bind and close event channels.
-//! Nothing else blocks, and nothing else allocates. Hypercalls of the packet path are copies, one a batch,
-//! and events. None of it is for an interrupt, which may [wake](Vif::waker) the task that has the
-//! backend.
+//! Nothing else blocks. Nothing else allocates but [`deliver`](Netback::deliver): the queue of waiting
+//! packets grows by need, up to its bound, and what it has no memory for is refused and counted; so it is
+//! with what the client does not take, which is done in software. Hypercalls of the packet path are copies,
+//! one a batch, and events. None of it is for an interrupt, which may [wake](Vif::waker) the task that has
+//! the backend.
 //!
 //! # What a client can't do
 //!
 //! * Make us map more than two pages a queue, or hold more than [`Config`] says: what it is owed
 //!   waits in queues with two bounds, and what comes from it takes frames of the pool given to it
-//!   alone. A client with several queues has them share what a client with one has.
+//!   alone. A client with several queues has them share what a client with one has. Where clients share a
+//!   pool, a [`Budget`] leaves each its reserve, and those that take nothing no more than that.
+//! * Send more than the toolstack's `rate` says: without credit it is not polled, and wakes nobody.
 //! * Take more than its turn: [`poll`](Netback::poll) counts work rather than packets, all queues
 //!   together, and what a huge packet takes too much comes off the next turn. Nor of xenstore's: a client that keeps
 //!   writing its `state` is looked at some 500 requests' worth a second.
@@ -183,8 +187,8 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
     ///
     /// What the client does not take is done here: a blank checksum is filled in, in place if
     /// nobody else reads the packet, and a large packet is cut into segments that share its data. There is
-    /// room for all of them or it is given back; of one that the queue can never hold the first segments
-    /// wait, and the others count as dropped.
+    /// room for all of them or it is given back; of one that not even an empty queue has room for the
+    /// first segments wait, and the others count as dropped.
     #[inline]
     #[expect(clippy::result_large_err, reason = "the packet comes back, not an error")]
     pub fn deliver(&mut self, packet: Packet) -> Result<(), DeliverError> {

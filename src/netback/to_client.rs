@@ -182,7 +182,8 @@ impl<P: BackendPlatform> ToClient<P> {
     /// When the packet at the front has waited too long, or for long enough that others may have what
     /// this client has drawn.
     pub(super) fn deadline(&self, has_drawn: bool) -> Option<Instant> {
-        let wait = if has_drawn { QUIET.min(self.patience) } else { self.patience };
+        let is_soon = has_drawn && !self.is_quiet;
+        let wait = if is_soon { QUIET.min(self.patience) } else { self.patience };
         self.stuck.map(|since| since + wait)
     }
 
@@ -244,8 +245,8 @@ impl<P: BackendPlatform> ToClient<P> {
         self.push(packet, account)
     }
 
-    /// A packet that is cut into segments: all of them, or it is as it was. Of one that no queue of this
-    /// length ever holds the first segments wait, and the others are dropped.
+    /// A packet that is cut into segments: all of them, or it is as it was. Of one that not even an empty
+    /// queue has room for the first segments wait, and the others are dropped.
     fn push_cut(
         &mut self,
         packet: &mut Packet,
@@ -254,12 +255,12 @@ impl<P: BackendPlatform> ToClient<P> {
         counters: &mut Counters,
     ) -> Result<(), Refusal> {
         let Segmented { segments, fragments } = software::segmented(packet)?;
-        let fits = self.backlog.could_have_room(segments, fragments);
-        if fits || !self.backlog.is_empty() {
-            self.look_for_room(fragments, 1, account)?;
-            if !self.backlog.has_room(segments, fragments) {
-                return Err(Refusal::Full);
-            }
+        match self.look_for_room(fragments, 1, account) {
+            Err(gone @ Refusal::Gone(_)) => return Err(gone),
+            Ok(()) if self.backlog.has_room(segments, fragments) => {}
+            // Something goes out first, and then there is more room.
+            Ok(()) | Err(Refusal::Full) if !self.backlog.is_empty() => return Err(Refusal::Full),
+            Ok(()) | Err(Refusal::Full) => {}
         }
         let takes = self.takes.features;
         software::cut(core::mem::take(packet), takes, pool, counters, |mut segment| {
@@ -523,6 +524,11 @@ impl<P: BackendPlatform> ToClient<P> {
         if waited >= QUIET {
             self.is_quiet = true;
             counters.to_drops.stalled += self.backlog.drop_drawn(account);
+        }
+        if self.backlog.is_empty() {
+            // The client's other queues have its reserve.
+            self.stuck = None;
+            return;
         }
         if waited < self.patience {
             return;

@@ -234,8 +234,8 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
     ///
     /// What the client does not take is done here: a blank checksum is filled in, in place if
     /// nobody else reads the packet, and a large packet is cut into segments that share its data. There is
-    /// room for all of them or it is given back; of one that the queue can never hold the first segments
-    /// wait, and the others count as dropped.
+    /// room for all of them or it is given back; of one that not even an empty queue has room for the
+    /// first segments wait, and the others count as dropped.
     #[inline]
     #[expect(clippy::result_large_err, reason = "the packet comes back, not an error")]
     pub(super) fn deliver(&mut self, mut packet: Packet) -> Result<(), DeliverError> {

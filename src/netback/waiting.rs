@@ -93,12 +93,6 @@ impl Backlog {
         self.packets.len() + packets <= self.most && self.room >= fragments
     }
 
-    /// Whether so much would fit if nothing waited.
-    pub(super) fn could_have_room(&self, packets: usize, fragments: usize) -> bool {
-        let held = self.packets.len() + self.fragments.len();
-        self.most >= packets && self.room + held >= fragments
-    }
-
     /// Sees to memory for another packet, with so many fragments that are not its first.
     #[inline]
     pub(super) fn grow(&mut self, others: usize) -> Result<(), DeliverErrorKind> {

@@ -290,11 +290,24 @@ impl TxQueue {
         quarantine: &mut Quarantine,
         counters: &mut Counters,
     ) -> Result<usize, Fault> {
+        // Few limit the bytes in flight: the others don't look for each packet.
+        if self.bytes.is_some() {
+            self.complete_all::<true>(quarantine, counters)
+        } else {
+            self.complete_all::<false>(quarantine, counters)
+        }
+    }
+
+    #[inline(always)] // one queue is the usual case, and has no call
+    fn complete_all<const IS_LIMITED: bool>(
+        &mut self,
+        quarantine: &mut Quarantine,
+        counters: &mut Counters,
+    ) -> Result<usize, Fault> {
         let answered = self.ring.refresh()?;
         let published = self.ring.published();
         let (mut completed, kept_before) = (0, counters.quarantined);
         let mut fault = None;
-        let is_limited = self.bytes.is_some();
         for (_, response) in self.ring.pop_all() {
             // Status first: of a NULL response nothing else means anything.
             if response.status != Status::Okay.number() {
@@ -315,7 +328,7 @@ impl TxQueue {
                 fault = Some(found.into());
                 break;
             }
-            if is_limited && let Some(bytes) = &mut self.bytes {
+            if IS_LIMITED && let Some(bytes) = &mut self.bytes {
                 bytes.end(response.id);
             }
             completed += 1;
