@@ -13,5 +13,8 @@ pub type Buf = buffer::Buf<SharedFrame>;
 /// A packet that is being written.
 pub type PacketMut = buffer::PacketMut<Frame>;
 
+/// A packet with a head of its own, and a payload that others may read too.
+pub type MixedPacket = buffer::MixedPacket<Frame>;
+
 /// A packet that is being read.
 pub type Packet = buffer::Packet<SharedFrame>;

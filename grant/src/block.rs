@@ -22,6 +22,10 @@ impl Block for Frame {
         Frame::range_mut(self, range)
     }
 
+    fn conceal(&mut self, shown: Range<usize>) {
+        Frame::conceal(self, shown);
+    }
+
     #[inline]
     fn share(self) -> SharedFrame {
         Frame::share(self)

@@ -4,6 +4,7 @@
 //! out in one hypercall, and each has an outcome of its own. A batch owns the frames that it is
 //! about until it has been submitted, so nothing else touches their bytes meanwhile.
 
+use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::ops::Range;
 
@@ -57,6 +58,12 @@ impl CopyIn {
     /// Room for that many frames and operations, allocated once.
     pub fn with_capacity(frames: usize, ops: usize) -> CopyIn {
         CopyIn { frames: Vec::with_capacity(frames), ops: Vec::with_capacity(ops) }
+    }
+
+    /// Sees to room for so many more frames and operations, if there is memory for it.
+    pub fn try_reserve(&mut self, frames: usize, ops: usize) -> Result<(), TryReserveError> {
+        self.frames.try_reserve_exact(frames)?;
+        self.ops.try_reserve_exact(ops)
     }
 
     /// Operations so far.
@@ -141,6 +148,17 @@ impl CopyOut {
     /// Room for that many frames and operations, allocated once.
     pub fn with_capacity(frames: usize, ops: usize) -> CopyOut {
         CopyOut { frames: Vec::with_capacity(frames), ops: Vec::with_capacity(ops) }
+    }
+
+    /// Sees to room for so many more frames and operations, if there is memory for it.
+    pub fn try_reserve(&mut self, frames: usize, ops: usize) -> Result<(), TryReserveError> {
+        self.frames.try_reserve_exact(frames)?;
+        self.ops.try_reserve_exact(ops)
+    }
+
+    /// Frames so far.
+    pub fn frames(&self) -> usize {
+        self.frames.len()
     }
 
     /// Operations so far.

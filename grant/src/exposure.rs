@@ -27,7 +27,7 @@ const ZERO: u32 = 1 << 16;
 const CLEAN: (u16, u16) = (PAGE_SIZE as u16, 0);
 
 /// One page's record. Only who holds the page as a [`Frame`](crate::Frame), which is exclusive,
-/// reads or changes it.
+/// changes it; who holds a share of it reads it.
 pub(crate) struct Exposure {
     /// A domain's [`Grantee::identity`], or [`ZERO`].
     known: Cell<u32>,
@@ -72,6 +72,26 @@ impl Exposure {
         as_is
     }
 
+    /// Whether a peer who is told of the bytes `announced` may see the page as it is though nothing of
+    /// it can be cleared: all the rest is zero, or this peer has seen it. What is shown so changes
+    /// nothing here: the rest is still zero, or known to whom it was known.
+    #[inline]
+    pub(crate) fn is_fit(&self, to: &Grantee, announced: &Range<usize>) -> bool {
+        let (dirty, known) = (self.dirty(), self.known.get());
+        (known == ZERO || known == to.trusted_with)
+            && announced.start <= dirty.start
+            && dirty.end <= announced.end
+    }
+
+    /// The page is to be fit for every peer who is told of the bytes `shown`: returns what has to be
+    /// cleared for it.
+    pub(crate) fn conceal(&self, shown: Range<usize>) -> Stale {
+        let stale = if self.known.replace(ZERO) == ZERO { self.dirty() } else { 0..PAGE_SIZE };
+        let meant = (shown.start as u16, shown.end as u16);
+        self.dirty.set(if shown.is_empty() { CLEAN } else { meant });
+        around(stale, &shown)
+    }
+
     /// The page is about to become visible to a peer, who is told of the bytes `announced`.
     /// Returns what has to be cleared first: around the announced range, all of the page or what
     /// is dirty in it.
@@ -82,11 +102,16 @@ impl Exposure {
         let stale = if clean { self.dirty() } else { 0..PAGE_SIZE };
         self.known.set(to.identity);
         self.dirty.set(CLEAN);
-        [
-            stale.start..stale.end.min(announced.start).max(stale.start),
-            stale.start.max(announced.end).min(stale.end)..stale.end,
-        ]
+        around(stale, &announced)
     }
+}
+
+/// What of `stale` lies before and behind the bytes `meant`.
+fn around(stale: Range<usize>, meant: &Range<usize>) -> Stale {
+    [
+        stale.start..stale.end.min(meant.start).max(stale.start),
+        stale.start.max(meant.end).min(stale.end)..stale.end,
+    ]
 }
 
 /// Nobody's number: a domid has 16 bits, a machine's number 14 above [`ZERO`]'s.
@@ -216,6 +241,32 @@ mod tests {
         assert_eq!(show(&page, &control, 0..60), None);
         page.mark(0..60);
         assert_eq!(show(&page, &a(), 0..60), Some([0..0, 60..4096]));
+    }
+
+    #[test]
+    fn f7_a_page_that_can_not_be_cleared_is_fit_for_whom_the_rest_is_known_or_zero() {
+        let stranger = Grantee::new(DomId(3), false);
+        let page = Exposure::zeroed();
+        page.mark(100..160);
+        for peer in [a(), b(), stranger] {
+            assert!(page.is_fit(&peer, &(100..160)) && page.is_fit(&peer, &(0..4096)));
+            assert!(!page.is_fit(&peer, &(101..160)) && !page.is_fit(&peer, &(100..159)));
+        }
+        // Known to A: fit for A alone, and for nobody with what was written since.
+        assert_eq!(show(&page, &a(), 100..160), None);
+        assert!(page.is_fit(&a(), &(0..0)));
+        assert!(!page.is_fit(&b(), &(0..4096)) && !page.is_fit(&stranger, &(0..4096)));
+        page.mark(0..60);
+        assert!(page.is_fit(&a(), &(0..60)) && !page.is_fit(&a(), &(14..60)));
+        // Concealed, it is fit for all who are told of the rest, and no other part.
+        assert_eq!(page.conceal(14..60), [0..14, 60..4096]);
+        for peer in [a(), b(), stranger] {
+            assert!(page.is_fit(&peer, &(14..60)) && !page.is_fit(&peer, &(15..60)));
+        }
+        // What nobody has seen needs no more than what was written.
+        page.mark(0..10);
+        assert_eq!(page.conceal(20..30), [0..20, 30..60]);
+        assert_eq!(show(&page, &a(), 20..30), None);
     }
 
     #[test]

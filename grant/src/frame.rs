@@ -3,7 +3,7 @@
 use core::ops::Range;
 use core::ptr::NonNull;
 
-use crate::exposure::Grantee;
+use crate::exposure::{Grantee, Stale};
 use crate::memory::{Gfn, PAGE_SIZE};
 use crate::pool::{Record, put_back};
 use crate::sync::Ordering;
@@ -25,6 +25,7 @@ unsafe impl Send for Frame {}
 unsafe impl Sync for Frame {}
 
 impl Frame {
+    #[inline]
     pub(crate) fn from_record(record: NonNull<Record>) -> Frame {
         Frame { record }
     }
@@ -89,6 +90,19 @@ impl Frame {
     #[inline(never)]
     pub(crate) fn show(&mut self, to: &Grantee, announced: Range<usize>) -> usize {
         let stale = self.record().exposure.show(to, announced);
+        self.clear(stale)
+    }
+
+    /// Clears what the page holds besides the bytes `shown`, so that it can be shown to every peer who
+    /// is told of these, even when several read it ([`SharedFrame::fit`]).
+    /// Returns how many bytes were cleared. A range beyond the page conceals all of it.
+    pub fn conceal(&mut self, shown: Range<usize>) -> usize {
+        let shown = if shown.start <= shown.end && shown.end <= PAGE_SIZE { shown } else { 0..0 };
+        let stale = self.record().exposure.conceal(shown);
+        self.clear(stale)
+    }
+
+    fn clear(&mut self, stale: Stale) -> usize {
         let page = self.page_mut();
         let mut cleared = 0;
         for range in stale {
@@ -134,6 +148,31 @@ unsafe impl Send for SharedFrame {}
 unsafe impl Sync for SharedFrame {}
 
 impl SharedFrame {
+    #[inline]
+    pub(crate) fn from_record(record: NonNull<Record>) -> SharedFrame {
+        SharedFrame { record }
+    }
+
+    pub(crate) fn into_record(self) -> NonNull<Record> {
+        let record = self.record;
+        core::mem::forget(self);
+        record
+    }
+
+    /// Whether a peer who is told of the bytes `announced` may see the page as it is: all the rest is
+    /// zero, or known to this peer.
+    #[inline]
+    pub fn is_fit(&self, to: &Grantee, announced: &Range<usize>) -> bool {
+        self.record().exposure.is_fit(to, announced)
+    }
+
+    /// The share, to be granted to such a peer. It comes back if the page is not fit to be seen: nobody
+    /// writes what is shared, so nothing of it can be cleared.
+    #[inline]
+    pub fn fit(self, to: &Grantee, announced: &Range<usize>) -> Result<FitFrame, SharedFrame> {
+        if self.is_fit(to, announced) { Ok(FitFrame { frame: self, to: *to }) } else { Err(self) }
+    }
+
     fn record(&self) -> &Record {
         // SAFETY: as in `Frame::record`.
         unsafe { self.record.as_ref() }
@@ -162,6 +201,14 @@ impl SharedFrame {
         core::mem::forget(self);
         Ok(frame)
     }
+}
+
+/// A share of a page that this peer may see as it is. It stays so: whoever holds a share keeps all from
+/// writing. See [`SharedFrame::fit`].
+#[derive(Debug)]
+pub struct FitFrame {
+    pub(crate) frame: SharedFrame,
+    pub(crate) to: Grantee,
 }
 
 impl Clone for SharedFrame {

@@ -1,11 +1,12 @@
 //! A page that a peer may use: no bytes, only its reference.
 
 use core::marker::PhantomData;
+use core::num::NonZero;
 use core::ops::Range;
 use core::ptr::NonNull;
 
 use crate::exposure::Grantee;
-use crate::frame::Frame;
+use crate::frame::{FitFrame, Frame, SharedFrame};
 use crate::memory::Page;
 use crate::pool::Record;
 use crate::sync::Ordering;
@@ -17,10 +18,16 @@ const READING: u32 = 8;
 const WRITING: u32 = 16;
 
 mod sealed {
-    pub trait Sealed {}
+    /// A granted page, to the modules here.
+    pub trait Sealed: Sized {
+        /// What was granted.
+        type Page;
+
+        fn page(held: super::Held) -> Self::Page;
+    }
 }
 
-/// What the peer may do with a granted page.
+/// What the peer may do with a granted page, and what we get back.
 pub trait Access: sealed::Sealed {
     /// Whether it may only read.
     const READ_ONLY: bool;
@@ -34,8 +41,45 @@ pub enum ReadOnly {}
 #[derive(Debug)]
 pub enum ReadWrite {}
 
-impl sealed::Sealed for ReadOnly {}
-impl sealed::Sealed for ReadWrite {}
+/// The peer may read, and if the page is [shared](Readable::Shared), so may we.
+#[derive(Debug)]
+pub enum ReadShared {}
+
+/// A page that a peer has read: what was granted to it.
+#[derive(Debug)]
+pub enum Readable {
+    /// It is ours alone.
+    Own(Frame),
+    /// Others may read it too.
+    Shared(SharedFrame),
+}
+
+impl sealed::Sealed for ReadOnly {
+    type Page = Frame;
+
+    #[inline]
+    fn page(held: Held) -> Frame {
+        Frame::from_record(held.record)
+    }
+}
+
+impl sealed::Sealed for ReadWrite {
+    type Page = Frame;
+
+    #[inline]
+    fn page(held: Held) -> Frame {
+        Frame::from_record(held.record)
+    }
+}
+
+impl sealed::Sealed for ReadShared {
+    type Page = Readable;
+
+    #[inline]
+    fn page(held: Held) -> Readable {
+        held.readable()
+    }
+}
 
 impl Access for ReadOnly {
     const READ_ONLY: bool = true;
@@ -43,6 +87,10 @@ impl Access for ReadOnly {
 
 impl Access for ReadWrite {
     const READ_ONLY: bool = false;
+}
+
+impl Access for ReadShared {
+    const READ_ONLY: bool = true;
 }
 
 impl Reference {
@@ -77,34 +125,59 @@ impl Reference {
         (self.permit(frame, to), cleared)
     }
 
+    /// Lets a peer read a page that others read too.
+    #[inline]
+    pub fn grant_shared(self, page: FitFrame) -> Granted<ReadShared> {
+        let FitFrame { frame, to } = page;
+        let gfn = frame.gfn().0 as u32;
+        let held = Held { entry: self.into_entry(), record: tagged(frame.into_record()) };
+        held.permit(gfn, &to)
+    }
+
     /// Writes the grant entry, for a frame that is fit to be seen.
     #[inline]
     fn permit<A: Access>(self, frame: Frame, to: &Grantee) -> Granted<A> {
         let gfn = frame.gfn().0 as u32;
         let held = Held { entry: self.into_entry(), record: frame.into_record() };
+        held.permit(gfn, to)
+    }
+}
+
+/// Says of a granted page that what was granted is a share of it: the lowest bit, for records lie at
+/// multiples of 8.
+const SHARE: usize = 1;
+const _: () = assert!(align_of::<Record>() > SHARE);
+
+fn tagged(record: NonNull<Record>) -> NonNull<Record> {
+    record.map_addr(|at| at | SHARE)
+}
+
+/// A granted page, whatever the access: a bare pair of handles, for the owners below to move.
+#[derive(Clone, Copy, Debug)]
+pub struct Held {
+    entry: NonNull<Entry>,
+    /// With [`SHARE`] in it, or without.
+    record: NonNull<Record>,
+}
+
+// SAFETY: it stands for a `Reference` and a `Frame` or `SharedFrame`, which are `Send`.
+unsafe impl Send for Held {}
+// SAFETY: as above, all are `Sync`.
+unsafe impl Sync for Held {}
+
+impl Held {
+    /// Lets the peer in.
+    #[inline]
+    fn permit<A: Access>(self, gfn: u32, to: &Grantee) -> Granted<A> {
         let flags = if A::READ_ONLY { PERMIT_ACCESS | READONLY } else { PERMIT_ACCESS };
-        let [permit, frame] = held.entry().words();
+        let [permit, frame] = self.entry().words();
         // A frame of another domain is no page of this one (`Memory`): the peer gets an error.
         frame.store(gfn, Ordering::Relaxed);
         // Release: whoever sees the permit sees the frame number and the page's bytes.
         permit.store(flags | to.permit, Ordering::Release);
-        Granted { held, access: PhantomData }
+        Granted { held: self, access: PhantomData }
     }
-}
 
-/// A granted page, whatever the access: a bare pair of handles, for the owners below to move.
-#[derive(Clone, Copy)]
-pub(crate) struct Held {
-    entry: NonNull<Entry>,
-    record: NonNull<Record>,
-}
-
-// SAFETY: it stands for a `Reference` and a `Frame`, which are `Send`.
-unsafe impl Send for Held {}
-// SAFETY: as above, both are `Sync`.
-unsafe impl Sync for Held {}
-
-impl Held {
     #[inline]
     pub(crate) fn entry(&self) -> &Entry {
         // SAFETY: entries live as long as the table, which the reference in us keeps.
@@ -122,20 +195,29 @@ impl Held {
             && word.compare_exchange(now, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
-    fn page(&self) -> NonNull<Page> {
-        // SAFETY: a pool's records live until all frames are home, and this one is out.
-        unsafe { self.record.as_ref() }.page
+    /// What was granted.
+    #[inline]
+    fn readable(self) -> Readable {
+        let at = self.record.addr().get();
+        if at & SHARE == 0 {
+            return Readable::Own(Frame::from_record(self.record));
+        }
+        Readable::Shared(SharedFrame::from_record(self.record.map_addr(|at| {
+            // Not the first byte of memory, so neither is what it lies at a byte before.
+            NonZero::new(at.get() & !SHARE).unwrap_or(at)
+        })))
     }
 
-    fn into_parts(self) -> (Frame, Reference) {
-        (Frame::from_record(self.record), Reference::from_entry(self.entry))
+    #[inline]
+    fn into_parts<A: Access>(self) -> (A::Page, Reference) {
+        (A::page(self), Reference::from_entry(self.entry))
     }
 
     /// For the quarantine: ends the grant and lets frame and reference go home.
     pub(crate) fn retry(self) -> bool {
         let ended = self.end();
         if ended {
-            drop(self.into_parts());
+            drop(self.into_parts::<ReadShared>());
         }
         ended
     }
@@ -166,10 +248,11 @@ impl<A: Access> Granted<A> {
         self.held.entry().number()
     }
 
-    /// Ends the peer's access: one compare-exchange on the entry.
+    /// Ends the peer's access: one compare-exchange on the entry. The page is a [`Frame`], or with
+    /// [`ReadShared`] a [`Readable`].
     #[inline]
-    pub fn revoke(self) -> Result<(Frame, Reference), StillInUse<A>> {
-        if self.held.end() { Ok(self.into_held().into_parts()) } else { Err(StillInUse(self)) }
+    pub fn revoke(self) -> Result<(A::Page, Reference), StillInUse<A>> {
+        if self.held.end() { Ok(self.into_held().into_parts::<A>()) } else { Err(StillInUse(self)) }
     }
 
     pub(crate) fn into_held(self) -> Held {
@@ -177,9 +260,12 @@ impl<A: Access> Granted<A> {
         core::mem::forget(self);
         held
     }
+}
 
+impl Granted<ReadWrite> {
     pub(crate) fn page(&self) -> NonNull<Page> {
-        self.held.page()
+        // SAFETY: a pool's records live until all frames are home, and this one is out.
+        unsafe { self.held.record.as_ref() }.page
     }
 }
 
@@ -214,4 +300,4 @@ impl<A: Access> core::fmt::Display for StillInUse<A> {
 
 impl<A: Access> core::error::Error for StillInUse<A> {}
 
-const _: () = assert!(size_of::<Option<Granted<ReadOnly>>>() == 16);
+const _: () = assert!(size_of::<Option<Granted<ReadShared>>>() == 16);

@@ -68,8 +68,8 @@ mod table;
 
 pub use copy::{CopyError, CopyIn, CopyOut, Foreign};
 pub use exposure::Grantee;
-pub use frame::{Frame, SharedFrame};
-pub use granted::{Access, Granted, ReadOnly, ReadWrite, StillInUse};
+pub use frame::{FitFrame, Frame, SharedFrame};
+pub use granted::{Access, Granted, ReadOnly, ReadShared, ReadWrite, Readable, StillInUse};
 pub use memory::{
     CopyEnd, CopyOp, DomId, ForeignMemory, Gfn, GrantStatus, Mapping, Memory, PAGE_SIZE, Page,
     Words,

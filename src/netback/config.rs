@@ -4,7 +4,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::from_client::BATCH_OPS;
+use super::budget::IN_WORK;
 use crate::wire::MAX_SLOTS;
 use crate::xenbus::{MAX_QUEUES, Removal, feature_nodes};
 use packet_views::features::Features;
@@ -116,7 +116,12 @@ impl Config {
     /// one's [`queue_frames`](Config::queue_frames), or what a frontend has in flight, a ring of 256 a
     /// queue.
     pub fn least_pages(&self) -> usize {
+        IN_WORK + self.frames()
+    }
+
+    /// Frames that may wait for the client.
+    pub(super) fn frames(&self) -> usize {
         let queues = self.max_queues.clamp(1, MAX_QUEUES) as usize;
-        BATCH_OPS + self.queue_frames.max(queues * MAX_SLOTS) + MAX_SLOTS
+        self.queue_frames.max(queues * MAX_SLOTS)
     }
 }

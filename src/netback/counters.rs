@@ -1,6 +1,6 @@
 //! What the backend counts.
 
-use super::error::DeliverError;
+use super::error::DeliverErrorKind;
 
 /// Why a packet of the client's is not handed up: each has its counter in [`FromClientDrops`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,15 +81,17 @@ impl FromClientDrops {
 pub struct ToClientDrops {
     /// No client is connected.
     pub not_connected: u64,
-    /// Shorter than an Ethernet header, longer than 65535 bytes, or more than one page to a
-    /// client without scatter-gather.
+    /// Shorter than an Ethernet header, longer than 65535 bytes or than the MTU that the toolstack gave, or
+    /// more than one page to a client without scatter-gather.
     pub bad_length: u64,
     /// GSO or a blank checksum, which this client does not take, on a packet that can't be cut or
     /// summed up here.
     pub offload: u64,
     /// The frame pool was empty, and headers of segments or a checksum had to be written.
     pub no_frame: u64,
-    /// The queue was full, in packets or in frames held.
+    /// The heap had no memory for a longer queue.
+    pub no_memory: u64,
+    /// Segments of packets that are cut into more than the queue ever holds.
     pub queue_full: u64,
     /// The client posted no pages for too long: what was queued then, and what came until it
     /// posted some.
@@ -108,24 +110,26 @@ impl ToClientDrops {
             bad_length,
             offload,
             no_frame,
+            no_memory,
             queue_full,
             stalled,
             copy_failed,
             disconnected,
         } = *self;
-        let refused = not_connected + bad_length + offload + no_frame + queue_full;
-        refused + stalled + copy_failed + disconnected
+        let refused = not_connected + bad_length + offload + no_frame + no_memory;
+        refused + queue_full + stalled + copy_failed + disconnected
     }
 
     #[cold]
-    pub(super) fn counter(&mut self, why: DeliverError) -> &mut u64 {
+    pub(super) fn counter(&mut self, why: DeliverErrorKind) -> &mut u64 {
         match why {
-            DeliverError::NotConnected => &mut self.not_connected,
-            DeliverError::BadLength => &mut self.bad_length,
-            DeliverError::Offload => &mut self.offload,
-            DeliverError::NoFrame => &mut self.no_frame,
-            DeliverError::QueueFull => &mut self.queue_full,
-            DeliverError::Stalled => &mut self.stalled,
+            DeliverErrorKind::NotConnected => &mut self.not_connected,
+            DeliverErrorKind::BadLength => &mut self.bad_length,
+            DeliverErrorKind::Offload => &mut self.offload,
+            DeliverErrorKind::NoFrame => &mut self.no_frame,
+            DeliverErrorKind::NoMemory => &mut self.no_memory,
+            DeliverErrorKind::QueueFull => &mut self.queue_full,
+            DeliverErrorKind::Stalled => &mut self.stalled,
         }
     }
 }
@@ -153,6 +157,9 @@ pub struct Counters {
     pub to_slots: u64,
     /// Packets to the client that were dropped.
     pub to_drops: ToClientDrops,
+    /// Packets to the client that were given back, for there was no room for them: whoever has one tries
+    /// again, or drops it.
+    pub to_given_back: u64,
     /// The most packets that waited for the client at any [`flush`](super::Netback::flush).
     pub queue_high_water: u64,
     /// Hypercalls that copied.
@@ -191,7 +198,7 @@ impl Counters {
     /// A packet is not delivered, for this reason.
     #[cold]
     #[inline(never)]
-    pub(super) fn undelivered(&mut self, why: DeliverError) -> DeliverError {
+    pub(super) fn undelivered(&mut self, why: DeliverErrorKind) -> DeliverErrorKind {
         *self.to_drops.counter(why) += 1;
         why
     }

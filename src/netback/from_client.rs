@@ -12,6 +12,7 @@
 //! and one more for each page of ours that ends within a fragment: at most 34. Every operation's
 //! own status decides about its packet. Every slot taken is answered, in the order of the ring.
 
+use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 
 use xen_grant::{CopyIn, DomId, Foreign, ForeignPage, Frame, FramePool, PAGE_SIZE};
@@ -56,11 +57,8 @@ struct Staged {
     meta: Meta,
 }
 
-pub(super) struct FromClient<P: BackendPlatform> {
-    ring: BackRing<TxRing, Shared<ForeignPage<P>>>,
-    client: DomId,
-    offered: Features,
-    headroom: usize,
+/// A batch on its way.
+pub(super) struct Scratch {
     /// The packet that is being read.
     chain: Chain,
     answers: Vec<Answer>,
@@ -68,107 +66,49 @@ pub(super) struct FromClient<P: BackendPlatform> {
     copy: CopyIn,
 }
 
-impl<P: BackendPlatform> FromClient<P> {
-    pub(super) fn new(
-        page: ForeignPage<P>,
-        client: DomId,
-        offered: Features,
-        headroom: usize,
-    ) -> Result<FromClient<P>, Fault> {
-        Ok(FromClient {
-            ring: BackRing::attach(Shared(page))?,
-            client,
-            offered,
-            headroom: headroom.min(MAX_HEADROOM),
-            chain: Chain::new(),
-            answers: Vec::with_capacity(RING_SIZE),
-            staged: Vec::with_capacity(BATCH_PACKETS),
-            copy: CopyIn::with_capacity(BATCH_OPS, BATCH_OPS),
-        })
+impl Scratch {
+    pub(super) fn new() -> Scratch {
+        let (answers, staged, copy) = (Vec::new(), Vec::new(), CopyIn::default());
+        Scratch { chain: Chain::new(), answers, staged, copy }
     }
 
-    /// Hands up packets until work of `limit` bytes is `spent`, or the ring is empty; returns how
-    /// many, and whether the client wants to hear of it.
-    pub(super) fn poll(
-        &mut self,
-        platform: &P,
-        pool: &FramePool,
-        limit: usize,
-        spent: &mut usize,
-        counters: &mut Counters,
-        sink: &mut impl FnMut(PacketMut),
-    ) -> Result<(usize, Notify), Fault> {
-        let (mut packets, mut notify) = (0, Notify::Suppressed);
-        while *spent < limit && self.ring.refresh()? > 0 {
-            if let Err(fault) = self.stage(pool, limit, spent) {
-                // Nothing of it is answered or handed up any more.
-                self.staged.clear();
-                self.answers.clear();
-                self.copy.truncate(0, 0);
-                return Err(fault);
-            }
-            self.submit(platform, counters);
-            packets += self.finish(counters, sink);
-            if self.ring.publish() == Notify::Needed {
-                notify = Notify::Needed;
-            }
-        }
-        Ok((packets, notify))
+    pub(super) fn reserve(&mut self) -> Result<(), TryReserveError> {
+        self.clear();
+        self.answers.try_reserve_exact(RING_SIZE)?;
+        self.staged.try_reserve_exact(BATCH_PACKETS)?;
+        self.copy.try_reserve(BATCH_OPS, BATCH_OPS)
     }
 
-    /// Reads packets and writes down what to copy.
+    /// Whatever became of the batch before: it may have been another client's.
     #[inline]
-    fn stage(&mut self, pool: &FramePool, limit: usize, spent: &mut usize) -> Result<(), Fault> {
-        // Enough for packets of one slot; what is left of them goes home.
-        let mut frames = pool.take_many(BATCH_PACKETS.min(self.ring.waiting() as usize));
-        let mut frame = || frames.next().or_else(|| pool.take());
-        while *spent < limit
-            && self.staged.len() < BATCH_PACKETS
-            && self.copy.len() <= BATCH_OPS - MAX_OPS
-        {
-            let (slots, ops, kept) = (self.answers.len(), self.copy.len(), self.copy.frames());
-            let ring = &mut self.ring;
-            let next = || ring.pop().map(|(_, slot)| slot);
-            let Some(parsed) = read(next, self.offered, &mut self.answers, &mut self.chain) else {
-                break;
-            };
-            let copied = match parsed {
-                Ok(()) if self.write_ops(&mut frame).is_some() => Ok(()),
-                Ok(()) => {
-                    self.copy.truncate(kept, ops);
-                    Err(FromClientDrop::NoFrame)
-                }
-                Err(Bad::Packet(why)) => Err(why),
-                Err(Bad::Peer(fault)) => return Err(fault),
-            };
-            let mut count = (self.answers.len() - slots).max(self.copy.len() - ops);
-            if let Some(gso) = self.chain.meta.gso {
-                // As many segments as somebody may have to cut it into.
-                count = count.max(usize::from(self.chain.total / gso.size));
-            }
-            let bytes = usize::from(self.chain.total);
-            *spent += (count * OVERHEAD + bytes).max(UNIT);
-            self.staged.push(Staged {
-                // At most a ring of slots and a batch of operations: both fit.
-                slots_end: self.answers.len() as u16,
-                ops_end: self.copy.len() as u16,
-                total: self.chain.total,
-                copied,
-                meta: self.chain.meta,
-            });
+    fn clear(&mut self) {
+        self.staged.clear();
+        self.answers.clear();
+        if self.copy.frames() > 0 {
+            self.copy.truncate(0, 0);
         }
-        Ok(())
     }
 
     /// The operations that bring the chain into frames, densely from the headroom on. `None` if
     /// the pool is empty.
     #[inline]
-    fn write_ops(&mut self, frame: &mut impl FnMut() -> Option<Frame>) -> Option<()> {
+    fn write_ops(
+        &mut self,
+        (client, headroom): (DomId, usize),
+        frame: &mut impl FnMut() -> Option<Frame>,
+    ) -> Option<()> {
         self.copy.frame(frame()?);
-        let mut at = self.headroom;
+        if let [only] = self.chain.extents.as_slice() {
+            // The usual packet.
+            let (end, offset) = (headroom + usize::from(only.size), only.offset);
+            if end <= PAGE_SIZE && only.size > 0 {
+                let from = Foreign { domain: client, gref: only.gref, offset };
+                return self.copy.push(from, headroom..end).ok();
+            }
+        }
+        let mut at = headroom;
         for extent in &self.chain.extents {
-            let mut from =
-                Foreign { domain: self.client, gref: extent.gref, offset: extent.offset };
+            let mut from = Foreign { domain: client, gref: extent.gref, offset: extent.offset };
             let mut left = usize::from(extent.size);
             // One without bytes needs no operation.
             while left > 0 {
@@ -189,7 +129,7 @@ impl<P: BackendPlatform> FromClient<P> {
 
     /// Copies the batch, and looks at the status of every operation.
     #[inline]
-    fn submit(&mut self, platform: &P, counters: &mut Counters) {
+    fn submit<P: BackendPlatform>(&mut self, platform: &P, counters: &mut Counters) {
         if self.copy.is_empty() {
             return;
         }
@@ -210,15 +150,124 @@ impl<P: BackendPlatform> FromClient<P> {
             ops = end;
         }
     }
+}
+
+pub(super) struct FromClient<P: BackendPlatform> {
+    ring: BackRing<TxRing, Shared<ForeignPage<P>>>,
+    client: DomId,
+    offered: Features,
+    headroom: usize,
+}
+
+impl<P: BackendPlatform> FromClient<P> {
+    pub(super) fn new(
+        page: ForeignPage<P>,
+        client: DomId,
+        offered: Features,
+        headroom: usize,
+    ) -> Result<FromClient<P>, Fault> {
+        Ok(FromClient {
+            ring: BackRing::attach(Shared(page))?,
+            client,
+            offered,
+            headroom: headroom.min(MAX_HEADROOM),
+        })
+    }
+
+    /// Hands up packets until work of `limit` bytes is `spent`, or the ring is empty; returns how
+    /// many, and whether the client wants to hear of it.
+    pub(super) fn poll(
+        &mut self,
+        platform: &P,
+        (pool, scratch): (&FramePool, &mut Scratch),
+        limit: usize,
+        spent: &mut usize,
+        counters: &mut Counters,
+        sink: &mut impl FnMut(PacketMut),
+    ) -> Result<(usize, Notify), Fault> {
+        let (mut packets, mut notify) = (0, Notify::Suppressed);
+        while *spent < limit && self.ring.refresh()? > 0 {
+            if let Err(fault) = self.stage(pool, scratch, limit, spent) {
+                // Nothing of it is answered or handed up any more.
+                scratch.clear();
+                return Err(fault);
+            }
+            scratch.submit(platform, counters);
+            packets += self.finish(scratch, counters, sink);
+            if self.ring.publish() == Notify::Needed {
+                notify = Notify::Needed;
+            }
+        }
+        Ok((packets, notify))
+    }
+
+    /// Reads packets and writes down what to copy.
+    #[inline]
+    fn stage(
+        &mut self,
+        pool: &FramePool,
+        scratch: &mut Scratch,
+        limit: usize,
+        spent: &mut usize,
+    ) -> Result<(), Fault> {
+        scratch.clear();
+        let at = (self.client, self.headroom);
+        // Enough for packets of one slot; what is left of them goes home.
+        let mut frames = pool.take_many(BATCH_PACKETS.min(self.ring.waiting() as usize));
+        let mut frame = || frames.next().or_else(|| pool.take());
+        while *spent < limit
+            && scratch.staged.len() < BATCH_PACKETS
+            && scratch.copy.len() <= BATCH_OPS - MAX_OPS
+        {
+            let Scratch { chain, answers, copy, .. } = scratch;
+            let (slots, ops, kept) = (answers.len(), copy.len(), copy.frames());
+            let ring = &mut self.ring;
+            let next = || ring.pop().map(|(_, slot)| slot);
+            let Some(parsed) = read(next, self.offered, answers, chain) else {
+                break;
+            };
+            let copied = match parsed {
+                Ok(()) if scratch.write_ops(at, &mut frame).is_some() => Ok(()),
+                Ok(()) => {
+                    scratch.copy.truncate(kept, ops);
+                    Err(FromClientDrop::NoFrame)
+                }
+                Err(Bad::Packet(why)) => Err(why),
+                Err(Bad::Peer(fault)) => return Err(fault),
+            };
+            let Scratch { chain, answers, copy, staged } = &mut *scratch;
+            let mut count = (answers.len() - slots).max(copy.len() - ops);
+            if let Some(gso) = chain.meta.gso {
+                // As many segments as somebody may have to cut it into.
+                count = count.max(usize::from(chain.total / gso.size));
+            }
+            let bytes = usize::from(chain.total);
+            *spent += (count * OVERHEAD + bytes).max(UNIT);
+            staged.push(Staged {
+                // At most a ring of slots and a batch of operations: both fit.
+                slots_end: answers.len() as u16,
+                ops_end: copy.len() as u16,
+                total: chain.total,
+                copied,
+                meta: chain.meta,
+            });
+        }
+        Ok(())
+    }
 
     /// Answers the batch's slots and hands up its packets.
     #[inline]
-    fn finish(&mut self, counters: &mut Counters, sink: &mut impl FnMut(PacketMut)) -> usize {
-        let mut frames = self.copy.take();
-        let (headroom, mut answers) = (self.headroom, self.answers.iter());
+    fn finish(
+        &mut self,
+        scratch: &mut Scratch,
+        counters: &mut Counters,
+        sink: &mut impl FnMut(PacketMut),
+    ) -> usize {
+        let mut frames = scratch.copy.take();
+        let (headroom, mut answers) = (self.headroom, scratch.answers.iter());
         // Added up here, for the sink may do anything meanwhile.
         let (mut slot, mut packets, mut copied, mut bytes) = (0, 0, 0, 0);
-        for staged in self.staged.drain(..) {
+        for staged in scratch.staged.drain(..) {
             let count = usize::from(staged.slots_end) - slot;
             slot += count;
             let (total, end) = (usize::from(staged.total), headroom + usize::from(staged.total));
@@ -280,8 +329,6 @@ impl<P: BackendPlatform> FromClient<P> {
         counters.from_packets += packets as u64;
         counters.from_bytes += bytes as u64;
         counters.hypervisor_copied_bytes += copied as u64;
-        drop(frames);
-        self.answers.clear();
         packets
     }
 

@@ -72,15 +72,19 @@
 //!
 //! [`Netback::open`], [`service`](Netback::service) and dropping the backend ask xenstore, so they block as
 //! long as the [`Store`] does; they allocate, map and unmap ring pages, bind and close event channels.
-//! Nothing else blocks, and nothing else allocates. Hypercalls of the packet path are copies, one a batch,
-//! and events. None of it is for an interrupt, which may [wake](Vif::waker) the task that has the
-//! backend.
+//! Nothing else blocks. Nothing else allocates but [`deliver`](Netback::deliver): the queue of waiting
+//! packets grows by need, up to its bound, and what it has no memory for is refused and counted; so it is
+//! with what the client does not take, which is done in software. Hypercalls of the packet path are copies,
+//! one a batch, and events. None of it is for an interrupt, which may [wake](Vif::waker) the task that has
+//! the backend.
 //!
 //! # What a client can't do
 //!
 //! * Make us map more than two pages a queue, or hold more than [`Config`] says: what it is owed
 //!   waits in queues with two bounds, and what comes from it takes frames of the pool given to it
-//!   alone. A client with several queues has them share what a client with one has.
+//!   alone. A client with several queues has them share what a client with one has. Where clients share a
+//!   pool, a [`Budget`] leaves each its reserve, and those that take nothing no more than that.
+//! * Send more than the toolstack's `rate` says: without credit it is not polled, and wakes nobody.
 //! * Take more than its turn: [`poll`](Netback::poll) counts work rather than packets, all queues
 //!   together, and what a huge packet takes too much comes off the next turn. Nor of xenstore's: a client that keeps
 //!   writing its `state` is looked at some 500 requests' worth a second.
@@ -89,20 +93,25 @@
 //! * Have its faults cost others: a broken rule stops the rings at once and costs nothing more;
 //!   [`service`](Netback::service) takes the connection down later, once.
 
+mod budget;
 mod clients;
 mod config;
 mod connection;
 mod counters;
+mod credit;
 mod error;
 mod fault;
+mod fifo;
 mod from_client;
 mod obstacle;
 mod pace;
 mod parse;
 mod queue;
+mod scratch;
 mod software;
 mod to_client;
 mod vif;
+mod waiting;
 
 use core::future::poll_fn;
 use core::ops::Deref;
@@ -112,12 +121,14 @@ use xen_grant::{DomId, FramePool};
 
 use crate::buffer::{Packet, PacketMut};
 use crate::platform::BackendPlatform;
+use scratch::Scratch;
 use xen_store::{Store, StoreError};
 
+pub use budget::{Budget, BudgetError};
 pub use clients::{ClientChange, ClientId, Clients, MAX_CLIENTS};
 pub use config::Config;
 pub use counters::{Counters, FromClientDrops, ToClientDrops};
-pub use error::DeliverError;
+pub use error::{DeliverError, DeliverErrorKind};
 pub use fault::Fault;
 pub use vif::Vif;
 
@@ -129,6 +140,7 @@ const SLICE: u32 = 48;
 /// Dropped, it unmaps what it has of the client's, and takes its watches away.
 pub struct Netback<P: BackendPlatform, S: Store> {
     vif: Vif<P, S>,
+    scratch: Scratch,
 }
 
 impl<P: BackendPlatform, S: Store> Netback<P, S> {
@@ -145,14 +157,23 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
         vif: u32,
         config: Config,
     ) -> Result<Netback<P, S>, StoreError> {
-        Ok(Netback { vif: Vif::open(platform, store, pool, (client, vif), config)? })
+        let terms = (config, Budget::of_one(config.frames()));
+        let vif = Vif::open(platform, store, pool, (client, vif), terms)?;
+        Ok(Netback { vif, scratch: Scratch::new() })
+    }
+
+    /// The same, on a budget that several backends share rather than on one of its own: what waits for the
+    /// client is charged to that. `None` if as many share it as it was made for.
+    pub fn with_budget(mut self, budget: &Budget) -> Option<Netback<P, S>> {
+        self.vif.set_account(budget.account()?);
+        Some(self)
     }
 
     /// Sees to xenbus and to timers: connects, disconnects, acts on a broken rule. Call it when a
     /// watch fires, when [`next_deadline`](Vif::next_deadline) has come, or simply every time
     /// round; it looks at xenstore only when there is something new, and makes at most 90 requests.
     pub fn service(&mut self) {
-        self.vif.service(SLICE);
+        self.vif.service(&mut self.scratch, SLICE);
     }
 
     /// Hands up to `budget` packets of the client's to `sink`; returns how many it handed up.
@@ -163,16 +184,18 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
     /// turns within the budget.
     #[inline]
     pub fn poll(&mut self, budget: usize, sink: impl FnMut(PacketMut)) -> usize {
-        self.vif.poll(budget, sink)
+        self.vif.poll(&mut self.scratch, budget, sink)
     }
 
-    /// Queues a packet for the client. A packet that is refused is dropped and counted.
+    /// Queues a packet for the client; gives it back if there is no room now, and refuses one that can't be
+    /// delivered: that is dropped and counted.
     ///
     /// What the client does not take is done here: a blank checksum is filled in, in place if
-    /// nobody else reads the packet, and a large packet is cut into segments that share its data.
-    /// If the queue has no room for all segments the first ones stay in it, and the others count as
-    /// dropped.
+    /// nobody else reads the packet, and a large packet is cut into segments that share its data. There is
+    /// room for all of them or it is given back; of one that not even an empty queue has room for the
+    /// first segments wait, and the others count as dropped.
     #[inline]
+    #[expect(clippy::result_large_err, reason = "the packet comes back, not an error")]
     pub fn deliver(&mut self, packet: Packet) -> Result<(), DeliverError> {
         self.vif.deliver(packet)
     }
@@ -181,7 +204,7 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
     /// everything since the last time: one event at most on each of its channels.
     #[inline]
     pub fn flush(&mut self) {
-        self.vif.flush();
+        self.vif.flush(&mut self.scratch);
     }
 
     /// Flushes, and asks the client for an event when it sends something, and when it posts pages
@@ -190,7 +213,14 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
     /// are [handled](crate::platform::Platform::handled).
     #[inline]
     pub fn rearm(&mut self) -> bool {
-        self.vif.rearm()
+        self.vif.rearm(&mut self.scratch)
+    }
+
+    /// Nobody takes the client's packets until this is called again: until then they are no reason for
+    /// [`rearm`](Netback::rearm) to say that there is something to do, and a client that goes on sending wakes
+    /// nobody. Those that are there stay there.
+    pub fn pause_receive(&mut self, is_paused: bool) {
+        self.vif.pause_receive(is_paused);
     }
 
     /// Whether there is something to do: the client has sent something, or has posted pages that a

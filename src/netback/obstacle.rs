@@ -1,5 +1,7 @@
 //! What keeps a client from being connected.
 
+use alloc::collections::TryReserveError;
+
 use xen_grant::GrantStatus;
 
 use super::fault::Fault;
@@ -12,6 +14,8 @@ pub(super) enum Obstacle {
     NoCopy,
     Map(GrantStatus),
     Bind(EventError),
+    /// The heap has no memory for its queues.
+    NoMemory,
     Fault(Fault),
 }
 
@@ -37,6 +41,7 @@ impl Obstacle {
                 _ => true,
             },
             Obstacle::Bind(error) => error.0 != EINVAL,
+            Obstacle::NoMemory => true,
         }
     }
 }
@@ -44,6 +49,12 @@ impl Obstacle {
 impl From<GrantStatus> for Obstacle {
     fn from(status: GrantStatus) -> Obstacle {
         Obstacle::Map(status)
+    }
+}
+
+impl From<TryReserveError> for Obstacle {
+    fn from(_: TryReserveError) -> Obstacle {
+        Obstacle::NoMemory
     }
 }
 
@@ -66,6 +77,7 @@ impl core::fmt::Display for Obstacle {
             Obstacle::NoCopy => f.write_str("request-rx-copy is not set"),
             Obstacle::Map(status) => write!(f, "a ring page can't be mapped: {status}"),
             Obstacle::Bind(error) => write!(f, "an event channel can't be bound: {error}"),
+            Obstacle::NoMemory => f.write_str("no memory for its queues"),
             Obstacle::Fault(fault) => fault.fmt(f),
         }
     }

@@ -3,12 +3,14 @@
 use xen_grant::ForeignPage;
 use xen_ring::Notify;
 
+use super::budget::Account;
 use super::config::Config;
 use super::counters::Counters;
 use super::fault::Fault;
 use super::from_client::FromClient;
 use super::obstacle::Obstacle;
-use super::to_client::{Bounds, Takes, ToClient};
+use super::to_client::{Scratch, Takes, ToClient};
+use super::waiting::Bounds;
 use crate::platform::{BackendPlatform, Channel, EventError, Port, Rings};
 use crate::xenbus::{EventChannels, QueueOffer};
 
@@ -93,8 +95,13 @@ impl<P: BackendPlatform> Queue<P> {
     /// Gives the client as much as it has posted pages for, and sends the events that are due, at
     /// most one a channel.
     #[inline]
-    pub(super) fn flush(&mut self, platform: &P, counters: &mut Counters) -> Result<(), Fault> {
-        if self.to.flush(platform, counters)? == Notify::Needed {
+    pub(super) fn flush(
+        &mut self,
+        platform: &P,
+        means: (&mut Scratch, &mut Account),
+        counters: &mut Counters,
+    ) -> Result<(), Fault> {
+        if self.to.flush(platform, means, counters)? == Notify::Needed {
             self.tell_rx = Notify::Needed;
         }
         if self.tell_tx == Notify::Needed || self.tell_rx == Notify::Needed {
@@ -119,10 +126,11 @@ impl<P: BackendPlatform> Queue<P> {
         }
     }
 
-    /// Asks for events at what the client does next; true if it has done something already.
+    /// Asks for events at what the client does next; true if it has done something already. Nobody asks
+    /// for packets while nobody takes any.
     #[inline]
-    pub(super) fn arm(&mut self) -> Result<bool, Fault> {
-        Ok(self.from.arm()? | self.to.arm()?)
+    pub(super) fn arm(&mut self, takes_packets: bool) -> Result<bool, Fault> {
+        Ok((takes_packets && self.from.arm()?) | self.to.arm()?)
     }
 
     /// Tells the platform that there is nothing left to do until the next event.

@@ -1,5 +1,4 @@
-//! To the client: queues packets, and copies them into the pages that the client posts on its
-//! receive ring.
+//! To the client: copies packets that wait into the pages that the client posts on its receive ring.
 //!
 //! ```text
 //!  queue:    | A            | B                  | C |    bounded, in packets and in frames held
@@ -17,18 +16,21 @@
 //! Requests are taken off the ring as soon as a waiting packet can use them, so that what lies on
 //! the ring is always new, and the next request is the one to wake us.
 
-use alloc::collections::VecDeque;
+use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::time::Duration;
 
 use xen_grant::{CopyOut, DomId, Foreign, ForeignPage, FramePool, PAGE_SIZE};
 use xen_ring::{BackRing, Notify};
 
+use super::budget::Account;
 use super::counters::Counters;
-use super::error::DeliverError;
+use super::error::DeliverErrorKind;
 use super::fault::Fault;
 use super::from_client::{BATCH_OPS, BATCH_PACKETS};
-use super::software;
+use super::obstacle::Obstacle;
+use super::software::{self, Segmented};
+use super::waiting::{Backlog, Bounds, Shape, Waiting};
 use crate::buffer::{Buf, Packet};
 use crate::platform::{BackendPlatform, Instant};
 use crate::ring_page::Shared;
@@ -36,7 +38,6 @@ use crate::wire::{
     Extra, MAX_PACKET, MAX_SLOTS, RING_SIZE, RxRequest, RxResponse, RxRing, RxSlot, Status,
     rx_flags,
 };
-use packet_views::buffer::Gso;
 use packet_views::buffer::{Checksum, Meta};
 use packet_views::features::Features;
 use packet_views::header::ETHERNET_HEADER;
@@ -49,334 +50,53 @@ const MAX_OPS: usize = MAX_SLOTS + MAX_PACKET.div_ceil(PAGE_SIZE) - 1;
 /// as long.
 const UNTOLD: Duration = Duration::from_millis(30);
 
+/// After how long without a page a client has no more than its reserve: others may need what it holds
+/// and does not take.
+const QUIET: Duration = Duration::from_millis(100);
+
 /// What the client takes besides plain packets of one slot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Takes {
     /// It tells when it has posted pages.
     pub(super) notify: bool,
     pub(super) features: Features,
-}
-
-/// How much may wait in a queue.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
-    pub(super) packets: usize,
-    pub(super) fragments: usize,
-}
-
-/// A packet in the queue; its other fragments are in the queue beside it.
-struct Waiting {
-    first: Buf,
-    others: u8,
-    /// Slots, the extra's included.
-    slots: u8,
-    len: u16,
-    flags: u16,
-    gso: Option<Gso>,
+    /// The longest packet that is not large: the MTU, an Ethernet header, and a tag.
+    pub(super) longest: usize,
 }
 
 /// A packet between being copied and being answered. Operations count from the start of the batch.
 struct Staged {
-    slots: u8,
+    shape: Shape,
     failed: bool,
     ops_end: u16,
-    len: u16,
-    flags: u16,
-    gso: Option<Gso>,
 }
 
-pub(super) struct ToClient<P: BackendPlatform> {
-    ring: BackRing<RxRing, Shared<ForeignPage<P>>>,
-    client: DomId,
-    takes: Takes,
-    packets: VecDeque<Waiting>,
-    /// Those that are not a packet's first.
-    fragments: VecDeque<Buf>,
-    bounds: Bounds,
-    /// Requests popped and not answered, in order: the batch's, then those of the packet that
-    /// waits for more.
-    posted: Vec<RxRequest>,
+/// A batch on its way.
+pub(super) struct Scratch {
     staged: Vec<Staged>,
     copy: CopyOut,
-    patience: Duration,
-    /// Since when the packet at the front has not fitted, and no page has been posted.
-    stuck: Option<Instant>,
-    /// After a stall: so many slots must be there, one more than there were, before packets are queued
-    /// again that don't fit into what is there. 0 otherwise.
-    wanted: usize,
-    /// Requests were taken off the ring since this was last said.
-    pub(super) progress: bool,
 }
 
-impl<P: BackendPlatform> ToClient<P> {
-    pub(super) fn new(
-        page: ForeignPage<P>,
-        client: DomId,
-        takes: Takes,
-        bounds: Bounds,
-        patience: Duration,
-    ) -> Result<ToClient<P>, Fault> {
-        Ok(ToClient {
-            ring: BackRing::attach(Shared(page))?,
-            client,
-            takes,
-            packets: VecDeque::with_capacity(bounds.packets),
-            fragments: VecDeque::with_capacity(bounds.fragments),
-            bounds,
-            posted: Vec::with_capacity(RING_SIZE),
-            staged: Vec::with_capacity(BATCH_PACKETS),
-            copy: CopyOut::with_capacity(BATCH_OPS, BATCH_OPS),
-            patience: if takes.notify { patience } else { patience.min(UNTOLD) },
-            stuck: None,
-            wanted: 0,
-            progress: false,
-        })
+impl Scratch {
+    pub(super) fn new() -> Scratch {
+        Scratch { staged: Vec::new(), copy: CopyOut::default() }
     }
 
-    /// Packets in the queue.
-    pub(super) fn queued(&self) -> usize {
-        self.packets.len()
+    pub(super) fn reserve(&mut self) -> Result<(), TryReserveError> {
+        self.clear();
+        self.staged.try_reserve_exact(BATCH_PACKETS)?;
+        self.copy.try_reserve(BATCH_OPS, BATCH_OPS)
     }
 
-    /// When the packet at the front has waited too long.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.stuck.map(|since| since + self.patience)
-    }
-
-    /// Queues a packet, which is taken out of `packet`, or counts it as dropped.
-    #[inline]
-    pub(super) fn queue(
-        &mut self,
-        packet: &mut Packet,
-        pool: &FramePool,
-        counters: &mut Counters,
-    ) -> Result<(), DeliverError> {
-        let meta = packet.meta;
-        let is_plain = meta.gso.is_none() && meta.checksum != Checksum::Blank;
-        let queued = if is_plain || self.takes_whole(packet) {
-            self.push(packet)
-        } else {
-            self.push_in_software(core::mem::take(packet), pool, counters)
-        };
-        queued.inspect_err(|why| *counters.to_drops.counter(*why) += 1)
-    }
-
-    /// Whether the client takes a packet, large or blank, as it is.
-    #[inline(never)]
-    fn takes_whole(&self, packet: &Packet) -> bool {
-        let large = packet.meta.gso.is_some();
-        (!large || packet.meta.checksum == Checksum::Blank && packet.len() <= MAX_PACKET)
-            && self.takes.features.takes_packet(packet)
-    }
-
-    /// A packet that needs what the client does not take.
-    #[cold]
-    fn push_in_software(
-        &mut self,
-        packet: Packet,
-        pool: &FramePool,
-        counters: &mut Counters,
-    ) -> Result<(), DeliverError> {
-        // No work for nothing.
-        self.has_room(1, 1)?;
-        let takes = self.takes.features;
-        let mut ready = if packet.meta.gso.is_none() {
-            software::fill(packet, pool, counters)?
-        } else if packet.len() <= MAX_PACKET && takes.takes_packet(&packet) {
-            software::blank(packet, pool, counters)?
-        } else {
-            return software::cut(packet, takes, pool, counters, |mut segment| {
-                self.push(&mut segment)
-            });
-        };
-        self.push(&mut ready)
-    }
-
-    /// Pages posted that no packet has.
-    fn available(&self) -> usize {
-        self.posted.len() + self.ring.waiting() as usize
-    }
-
-    #[inline]
-    fn has_room(&self, fragments: usize, slots: usize) -> Result<(), DeliverError> {
-        if self.wanted > 0 && slots > self.available() {
-            return Err(DeliverError::Stalled);
-        }
-        if self.packets.len() >= self.bounds.packets
-            || self.packets.len() + self.fragments.len() + fragments > self.bounds.fragments
-        {
-            return Err(DeliverError::QueueFull);
-        }
-        Ok(())
-    }
-
-    #[inline]
-    fn push(&mut self, packet: &mut Packet) -> Result<(), DeliverError> {
-        let meta = packet.meta;
-        let Some(only) = packet.take_only() else { return self.push_several(packet) };
-        let len = only.len();
-        if len < ETHERNET_HEADER {
-            return Err(DeliverError::BadLength);
-        }
-        // A fragment lies in a page.
-        let slots = 1 + usize::from(meta.gso.is_some());
-        self.has_room(1, slots)?;
-        self.push_back(only, 0, len, slots, meta);
-        Ok(())
-    }
-
-    #[inline(never)]
-    fn push_several(&mut self, packet: &mut Packet) -> Result<(), DeliverError> {
-        let meta = packet.meta;
-        let (mut len, mut fragments) = (0, 0);
-        for fragment in packet.fragments() {
-            len += fragment.len();
-            fragments += usize::from(!fragment.is_empty());
-        }
-        let longest = if self.takes.features.scatter_gather { MAX_PACKET } else { PAGE_SIZE };
-        if len < ETHERNET_HEADER || len > longest {
-            return Err(DeliverError::BadLength);
-        }
-        let slots = len.div_ceil(PAGE_SIZE) + usize::from(meta.gso.is_some());
-        self.has_room(fragments, slots)?;
-        let mut filled = packet.take_fragments().filter(|fragment| !fragment.is_empty());
-        let Some(first) = filled.next() else { return Err(DeliverError::BadLength) };
-        self.fragments.extend(filled);
-        self.push_back(first, fragments - 1, len, slots, meta);
-        Ok(())
-    }
-
-    /// Queues a packet whose `others` have been queued.
-    #[inline]
-    fn push_back(&mut self, first: Buf, others: usize, len: usize, slots: usize, meta: Meta) {
-        let flags = match meta.checksum {
-            Checksum::Unknown => 0,
-            Checksum::Complete => rx_flags::DATA_VALIDATED,
-            Checksum::Blank => rx_flags::CSUM_BLANK | rx_flags::DATA_VALIDATED,
-        };
-        // At most 18 fragments, 17 slots, 65535 bytes: all fit.
-        self.packets.push_back(Waiting {
-            first,
-            others: others as u8,
-            slots: slots as u8,
-            len: len as u16,
-            flags,
-            gso: meta.gso,
-        });
-    }
-
-    /// Gives the client as many queued packets as it has posted pages for; says whether it wants
-    /// to hear of it.
-    pub(super) fn flush(&mut self, platform: &P, counters: &mut Counters) -> Result<Notify, Fault> {
-        let mut notify = Notify::Suppressed;
-        if self.packets.is_empty() && self.wanted == 0 {
-            return Ok(notify);
-        }
-        let (mut progress, held) = (false, self.posted.len());
-        let full = loop {
-            self.ring.refresh()?;
-            let full = self.stage();
-            if self.staged.is_empty() {
-                break full;
-            }
-            progress = true;
-            self.submit(platform, counters);
-            self.finish(counters);
-            if self.ring.publish() == Notify::Needed {
-                notify = Notify::Needed;
-            }
-            if self.packets.is_empty() {
-                break false;
-            }
-        };
-        // A page is progress, too: it is not asked how fast they come.
-        progress |= self.posted.len() > held;
-        if progress {
-            self.stuck = None;
-        }
-        self.progress |= progress;
-        if full {
-            self.check_stall(platform.now(), counters);
-        }
-        Ok(notify)
-    }
-
-    /// Writes down what to copy; true if the client has not posted enough.
-    #[inline]
-    fn stage(&mut self) -> bool {
-        if self.wanted > 0 && self.available() >= self.wanted {
-            self.wanted = 0;
-        }
-        let mut used = 0;
-        while self.staged.len() < BATCH_PACKETS && self.copy.len() <= BATCH_OPS - MAX_OPS {
-            let slots = self.packets.front().map_or(self.wanted, |next| usize::from(next.slots));
-            if slots == 0 {
-                return false;
-            }
-            while self.posted.len() < used + slots {
-                let Some((_, request)) = self.ring.pop() else { return true };
-                self.posted.push(request);
-            }
-            let Some(packet) = self.packets.pop_front() else { return false };
-            let Waiting { first, others, slots, len, flags, gso } = packet;
-            let written = if others == 0 && slots == 1 {
-                self.write_op(first, used)
-            } else {
-                self.write_ops(first, others, gso.is_some(), used)
-            };
-            let failed = written.is_none();
-            used += usize::from(slots);
-            let ops_end = self.copy.len() as u16;
-            self.staged.push(Staged { slots, failed, ops_end, len, flags, gso });
-        }
-        false
-    }
-
-    /// The operation that brings a packet of one piece into the page posted as number `slot`.
-    #[inline]
-    fn write_op(&mut self, buf: Buf, slot: usize) -> Option<()> {
-        let (frame, from) = buf.into_parts();
-        self.copy.frame(frame);
-        let gref = self.posted.get(slot)?.gref;
-        self.copy.push(from, Foreign { domain: self.client, gref, offset: 0 }).ok()
-    }
-
-    /// The operations that bring a packet into the pages posted from number `slot` on.
-    #[inline(never)]
-    fn write_ops(
-        &mut self,
-        first: Buf,
-        others: u8,
-        has_extra: bool,
-        mut slot: usize,
-    ) -> Option<()> {
-        // The extra takes the second slot.
-        let second = slot + 1 + usize::from(has_extra);
-        let (mut at, mut written) = (0, Some(()));
-        let others = usize::from(others).min(self.fragments.len());
-        for buf in core::iter::once(first).chain(self.fragments.drain(..others)) {
-            let (frame, mut from) = buf.into_parts();
-            self.copy.frame(frame);
-            while !from.is_empty() && written.is_some() {
-                if at == PAGE_SIZE {
-                    slot = second.max(slot + 1);
-                    at = 0;
-                }
-                let len = from.len().min(PAGE_SIZE - at);
-                written = self.posted.get(slot).and_then(|&RxRequest { gref, .. }| {
-                    let to = Foreign { domain: self.client, gref, offset: at as u16 };
-                    self.copy.push(from.start..from.start + len, to).ok()
-                });
-                from.start += len;
-                at += len;
-            }
-        }
-        written
+    /// Whatever became of the batch before: it may have been another client's.
+    fn clear(&mut self) {
+        self.staged.clear();
+        self.copy.clear();
     }
 
     /// Copies the batch, and looks at the status of every operation.
     #[inline]
-    fn submit(&mut self, platform: &P, counters: &mut Counters) {
+    fn submit<P: BackendPlatform>(&mut self, platform: &P, counters: &mut Counters) {
         self.copy.submit(platform);
         counters.copy_hypercalls += 1;
         counters.copy_ops += self.copy.len() as u64;
@@ -392,37 +112,395 @@ impl<P: BackendPlatform> ToClient<P> {
             ops = end;
         }
     }
+}
+
+pub(super) struct ToClient<P: BackendPlatform> {
+    ring: BackRing<RxRing, Shared<ForeignPage<P>>>,
+    client: DomId,
+    takes: Takes,
+    backlog: Backlog,
+    /// Requests popped and not answered, in order: the batch's, then those of the packet that
+    /// waits for more.
+    posted: Vec<RxRequest>,
+    patience: Duration,
+    /// Since when the packet at the front has not fitted, and no page has been posted.
+    stuck: Option<Instant>,
+    /// After a stall: so many slots must be there, one more than there were, before packets are queued
+    /// again that don't fit into what is there. 0 otherwise.
+    wanted: usize,
+    /// No page has come for a moment while a packet waited for one.
+    is_quiet: bool,
+    /// Requests were taken off the ring since this was last said.
+    pub(super) progress: bool,
+}
+
+/// Why a packet is not queued.
+pub(super) enum Refusal {
+    /// There is no room now: it is as it was.
+    Full,
+    /// It is dropped.
+    Gone(DeliverErrorKind),
+}
+
+impl From<DeliverErrorKind> for Refusal {
+    #[inline]
+    fn from(why: DeliverErrorKind) -> Refusal {
+        Refusal::Gone(why)
+    }
+}
+
+impl<P: BackendPlatform> ToClient<P> {
+    pub(super) fn new(
+        page: ForeignPage<P>,
+        client: DomId,
+        takes: Takes,
+        bounds: Bounds,
+        patience: Duration,
+    ) -> Result<ToClient<P>, Obstacle> {
+        // A packet may wait for as many as the ring has, and none that was taken may be lost.
+        let mut posted = Vec::new();
+        posted.try_reserve_exact(RING_SIZE)?;
+        Ok(ToClient {
+            ring: BackRing::attach(Shared(page)).map_err(Fault::Ring)?,
+            client,
+            takes,
+            backlog: Backlog::new(bounds),
+            posted,
+            patience: if takes.notify { patience } else { patience.min(UNTOLD) },
+            stuck: None,
+            wanted: 0,
+            is_quiet: false,
+            progress: false,
+        })
+    }
+
+    /// Packets in the queue.
+    pub(super) fn queued(&self) -> usize {
+        self.backlog.len()
+    }
+
+    /// When the packet at the front has waited too long, or for long enough that others may have what
+    /// this client has drawn.
+    pub(super) fn deadline(&self, has_drawn: bool) -> Option<Instant> {
+        let is_soon = has_drawn && !self.is_quiet;
+        let wait = if is_soon { QUIET.min(self.patience) } else { self.patience };
+        self.stuck.map(|since| since + wait)
+    }
+
+    /// Queues a packet. It is taken out of `packet`, but where there is no room for it now.
+    #[inline]
+    pub(super) fn queue(
+        &mut self,
+        packet: &mut Packet,
+        pool: &FramePool,
+        account: &mut Account,
+        counters: &mut Counters,
+    ) -> Result<(), Refusal> {
+        let meta = packet.meta;
+        let is_plain = meta.gso.is_none() && meta.checksum != Checksum::Blank;
+        if is_plain || self.takes_whole(packet) {
+            self.push(packet, account)
+        } else {
+            self.push_in_software(packet, pool, account, counters)
+        }
+    }
+
+    /// Whether the client takes a packet, large or blank, as it is.
+    #[inline(never)]
+    fn takes_whole(&self, packet: &Packet) -> bool {
+        let large = packet.meta.gso.is_some();
+        (!large || packet.meta.checksum == Checksum::Blank && packet.len() <= MAX_PACKET)
+            && self.takes.features.takes_packet(packet)
+    }
+
+    /// A packet that needs what the client does not take.
+    #[cold]
+    fn push_in_software(
+        &mut self,
+        packet: &mut Packet,
+        pool: &FramePool,
+        account: &mut Account,
+        counters: &mut Counters,
+    ) -> Result<(), Refusal> {
+        let takes = self.takes.features;
+        let is_cut =
+            packet.meta.gso.is_some() && (packet.len() > MAX_PACKET || !takes.takes_packet(packet));
+        if is_cut {
+            return self.push_cut(packet, pool, account, counters);
+        }
+        // No work for nothing.
+        self.look_for_room(packet.fragments().len().max(1), 1, account)?;
+        let packet = core::mem::take(packet);
+        let mut ready = if packet.meta.gso.is_none() {
+            software::fill(packet, pool, counters)?
+        } else {
+            software::blank(packet, pool, counters)?
+        };
+        self.push_ready(&mut ready, account)
+    }
+
+    /// A packet that has been made as the client takes it.
+    #[inline(never)]
+    fn push_ready(&mut self, packet: &mut Packet, account: &mut Account) -> Result<(), Refusal> {
+        self.push(packet, account)
+    }
+
+    /// A packet that is cut into segments: all of them, or it is as it was. Of one that not even an empty
+    /// queue has room for the first segments wait, and the others are dropped.
+    fn push_cut(
+        &mut self,
+        packet: &mut Packet,
+        pool: &FramePool,
+        account: &mut Account,
+        counters: &mut Counters,
+    ) -> Result<(), Refusal> {
+        let Segmented { segments, fragments } = software::segmented(packet)?;
+        match self.look_for_room(fragments, 1, account) {
+            Err(gone @ Refusal::Gone(_)) => return Err(gone),
+            Ok(()) if self.backlog.has_room(segments, fragments) => {}
+            // Something goes out first, and then there is more room.
+            Ok(()) | Err(Refusal::Full) if !self.backlog.is_empty() => return Err(Refusal::Full),
+            Ok(()) | Err(Refusal::Full) => {}
+        }
+        let takes = self.takes.features;
+        software::cut(core::mem::take(packet), takes, pool, counters, |mut segment| {
+            self.push_ready(&mut segment, account).map_err(|refusal| match refusal {
+                Refusal::Full => DeliverErrorKind::QueueFull,
+                Refusal::Gone(why) => why,
+            })
+        })?;
+        Ok(())
+    }
+
+    /// Pages posted that no packet has.
+    fn available(&self) -> usize {
+        self.posted.len() + self.ring.waiting() as usize
+    }
+
+    /// Looks whether so many fragments may wait, and charges them.
+    #[inline]
+    fn charge(
+        &mut self,
+        fragments: usize,
+        slots: usize,
+        account: &mut Account,
+    ) -> Result<(), Refusal> {
+        if self.wanted > 0 && slots > self.available() {
+            return Err(DeliverErrorKind::Stalled.into());
+        }
+        if !self.backlog.has_room(1, fragments) {
+            return Err(Refusal::Full);
+        }
+        self.backlog.grow(fragments - 1)?;
+        if account.charge(fragments, self.is_quiet) { Ok(()) } else { Err(Refusal::Full) }
+    }
+
+    /// The same, and charges nothing.
+    fn look_for_room(
+        &mut self,
+        fragments: usize,
+        slots: usize,
+        account: &mut Account,
+    ) -> Result<(), Refusal> {
+        self.charge(fragments, slots, account)?;
+        account.give_back(fragments);
+        Ok(())
+    }
+
+    /// Queues a packet that the client takes as it is.
+    #[inline(always)] // the usual packet has no call
+    fn push(&mut self, packet: &mut Packet, account: &mut Account) -> Result<(), Refusal> {
+        let meta = packet.meta;
+        let [only] = packet.fragments() else { return self.push_several(packet, account) };
+        let len = only.len();
+        if len < ETHERNET_HEADER || (len > self.takes.longest && meta.gso.is_none()) {
+            return Err(DeliverErrorKind::BadLength.into());
+        }
+        // A fragment lies in a page.
+        let slots = 1 + usize::from(meta.gso.is_some());
+        self.charge(1, slots, account)?;
+        if let Some(only) = packet.take_only() {
+            self.backlog.push(only, shape(0, len, slots, meta));
+        }
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn push_several(&mut self, packet: &mut Packet, account: &mut Account) -> Result<(), Refusal> {
+        let meta = packet.meta;
+        let (mut len, mut fragments) = (0, 0);
+        for fragment in packet.fragments() {
+            len += fragment.len();
+            fragments += usize::from(!fragment.is_empty());
+        }
+        let mut longest = if self.takes.features.scatter_gather { MAX_PACKET } else { PAGE_SIZE };
+        if meta.gso.is_none() {
+            longest = longest.min(self.takes.longest);
+        }
+        if len < ETHERNET_HEADER || len > longest {
+            return Err(DeliverErrorKind::BadLength.into());
+        }
+        let slots = len.div_ceil(PAGE_SIZE) + usize::from(meta.gso.is_some());
+        self.charge(fragments, slots, account)?;
+        let mut filled = packet.take_fragments().filter(|fragment| !fragment.is_empty());
+        if let Some(first) = filled.next() {
+            filled.for_each(|other| self.backlog.push_other(other));
+            self.backlog.push(first, shape(fragments - 1, len, slots, meta));
+        }
+        Ok(())
+    }
+
+    /// Gives the client as many queued packets as it has posted pages for; says whether it wants
+    /// to hear of it.
+    pub(super) fn flush(
+        &mut self,
+        platform: &P,
+        (scratch, account): (&mut Scratch, &mut Account),
+        counters: &mut Counters,
+    ) -> Result<Notify, Fault> {
+        let mut notify = Notify::Suppressed;
+        if self.backlog.is_empty() && self.wanted == 0 {
+            return Ok(notify);
+        }
+        scratch.clear();
+        let (mut progress, held) = (false, self.posted.len());
+        let full = loop {
+            self.ring.refresh()?;
+            let full = self.stage(scratch);
+            if scratch.staged.is_empty() {
+                break full;
+            }
+            progress = true;
+            scratch.submit(platform, counters);
+            self.backlog.give_back(scratch.copy.frames(), account);
+            self.finish(scratch, counters);
+            if self.ring.publish() == Notify::Needed {
+                notify = Notify::Needed;
+            }
+            if self.backlog.is_empty() {
+                break false;
+            }
+        };
+        // A page is progress, too: it is not asked how fast they come.
+        progress |= self.posted.len() > held;
+        if progress {
+            self.stuck = None;
+            self.is_quiet = false;
+        }
+        self.progress |= progress;
+        if full {
+            self.check_stall(platform.now(), account, counters);
+        }
+        Ok(notify)
+    }
+
+    /// Writes down what to copy; true if the client has not posted enough.
+    #[inline]
+    fn stage(&mut self, scratch: &mut Scratch) -> bool {
+        if self.wanted > 0 && self.available() >= self.wanted {
+            self.wanted = 0;
+        }
+        let mut used = 0;
+        while scratch.staged.len() < BATCH_PACKETS && scratch.copy.len() <= BATCH_OPS - MAX_OPS {
+            let next = self.backlog.first();
+            let slots = next.as_ref().map_or(self.wanted, |next| usize::from(next.shape.slots));
+            if slots == 0 {
+                return false;
+            }
+            while self.posted.len() < used + slots {
+                let Some((_, request)) = self.ring.pop() else { return true };
+                self.posted.push(request);
+            }
+            let Some(Waiting { first, shape }) = next else { return false };
+            let (Some(first), shape) = (first.take(), *shape) else { return false };
+            self.backlog.skip();
+            let written = if shape.others == 0 && shape.slots == 1 {
+                self.write_op(&mut scratch.copy, first, used)
+            } else {
+                self.write_ops(&mut scratch.copy, first, &shape, used)
+            };
+            used += usize::from(shape.slots);
+            let (failed, ops_end) = (written.is_none(), scratch.copy.len() as u16);
+            scratch.staged.push(Staged { shape, failed, ops_end });
+        }
+        false
+    }
+
+    /// The operation that brings a packet of one piece into the page posted as number `slot`.
+    #[inline]
+    fn write_op(&self, copy: &mut CopyOut, buf: Buf, slot: usize) -> Option<()> {
+        let (frame, from) = buf.into_parts();
+        copy.frame(frame);
+        let gref = self.posted.get(slot)?.gref;
+        copy.push(from, Foreign { domain: self.client, gref, offset: 0 }).ok()
+    }
+
+    /// The operations that bring a packet into the pages posted from number `slot` on.
+    #[inline(never)]
+    fn write_ops(
+        &mut self,
+        copy: &mut CopyOut,
+        first: Buf,
+        shape: &Shape,
+        mut slot: usize,
+    ) -> Option<()> {
+        // The extra takes the second slot.
+        let second = slot + 1 + usize::from(shape.gso.is_some());
+        let (mut at, mut written) = (0, Some(()));
+        let backlog = &mut self.backlog;
+        let others = (0..shape.others).filter_map(|_| backlog.pop_other());
+        for buf in core::iter::once(first).chain(others) {
+            let (frame, mut from) = buf.into_parts();
+            copy.frame(frame);
+            while !from.is_empty() && written.is_some() {
+                if at == PAGE_SIZE {
+                    slot = second.max(slot + 1);
+                    at = 0;
+                }
+                let len = from.len().min(PAGE_SIZE - at);
+                written = self.posted.get(slot).and_then(|&RxRequest { gref, .. }| {
+                    let to = Foreign { domain: self.client, gref, offset: at as u16 };
+                    copy.push(from.start..from.start + len, to).ok()
+                });
+                from.start += len;
+                at += len;
+            }
+        }
+        written
+    }
 
     /// Answers the batch's requests and lets its frames go.
     #[inline]
-    fn finish(&mut self, counters: &mut Counters) {
-        self.copy.clear();
-        let packets = self.staged.len() as u64;
+    fn finish(&mut self, scratch: &mut Scratch, counters: &mut Counters) {
+        scratch.copy.clear();
+        let packets = scratch.staged.len() as u64;
         // Failed ones are counted, for there are hardly any.
         let (mut copied, mut failed, mut lost) = (0, 0, 0);
         let mut requests = self.posted.as_slice();
-        for staged in self.staged.drain(..) {
-            copied += u64::from(staged.len);
+        for staged in &scratch.staged {
+            let shape = &staged.shape;
+            copied += u64::from(shape.len);
             if staged.failed {
                 failed += 1;
-                lost += u64::from(staged.len);
-            } else if staged.slots == 1
+                lost += u64::from(shape.len);
+            } else if shape.slots == 1
                 && let [request, others @ ..] = requests
             {
                 // The usual packet.
                 requests = others;
-                let (id, status) = (request.id, staged.len as i16);
-                let response = RxResponse { id, offset: 0, flags: staged.flags, status };
+                let (id, status) = (request.id, shape.len as i16);
+                let response = RxResponse { id, offset: 0, flags: shape.flags, status };
                 // Every request here was popped, so there is room for its response.
                 let _pushed = self.ring.push(response.into());
                 continue;
             }
-            let (its, others) = requests.split_at(requests.len().min(staged.slots.into()));
+            let (its, others) = requests.split_at(requests.len().min(shape.slots.into()));
             requests = others;
-            for response in responses(&staged, its) {
+            for response in responses(staged, its) {
                 let _pushed = self.ring.push(response);
             }
         }
+        scratch.staged.clear();
         let used = self.posted.len() - requests.len();
         counters.hypervisor_copied_bytes += copied;
         counters.to_packets += packets - failed;
@@ -432,36 +510,36 @@ impl<P: BackendPlatform> ToClient<P> {
         self.posted.drain(..used);
     }
 
-    /// The next packet does not fit: if that goes on for too long, the client is stalled, and
-    /// holds no frames of ours any more but for packets that it has posted pages enough for. Such are
-    /// all that it gets until it posts one more: it may have no more than these. They go out with the
-    /// next flush, whose time has come.
+    /// The next packet does not fit: if that goes on for a moment, the client holds no more than its
+    /// reserve; if for too long, it is stalled, and holds no frames of ours any more but for packets that it
+    /// has posted pages enough for. Such are all that it gets until it posts one more: it may have no more
+    /// than these. They go out with the next flush, whose time has come.
     #[cold]
-    fn check_stall(&mut self, now: Instant, counters: &mut Counters) {
-        if self.packets.is_empty() {
+    fn check_stall(&mut self, now: Instant, account: &mut Account, counters: &mut Counters) {
+        if self.backlog.is_empty() {
             return;
         }
         let since = *self.stuck.get_or_insert(now);
-        if now.since(since) < self.patience {
+        let waited = now.since(since);
+        if waited >= QUIET {
+            self.is_quiet = true;
+            counters.to_drops.stalled += self.backlog.drop_drawn(account);
+        }
+        if self.backlog.is_empty() {
+            // The client's other queues have its reserve.
+            self.stuck = None;
+            return;
+        }
+        if waited < self.patience {
             return;
         }
         if self.takes.notify {
             self.wanted = self.available() + 1;
             counters.stalls += 1;
         }
-        // Round once: what fits goes to the back again, in its order.
-        for _ in 0..self.packets.len() {
-            let Some(packet) = self.packets.pop_front() else { break };
-            let others = usize::from(packet.others).min(self.fragments.len());
-            if usize::from(packet.slots) <= self.available() {
-                self.fragments.rotate_left(others);
-                self.packets.push_back(packet);
-            } else {
-                self.fragments.drain(..others);
-                *counters.to_drops.counter(DeliverError::Stalled) += 1;
-            }
-        }
-        if self.packets.is_empty() {
+        let available = self.available();
+        counters.to_drops.stalled += self.backlog.drop_larger(available, account);
+        if self.backlog.is_empty() {
             self.stuck = None;
         }
     }
@@ -469,11 +547,22 @@ impl<P: BackendPlatform> ToClient<P> {
     /// Asks for an event at the next request if a packet waits for it; true if it is there
     /// already.
     pub(super) fn arm(&mut self) -> Result<bool, Fault> {
-        if self.packets.is_empty() && self.wanted == 0 {
+        if self.backlog.is_empty() && self.wanted == 0 {
             return Ok(false);
         }
         Ok(self.ring.arm()?)
     }
+}
+
+#[inline]
+fn shape(others: usize, len: usize, slots: usize, meta: Meta) -> Shape {
+    let flags = match meta.checksum {
+        Checksum::Unknown => 0,
+        Checksum::Complete => rx_flags::DATA_VALIDATED,
+        Checksum::Blank => rx_flags::CSUM_BLANK | rx_flags::DATA_VALIDATED,
+    };
+    // At most 18 fragments, 17 slots, 65535 bytes: all fit.
+    Shape { gso: meta.gso, len: len as u16, flags, others: others as u8, slots: slots as u8 }
 }
 
 /// The responses to a packet's requests. A packet that failed gives each its page back, as a
@@ -483,7 +572,7 @@ fn responses<'a>(
     staged: &'a Staged,
     requests: &'a [RxRequest],
 ) -> impl Iterator<Item = RxSlot> + 'a {
-    let mut left = usize::from(staged.len);
+    let mut left = usize::from(staged.shape.len);
     requests.iter().enumerate().map(move |(slot, request)| {
         if staged.failed {
             let status = Status::Error.number();
@@ -491,11 +580,11 @@ fn responses<'a>(
         }
         let mut flags = 0;
         if slot == 0 {
-            flags = staged.flags;
-            if staged.gso.is_some() {
+            flags = staged.shape.flags;
+            if staged.shape.gso.is_some() {
                 flags |= rx_flags::EXTRA_INFO;
             }
-        } else if let (1, Some(gso)) = (slot, staged.gso) {
+        } else if let (1, Some(gso)) = (slot, staged.shape.gso) {
             return Extra::from_gso(gso).into();
         }
         let len = left.min(PAGE_SIZE);

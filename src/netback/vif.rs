@@ -5,13 +5,16 @@ use alloc::vec::Vec;
 use packet_views::Wake;
 use xen_grant::{DomId, FramePool};
 
+use super::budget::Account;
 use super::config::Config;
 use super::connection::Connection;
 use super::counters::Counters;
-use super::error::DeliverError;
+use super::error::{DeliverError, DeliverErrorKind};
 use super::fault::Fault;
 use super::obstacle::Obstacle;
 use super::pace::Allowance;
+use super::scratch::Scratch;
+use super::to_client::Refusal;
 use crate::buffer::{Packet, PacketMut};
 use crate::platform::{BackendPlatform, Channel, Instant, Port, Rings};
 use crate::xenbus::{BackBus, BackStep, DEFAULT_MTU, FrontendOffer, VifId, VifSpec};
@@ -37,6 +40,10 @@ pub struct Vif<P: BackendPlatform, S: Store> {
     wake: Wake,
     config: Config,
     connection: Option<Connection<P>>,
+    /// Its frames that wait for the client.
+    account: Account,
+    /// Nobody takes the client's packets.
+    is_paused: bool,
     counters: Counters,
     /// A broken rule that `service` has to act on.
     fault: Option<Fault>,
@@ -54,12 +61,12 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
         store: S,
         pool: &FramePool,
         (client, number): VifId,
-        config: Config,
+        (config, account): (Config, Account),
     ) -> Result<Vif<P, S>, StoreError> {
         let nodes = config.nodes();
         let nodes: Vec<_> = nodes.iter().map(|(key, value)| (*key, &**value)).collect();
         let bus = BackBus::open(store, client, number, &nodes, config.removal)?;
-        Ok(Vif::on(bus, platform, pool, (client, number), config))
+        Ok(Vif::on(bus, platform, pool, (client, number), (config, account)))
     }
 
     /// The same, told of what changes by who has `watch`. It asks little of xenstore at a time.
@@ -69,13 +76,13 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
         watch: &Watch,
         pool: &FramePool,
         (client, number): VifId,
-        config: Config,
+        (config, account): (Config, Account),
         slice: u32,
     ) -> Vif<P, S> {
         let nodes = config.nodes();
         let nodes: Vec<_> = nodes.iter().map(|(key, value)| (*key, &**value)).collect();
         let bus = BackBus::part_of(store, watch, client, number, &nodes, config.removal, slice);
-        Vif::on(bus, platform, pool, (client, number), config)
+        Vif::on(bus, platform, pool, (client, number), (config, account))
     }
 
     fn on(
@@ -83,7 +90,7 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
         platform: P,
         pool: &FramePool,
         (client, number): VifId,
-        config: Config,
+        (config, account): (Config, Account),
     ) -> Vif<P, S> {
         Vif {
             platform,
@@ -96,6 +103,8 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
             wake: Wake::new(),
             config,
             connection: None,
+            account,
+            is_paused: false,
             counters: Counters::default(),
             fault: None,
             gone: false,
@@ -107,7 +116,7 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
     /// Sees to xenbus and to timers: connects, disconnects, acts on a broken rule. Returns how many
     /// requests to xenstore it made: `slice` of them, and what belongs to the last thing begun. If there is
     /// more to do, [`next_deadline`](Vif::next_deadline) is now.
-    pub(super) fn service(&mut self, slice: u32) -> u32 {
+    pub(super) fn service(&mut self, scratch: &mut Scratch, slice: u32) -> u32 {
         let now = self.platform.now();
         if let Some(fault) = self.fault {
             self.counters.faults += 1;
@@ -121,7 +130,7 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
         for _ in 0..MAX_STEPS {
             match self.bus.poll(now) {
                 BackStep::Wait => break,
-                BackStep::Connect => self.connect(now),
+                BackStep::Connect => self.connect(scratch, now),
                 BackStep::Release => {
                     self.disconnect();
                     self.bus.released(now);
@@ -193,7 +202,8 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
 
     /// When a packet has waited too long.
     pub(super) fn packet_deadline(&self) -> Option<Instant> {
-        self.connection.as_ref().and_then(Connection::deadline)
+        let deadline = |it: &Connection<P>| it.deadline(self.account.has_drawn(), self.is_paused);
+        self.connection.as_ref().and_then(deadline)
     }
 
     /// When xenbus is to be seen to.
@@ -245,8 +255,8 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
         self.spec().mac
     }
 
-    /// The client's MTU, as far as the toolstack says: octets above Ethernet, 1500 by default.
-    /// Nothing here holds packets to it.
+    /// The client's MTU, as far as the toolstack says: octets above Ethernet, 1500 by default. Where it says
+    /// so, a longer packet for the client is refused, unless it is a large one.
     pub fn mtu(&self) -> usize {
         usize::from(self.spec().mtu.unwrap_or(DEFAULT_MTU))
     }
@@ -270,11 +280,17 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
     /// Packets come with [`Config::headroom`], densely packed, headers in one piece. Queues take
     /// turns within the budget.
     #[inline]
-    pub(super) fn poll(&mut self, budget: usize, sink: impl FnMut(PacketMut)) -> usize {
+    pub(super) fn poll(
+        &mut self,
+        scratch: &mut Scratch,
+        budget: usize,
+        sink: impl FnMut(PacketMut),
+    ) -> usize {
         let Some(connection) = self.connection.as_mut().filter(|_| self.fault.is_none()) else {
             return 0;
         };
-        match connection.poll(&self.platform, &self.pool, budget, &mut self.counters, sink) {
+        let means = (&self.pool, scratch);
+        match connection.poll(&self.platform, means, budget, &mut self.counters, sink) {
             Ok(packets) => packets,
             Err(fault) => {
                 self.fault = Some(fault);
@@ -285,30 +301,39 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
 
     // -- to the client ----------------------------------------------------------------------
 
-    /// Queues a packet for the client. A packet that is refused is dropped and counted.
+    /// Queues a packet for the client; gives it back if there is no room now, and refuses one that can't be
+    /// delivered: that is dropped and counted.
     ///
     /// What the client does not take is done here: a blank checksum is filled in, in place if
-    /// nobody else reads the packet, and a large packet is cut into segments that share its data.
-    /// If the queue has no room for all segments the first ones stay in it, and the others count as
-    /// dropped.
+    /// nobody else reads the packet, and a large packet is cut into segments that share its data. There is
+    /// room for all of them or it is given back; of one that not even an empty queue has room for the
+    /// first segments wait, and the others count as dropped.
     #[inline]
+    #[expect(clippy::result_large_err, reason = "the packet comes back, not an error")]
     pub(super) fn deliver(&mut self, mut packet: Packet) -> Result<(), DeliverError> {
-        match &mut self.connection {
-            Some(connection) if self.fault.is_none() => {
-                connection.deliver(&mut packet, &self.pool, &mut self.counters)
+        let Some(connection) = self.connection.as_mut().filter(|_| self.fault.is_none()) else {
+            return Err(self.counters.undelivered(DeliverErrorKind::NotConnected).into());
+        };
+        let (account, counters) = (&mut self.account, &mut self.counters);
+        match connection.deliver(&mut packet, &self.pool, account, counters) {
+            Ok(()) => Ok(()),
+            Err(Refusal::Full) => {
+                self.counters.to_given_back += 1;
+                Err(DeliverError::Full(packet))
             }
-            Some(_) | None => Err(self.counters.undelivered(DeliverError::NotConnected)),
+            Err(Refusal::Gone(why)) => Err(self.counters.undelivered(why).into()),
         }
     }
 
     /// Copies as many queued packets to the client as it has posted pages for, and tells it of
     /// everything since the last time: one event at most on each of its channels.
     #[inline]
-    pub(super) fn flush(&mut self) {
+    pub(super) fn flush(&mut self, scratch: &mut Scratch) {
         let Some(connection) = self.connection.as_mut().filter(|_| self.fault.is_none()) else {
             return;
         };
-        if let Err(fault) = connection.flush(&self.platform, &mut self.counters) {
+        let means = (scratch, &mut self.account);
+        if let Err(fault) = connection.flush(&self.platform, means, &mut self.counters) {
             self.fault = Some(fault);
         }
     }
@@ -318,13 +343,13 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
     /// instead of waiting, for that event may never come. If not, the platform hears that events
     /// are [handled](crate::platform::Platform::handled).
     #[inline]
-    pub(super) fn rearm(&mut self) -> bool {
-        self.flush();
+    pub(super) fn rearm(&mut self, scratch: &mut Scratch) -> bool {
+        self.flush(scratch);
         if self.fault.is_some() {
             return true;
         }
         let Some(connection) = &mut self.connection else { return false };
-        match connection.arm() {
+        match connection.arm(&self.platform, self.is_paused) {
             Ok(false) => {
                 connection.handled(&self.platform);
                 false
@@ -335,6 +360,12 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
                 true
             }
         }
+    }
+
+    /// Nobody takes the client's packets until this is called again: until then they are no reason to go
+    /// round again, and a client that goes on sending wakes nobody. Those that are there stay there.
+    pub(super) fn pause_receive(&mut self, is_paused: bool) {
+        self.is_paused = is_paused;
     }
 
     /// Who waits for it. The platform wakes it with each event
@@ -352,7 +383,7 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
 
     // -- connection -------------------------------------------------------------------------
 
-    fn connect(&mut self, now: Instant) {
+    fn connect(&mut self, scratch: &mut Scratch, now: Instant) {
         self.disconnect();
         let opened = match self.bus.frontend_offer() {
             Some(offer) => {
@@ -364,7 +395,10 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
                     wake: self.wake.clone(),
                 };
                 let (platform, counters) = (&self.platform, &mut self.counters);
-                Connection::open(platform, &channel, offer, &self.config, counters)
+                let terms = (offer, self.bus.spec());
+                scratch.reserve().map_err(Obstacle::from).and_then(|()| {
+                    Connection::open(platform, &channel, terms, &self.config, counters)
+                })
             }
             None => Err(Obstacle::Incomplete),
         };
@@ -392,11 +426,19 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
         }
     }
 
+    /// What waits for the client is charged to this account from now on.
+    pub(super) fn set_account(&mut self, mut account: Account) {
+        account.take_over(&self.account);
+        self.account = account;
+    }
+
     /// Ends the connection, whatever the client does.
     fn disconnect(&mut self) {
         self.fault = None;
         if let Some(connection) = self.connection.take() {
             self.counters.to_drops.disconnected += connection.queued() as u64;
+            drop(connection);
+            self.account.clear();
         }
     }
 }

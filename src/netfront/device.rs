@@ -7,14 +7,15 @@ use xen_grant::Frame;
 
 use super::connection::Connection;
 use super::{Netfront, TxPermit, software};
-use crate::buffer::{BufMut, PacketMut};
+use crate::buffer::{BufMut, MixedPacket, PacketMut};
 use crate::platform::Platform;
 use crate::wire::MAX_PACKET;
+use packet_views::buffer::{AnyPacket, View};
 use packet_views::device::{
     self, Changes, Link, NetDevice, PacketOf, Permit, SendError, SendErrorKind,
 };
 use packet_views::features::Capabilities;
-use packet_views::header::{LINK_HEADER, MacAddr};
+use packet_views::header::{ETHERNET_HEADER, LINK_HEADER, MacAddr};
 use packet_views::offload::GsoError;
 use xen_store::Store;
 
@@ -144,6 +145,29 @@ impl<P: Platform, S: Store> NetDevice for Netfront<P, S> {
             None => Err(SendError::Full(packet)),
         }
     }
+
+    /// What is shared is granted as it is, where the rest of its page is zero or known to the backend
+    /// ([`SharedFrame::fit`](xen_grant::SharedFrame::fit)), and else copied: nobody can clear it.
+    fn send_mixed(&mut self, packet: MixedPacket) -> Result<(), SendError<MixedPacket>> {
+        let Some(Connection { features, longest, .. }) = self.connection else {
+            return Err(SendError::Full(packet));
+        };
+        let longest = if packet.meta.gso.is_some() { MAX_PACKET } else { longest };
+        let is_frame = (ETHERNET_HEADER..=longest).contains(&packet.len());
+        if !is_frame || software::is_needed(&packet, &features) {
+            return self.send_copied(packet);
+        }
+        if self.make_room(&packet, device::slots(&packet)).is_none() {
+            return Err(SendError::Full(packet));
+        }
+        let Some(connection) = &mut self.connection else { return Err(SendError::Full(packet)) };
+        let (queues, budget) = (&mut connection.queues, &mut self.budget);
+        let packet = software::show(packet, queues, budget, &mut self.counters)?;
+        // At most MAX_PACKET.
+        let size = packet.len() as u16;
+        queues.of_packet(&packet).tx.send_mixed(packet, size, &mut self.counters);
+        Ok(())
+    }
 }
 
 /// What a connection may change.
@@ -203,7 +227,7 @@ impl<P: Platform, S: Store> Netfront<P, S> {
 
     /// Sees to it that the queue of a packet has so much room; `None` if it has not.
     #[inline]
-    fn make_room(&mut self, packet: &PacketMut, slots: usize) -> Option<()> {
+    fn make_room<V: View>(&mut self, packet: &AnyPacket<V>, slots: usize) -> Option<()> {
         for complete in [true, false] {
             let connection = self.connection.as_mut().filter(|it| it.takes_packets())?;
             if connection.queues.of_packet(packet).tx.has_room(slots) {
@@ -216,6 +240,16 @@ impl<P: Platform, S: Store> Netfront<P, S> {
             }
         }
         None
+    }
+
+    /// Sends a packet that has to be changed first, or can't be sent at all.
+    #[cold]
+    #[expect(clippy::result_large_err, reason = "the packet comes back, not an error")]
+    fn send_copied(&mut self, packet: MixedPacket) -> Result<(), SendError<MixedPacket>> {
+        let alloc = || Some(BufMut::new(self.frame()?, 0));
+        let (packet, copied) = packet.into_own(alloc).map_err(SendError::Full)?;
+        self.counters.copied_bytes += copied as u64;
+        NetDevice::send(self, packet).map_err(SendError::map_into)
     }
 
     #[cold]

@@ -11,9 +11,9 @@ use super::fault::Fault;
 use super::rx::RxQueue;
 use super::target::LARGEST;
 use super::tx::{SPARE, TxQueue};
-use crate::buffer::PacketMut;
 use crate::platform::{Instant, Platform, Port};
 use crate::wire::RING_SIZE;
+use packet_views::buffer::{AnyPacket, View};
 use packet_views::header::{flow_hash, packet_flow_hash};
 
 /// A pair of rings, and the event channels that announce news on them.
@@ -277,7 +277,7 @@ impl Queues {
 
     /// The queue for a packet, however it is cut.
     #[inline]
-    pub(super) fn of_packet(&mut self, packet: &PacketMut) -> &mut Queue {
+    pub(super) fn of_packet<V: View>(&mut self, packet: &AnyPacket<V>) -> &mut Queue {
         if self.others.is_empty() {
             &mut self.first
         } else {

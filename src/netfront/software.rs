@@ -12,10 +12,10 @@ use xen_grant::{Frame, PAGE_SIZE};
 use super::budget::Budget;
 use super::counters::Counters;
 use super::queues::Queues;
-use crate::buffer::{BufMut, PacketMut};
+use crate::buffer::{BufMut, MixedPacket, PacketMut};
 use crate::wire::RING_SIZE;
-use packet_views::buffer::Checksum;
-use packet_views::device::SendErrorKind;
+use packet_views::buffer::{AnyPacket, Checksum, Fragment, View};
+use packet_views::device::{SendError, SendErrorKind};
 use packet_views::features::Features;
 use packet_views::header::ETHERNET_HEADER;
 use packet_views::header::checksum::settle_blank;
@@ -23,7 +23,7 @@ use packet_views::offload::{GsoError, Segments, Sums, make_blank};
 
 /// Whether a packet, which has an Ethernet header, is not as the backend takes it.
 #[inline]
-pub(super) fn is_needed(packet: &PacketMut, features: &Features) -> bool {
+pub(super) fn is_needed<V: View>(packet: &AnyPacket<V>, features: &Features) -> bool {
     let (meta, fragments) = (packet.meta, packet.fragments());
     (fragments.len() > 1 && is_badly_cut(packet, features))
         || (meta.gso.is_some() && meta.checksum != Checksum::Blank)
@@ -32,10 +32,10 @@ pub(super) fn is_needed(packet: &PacketMut, features: &Features) -> bool {
 
 /// Linux's backend answers with an error unless the Ethernet header lies in the first slot, and a
 /// slot without bytes is a waste of one.
-fn is_badly_cut(packet: &PacketMut, features: &Features) -> bool {
+fn is_badly_cut<V: View>(packet: &AnyPacket<V>, features: &Features) -> bool {
     packet.fragments().len() > features.max_fragments()
         || packet.head().len() < ETHERNET_HEADER
-        || packet.fragments().iter().any(BufMut::is_empty)
+        || packet.fragments().iter().any(|fragment| fragment.bytes().is_empty())
 }
 
 /// Makes a packet as the backend takes it, of no more slots than it had.
@@ -64,6 +64,36 @@ pub(super) fn fit(
     } else {
         lead(packet, &mut alloc, counters)
     }
+}
+
+/// Makes a packet, of which others read some, as its backend may see it: a shared fragment whose page
+/// holds anything else that the backend must not see is copied. Without a page for that the packet comes
+/// back.
+#[expect(clippy::result_large_err, reason = "the packet comes back, not an error")]
+pub(super) fn show(
+    mut packet: MixedPacket,
+    queues: &mut Queues,
+    budget: &mut Budget,
+    counters: &mut Counters,
+) -> Result<MixedPacket, SendError<MixedPacket>> {
+    for number in 0..packet.fragments().len() {
+        let tx = &queues.first.tx;
+        let Some(Fragment::Shared(buf)) = packet.fragments().get(number) else { continue };
+        if tx.can_show(buf) {
+            continue;
+        }
+        let copy = queues.frame(budget).and_then(|frame| {
+            let mut copy = BufMut::new(frame, 0);
+            copy.append(buf.len())?.copy_from_slice(buf.bytes());
+            Some(copy)
+        });
+        let Some(copy) = copy else { return Err(SendError::Full(packet)) };
+        counters.copied_bytes += copy.len() as u64;
+        if let Some(fragment) = packet.fragments_mut().get_mut(number) {
+            *fragment = Fragment::Own(copy);
+        }
+    }
+    Ok(packet)
 }
 
 /// Puts a packet into one page.

@@ -3,18 +3,19 @@
 use alloc::vec::Vec;
 
 use arrayvec::ArrayVec;
-use xen_grant::{Frame, Granted, GrantedPage, Grantee, Quarantine, ReadOnly, Reference};
+use xen_grant::{
+    Frame, Granted, GrantedPage, Grantee, Quarantine, ReadShared, Readable, Reference, SharedFrame,
+};
 use xen_ring::{FrontRing, InFlight, Notify};
 
 use super::bytes::BytesInFlight;
 use super::counters::Counters;
 use super::fault::Fault;
 use super::revoke::{admit, end_ring};
-use crate::buffer::{BufMut, PacketMut};
+use crate::buffer::{Buf, BufMut, MixedPacket, PacketMut};
 use crate::ring_page::Shared;
 use crate::wire::{Extra, RING_SIZE, Status, TxRequest, TxResponse, TxRing, tx_flags};
-use packet_views::buffer::Checksum;
-use packet_views::buffer::Gso;
+use packet_views::buffer::{AnyPacket, Checksum, Fragment, Gso};
 
 /// Frames that are kept at hand for the next packets, rather than returned to the pool. They
 /// went to this backend before, so granting them again clears nothing. The first queue keeps all that
@@ -24,7 +25,7 @@ pub(super) const SPARE: usize = super::budget::SENDING as usize;
 pub(super) struct TxQueue {
     ring: FrontRing<TxRing, Shared<GrantedPage>>,
     /// A free id owns a reference; one in flight, the page that it grants.
-    in_flight: InFlight<Reference, Granted<ReadOnly>, RING_SIZE>,
+    in_flight: InFlight<Reference, Granted<ReadShared>, RING_SIZE>,
     spare: ArrayVec<Frame, SPARE>,
     bytes: Option<BytesInFlight>,
     /// Slots that somebody looked for and found no room for; 0 if nobody did.
@@ -141,6 +142,32 @@ impl TxQueue {
     /// Puts a packet on the ring. The caller has checked its shape and that there is room.
     #[inline]
     pub(super) fn send(&mut self, packet: PacketMut, size: u16, counters: &mut Counters) {
+        self.put(packet, size, counters, TxQueue::push);
+    }
+
+    /// The same for a packet of which some is shared, and [fit](TxQueue::can_show) to be shown.
+    #[cold]
+    pub(super) fn send_mixed(&mut self, packet: MixedPacket, size: u16, counters: &mut Counters) {
+        self.put(packet, size, counters, |queue, fragment, size, flags, counters| match fragment {
+            Fragment::Own(buf) => queue.push(buf, size, flags, counters).map_err(Fragment::Own),
+            Fragment::Shared(buf) => queue.push_shared(buf, size, flags).map_err(Fragment::Shared),
+        });
+    }
+
+    /// Whether the backend may see a shared page as it is.
+    pub(super) fn can_show(&self, buf: &Buf) -> bool {
+        let (frame, range) = buf.clone().into_parts();
+        frame.is_fit(&self.grantee, &range)
+    }
+
+    #[inline(always)] // for one kind of fragment, as if there were no other
+    fn put<V>(
+        &mut self,
+        packet: AnyPacket<V>,
+        size: u16,
+        counters: &mut Counters,
+        mut push: impl FnMut(&mut TxQueue, V, Option<u16>, u16, &mut Counters) -> Result<(), V>,
+    ) {
         let meta = packet.meta;
         let mut flags = checksum_flags(meta.checksum);
         if meta.gso.is_some() {
@@ -158,7 +185,7 @@ impl TxQueue {
             let more = if left > 0 { tx_flags::MORE_DATA } else { 0 };
             let first = size.is_some();
             // Room was reserved.
-            let _sent = self.push(buf, size.take(), flags | more, counters);
+            let _sent = push(self, buf, size.take(), flags | more, counters);
             if let Some(gso) = meta.gso.filter(|_| first) {
                 self.push_gso(gso);
             }
@@ -214,6 +241,30 @@ impl TxQueue {
         Ok(())
     }
 
+    /// As [`push`](TxQueue::push), for bytes that others read too.
+    fn push_shared(&mut self, buf: Buf, size: Option<u16>, flags: u16) -> Result<(), Buf> {
+        let (Ok(slot), Some(vacant)) = (self.ring.slot(), self.in_flight.vacant()) else {
+            return Err(buf);
+        };
+        let (frame, range) = buf.clone().into_parts();
+        // A range in a page: both fit.
+        let (offset, len) = (range.start as u16, range.len() as u16);
+        let Ok(page) = frame.fit(&self.grantee, &range) else { return Err(buf) };
+        let started = vacant.start(slot.index(), |reference| {
+            let granted = reference.grant_shared(page);
+            let gref = granted.number();
+            (granted, gref)
+        });
+        if let Some((id, gref)) = started {
+            let request = TxRequest { gref, offset, flags, id, size: size.unwrap_or(len) };
+            slot.push(request.into());
+            if let Some(bytes) = &mut self.bytes {
+                bytes.start(id, len);
+            }
+        }
+        Ok(())
+    }
+
     #[cold]
     fn push_gso(&mut self, gso: Gso) {
         if self.ring.push(Extra::from_gso(gso).into()).is_ok() {
@@ -239,11 +290,24 @@ impl TxQueue {
         quarantine: &mut Quarantine,
         counters: &mut Counters,
     ) -> Result<usize, Fault> {
+        // Few limit the bytes in flight: the others don't look for each packet.
+        if self.bytes.is_some() {
+            self.complete_all::<true>(quarantine, counters)
+        } else {
+            self.complete_all::<false>(quarantine, counters)
+        }
+    }
+
+    #[inline(always)] // one queue is the usual case, and has no call
+    fn complete_all<const IS_LIMITED: bool>(
+        &mut self,
+        quarantine: &mut Quarantine,
+        counters: &mut Counters,
+    ) -> Result<usize, Fault> {
         let answered = self.ring.refresh()?;
         let published = self.ring.published();
         let (mut completed, kept_before) = (0, counters.quarantined);
         let mut fault = None;
-        let is_limited = self.bytes.is_some();
         for (_, response) in self.ring.pop_all() {
             // Status first: of a NULL response nothing else means anything.
             if response.status != Status::Okay.number() {
@@ -264,7 +328,7 @@ impl TxQueue {
                 fault = Some(found.into());
                 break;
             }
-            if is_limited && let Some(bytes) = &mut self.bytes {
+            if IS_LIMITED && let Some(bytes) = &mut self.bytes {
                 bytes.end(response.id);
             }
             completed += 1;
@@ -341,18 +405,27 @@ fn unusual(response: TxResponse, extras: &mut u32, counters: &mut Counters) -> R
     Ok(true)
 }
 
+/// A page that others may still read, and has its own way home.
+#[cold]
+fn let_go(frame: SharedFrame) {
+    drop(frame);
+}
+
 /// Ends the backend's access to a page that was sent, which goes to quarantine if it still uses it.
 #[inline]
 fn take_back(
-    granted: Granted<ReadOnly>,
+    granted: Granted<ReadShared>,
     spare: &mut ArrayVec<Frame, SPARE>,
     quarantine: &mut Quarantine,
     counters: &mut Counters,
 ) -> Option<Reference> {
     match granted.revoke() {
-        Ok((frame, reference)) => {
-            // More than we keep go back to the pool.
-            let _surplus = spare.try_push(frame);
+        Ok((page, reference)) => {
+            match page {
+                // More than we keep go back to the pool.
+                Readable::Own(frame) => _ = spare.try_push(frame),
+                Readable::Shared(frame) => let_go(frame),
+            }
             Some(reference)
         }
         Err(still) => {

@@ -15,6 +15,13 @@ pub trait Block: Sized + Send + 'static {
     /// The bytes of `range`, to write; `None` where the block does not have them.
     fn range_mut(&mut self, range: Range<usize>) -> Option<&mut [u8]>;
 
+    /// Makes the block fit for whatever peer is told of the bytes `shown`, even while several owners read
+    /// it: where a device shows peers whole blocks, all other bytes are cleared. A block that is never
+    /// shown has nothing to conceal.
+    fn conceal(&mut self, shown: Range<usize>) {
+        let _nobody_sees_it = shown;
+    }
+
     /// Lets several owners read it.
     fn share(self) -> Self::Shared;
 }

@@ -131,6 +131,12 @@ impl<B: Block> BufMut<B> {
         self.block.range_mut(range).unwrap_or_default()
     }
 
+    /// Makes the block fit for whoever is shown these bytes ([`Block::conceal`]).
+    pub fn conceal(&mut self) {
+        let range = self.range();
+        self.block.conceal(range);
+    }
+
     /// No more writing: a view that others can share.
     #[inline]
     pub fn freeze(self) -> Buf<B::Shared> {

@@ -21,11 +21,13 @@
 mod block;
 mod buf;
 mod buf_mut;
+mod mixed;
 mod packet;
 
 pub use block::{Block, HeapBlock, SharedBlock, SharedHeapBlock};
 pub use buf::Buf;
 pub use buf_mut::BufMut;
+pub use mixed::Fragment;
 pub use packet::{AnyPacket, Checksum, Gso, GsoKind, MAX_FRAGMENTS, MAX_FRAME, MAX_PACKET, Meta};
 
 /// A packet that is being read.
@@ -33,6 +35,9 @@ pub type Packet<S> = AnyPacket<Buf<S>>;
 
 /// A packet that is being written.
 pub type PacketMut<B> = AnyPacket<BufMut<B>>;
+
+/// A packet with a head of its own, and a payload that others may read too.
+pub type MixedPacket<B> = AnyPacket<Fragment<B>>;
 
 /// A run of bytes, whoever owns it: what fragments of a packet have in common.
 pub trait View {

@@ -23,6 +23,14 @@ impl<P> SendError<P> {
         }
     }
 
+    /// The same, of a packet of another kind.
+    pub fn map_into<Q: From<P>>(self) -> SendError<Q> {
+        match self {
+            SendError::Full(packet) => SendError::Full(packet.into()),
+            SendError::Refused(why) => SendError::Refused(why),
+        }
+    }
+
     /// Why the packet is gone, if it is.
     pub fn why(&self) -> Option<SendErrorKind> {
         match self {

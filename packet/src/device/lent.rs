@@ -3,7 +3,9 @@
 use core::task::{Context, Poll};
 use core::time::Duration;
 
-use super::{Changes, Link, NetDevice, PacketMutOf, PacketOf, SendError, Totals, WriteError};
+use super::{
+    Changes, Link, MixedPacketOf, NetDevice, PacketMutOf, PacketOf, SendError, Totals, WriteError,
+};
 use crate::buffer::BufMut;
 use crate::features::Capabilities;
 use crate::header::MacAddr;
@@ -96,6 +98,14 @@ impl<N: NetDevice + ?Sized> NetDevice for &mut N {
     #[inline]
     fn send(&mut self, packet: PacketMutOf<Self>) -> Result<(), SendError<PacketMutOf<Self>>> {
         (**self).send(packet)
+    }
+
+    #[inline]
+    fn send_mixed(
+        &mut self,
+        packet: MixedPacketOf<Self>,
+    ) -> Result<(), SendError<MixedPacketOf<Self>>> {
+        (**self).send_mixed(packet)
     }
 
     #[inline]

@@ -47,7 +47,7 @@ use core::future::poll_fn;
 use core::task::{Context, Poll};
 use core::time::Duration;
 
-use crate::buffer::{AnyPacket, Block, BufMut, Packet, PacketMut};
+use crate::buffer::{AnyPacket, Block, BufMut, MixedPacket, Packet, PacketMut};
 use crate::features::Capabilities;
 use crate::header::{ETHERNET_HEADER, MacAddr};
 
@@ -63,6 +63,9 @@ pub type PacketOf<N> = Packet<<<N as NetDevice>::Block as Block>::Shared>;
 
 /// A packet that device `N` can send.
 pub type PacketMutOf<N> = PacketMut<<N as NetDevice>::Block>;
+
+/// A packet that device `N` can send, whose payload others may read too.
+pub type MixedPacketOf<N> = MixedPacket<<N as NetDevice>::Block>;
 
 /// A network device.
 ///
@@ -206,6 +209,16 @@ pub trait NetDevice {
             Some(mut permit) => permit.send(packet),
             None => Err(SendError::Full(packet)),
         }
+    }
+
+    /// Sends a packet whose payload others may read too, as [`send`](NetDevice::send) does. A device that
+    /// can't show its peer what is shared, or has to change it, copies that into blocks of its own.
+    fn send_mixed(
+        &mut self,
+        packet: MixedPacketOf<Self>,
+    ) -> Result<(), SendError<MixedPacketOf<Self>>> {
+        let (packet, _copied) = packet.into_own(|| self.alloc(0)).map_err(SendError::Full)?;
+        self.send(packet).map_err(SendError::map_into)
     }
 
     /// As [`reserve`](NetDevice::reserve); the peer is shown what was sent when the token is dropped.

@@ -20,10 +20,12 @@ use core::task::{Context, Poll, Waker};
 use packet_views::Wake;
 use xen_grant::FramePool;
 
+use super::budget::Budget;
 use super::config::Config;
 use super::counters::Counters;
-use super::error::DeliverError;
+use super::error::{DeliverError, DeliverErrorKind};
 use super::pace::Allowance;
+use super::scratch::Scratch;
 use super::vif::Vif;
 use crate::buffer::{Packet, PacketMut};
 use crate::platform::{BackendPlatform, Instant, Port};
@@ -100,6 +102,9 @@ pub struct Clients<P: BackendPlatform, S: Store + Clone> {
     platform: P,
     store: S,
     pool: FramePool,
+    budget: Budget,
+    /// `None` while somebody has it.
+    scratch: Option<Box<Scratch>>,
     config: Config,
     listing: Listing<S>,
     allowance: Allowance,
@@ -136,11 +141,13 @@ pub struct Clients<P: BackendPlatform, S: Store + Clone> {
 impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
     /// Serves all vifs that a toolstack makes below `backend/vif` of our own domain.
     ///
-    /// What clients send is copied into frames of `pool`, all of theirs.
+    /// What clients send is copied into frames of `pool`. What waits for them is charged to `budget`, which
+    /// says how many clients there may be; [`Config::queue_frames`] means nothing here.
     pub fn open(
         platform: P,
         store: S,
         pool: &FramePool,
+        budget: &Budget,
         config: Config,
     ) -> Result<Clients<P, S>, StoreError> {
         Ok(Clients {
@@ -148,6 +155,8 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
             platform,
             store,
             pool: pool.clone(),
+            budget: budget.clone(),
+            scratch: None,
             config,
             allowance: Allowance::of_all(),
             paid: 0,
@@ -212,15 +221,17 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
         self.touched.insert(number);
         self.busy.remove(number);
         let before = self.polled.replace(number);
-        let packets = vif.poll(budget, |packet| sink(self, client, packet));
+        let mut scratch = self.take_scratch();
+        let packets = vif.poll(&mut scratch, budget, |packet| sink(self, client, packet));
         self.polled = before;
         for packet in self.returned.drain(..) {
-            if vif.queued() >= self.config.queue_packets {
-                vif.flush();
+            if let Err(DeliverError::Full(packet)) = vif.deliver(packet) {
+                vif.flush(&mut scratch);
+                // Nobody is there to take it back: dropped if there is still no room, and counted.
+                let _ = vif.deliver(packet);
             }
-            // It counts what it does not take.
-            let _ = vif.deliver(packet);
         }
+        self.scratch = Some(scratch);
         if vif.is_at_fault() {
             self.asked.insert(number);
         }
@@ -239,9 +250,11 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
             left.remove(number);
             self.with(number, |this, vif, waker| {
                 vif.waker().register(waker);
-                if vif.rearm() {
+                let mut scratch = this.take_scratch();
+                if vif.rearm(&mut scratch) {
                     this.busy.insert(number);
                 }
+                this.scratch = Some(scratch);
             });
         }
         self.next_deadline().is_some_and(|at| at <= self.platform.now())
@@ -252,7 +265,11 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
         let mut left = self.touched;
         while let Some(number) = left.next_from(0) {
             left.remove(number);
-            self.with(number, |_, vif, _| vif.flush());
+            self.with(number, |this, vif, _| {
+                let mut scratch = this.take_scratch();
+                vif.flush(&mut scratch);
+                this.scratch = Some(scratch);
+            });
         }
     }
 
@@ -298,8 +315,10 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
 
     // -- packets ----------------------------------------------------------------------------
 
-    /// Queues a packet for a client, as [`Netback::deliver`](super::Netback::deliver) does.
+    /// Queues a packet for a client, as [`Netback::deliver`](super::Netback::deliver) does, gives it back if
+    /// there is no room now, or refuses it.
     #[inline]
+    #[expect(clippy::result_large_err, reason = "the packet comes back, not an error")]
     pub fn deliver(&mut self, to: ClientId, packet: Packet) -> Result<(), DeliverError> {
         let number = to.slot as usize;
         match self.slots.get_mut(number).filter(|slot| slot.generation == to.generation) {
@@ -311,7 +330,7 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
                 self.returned.push(packet);
                 Ok(())
             }
-            Some(_) | None => Err(DeliverError::NotConnected),
+            Some(_) | None => Err(DeliverErrorKind::NotConnected.into()),
         }
     }
 
@@ -319,6 +338,15 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
     /// they do their events are not asked for.
     pub fn pause_receive(&mut self, is_paused: bool) {
         self.is_paused = is_paused;
+        for number in 0..self.slots.len() {
+            self.with(number, |this, vif, _| {
+                vif.pause_receive(is_paused);
+                // What came meanwhile is looked for.
+                if vif.is_connected() && !is_paused {
+                    this.busy.insert(number);
+                }
+            });
+        }
     }
 
     // -- who there is -----------------------------------------------------------------------
@@ -435,7 +463,11 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
             left.remove(number);
             self.asked.remove(number);
             self.next_asked = number + 1;
-            self.with(number, |_, vif, _| spent += vif.service(SLICE));
+            self.with(number, |this, vif, _| {
+                let mut scratch = this.take_scratch();
+                spent += vif.service(&mut scratch, SLICE);
+                this.scratch = Some(scratch);
+            });
             self.remove_if_gone(number);
         }
         self.allowance.spend(spent, now);
@@ -481,6 +513,10 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
         }
     }
 
+    fn take_scratch(&mut self) -> Box<Scratch> {
+        self.scratch.take().unwrap_or_else(|| Box::new(Scratch::new()))
+    }
+
     fn ask(&mut self, number: usize) {
         self.asked.insert(number);
         if let Some(vif) = self.slots.get_mut(number).and_then(|slot| slot.vif.as_mut()) {
@@ -491,20 +527,23 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
     /// A vif that is not known: it may be new.
     fn add(&mut self, vif: VifId) {
         let Some(watch) = self.listing.watch().filter(|_| !self.is_closing) else { return };
-        if self.open.len() >= MAX_CLIENTS {
-            let (domain, number) = (vif.0.0, vif.1);
+        let has_room = self.open.len() < MAX_CLIENTS;
+        let Some(account) = has_room.then(|| self.budget.account()).flatten() else {
+            let (domain, number, others) = (vif.0.0, vif.1, self.open.len());
             log::warn!(
-                "domain {domain}, vif {number}: not served: there are {MAX_CLIENTS} already"
+                "domain {domain}, vif {number}: not served: {others} are, and no more can be"
             );
             self.has_refused = true;
             self.refused += 1;
             return;
-        }
+        };
         let (platform, store, pool) = (self.platform.clone(), self.store.clone(), &self.pool);
-        let mut opened = Vif::part_of(platform, store, watch, pool, vif, self.config, SLICE);
+        let terms = (self.config, account);
+        let mut opened = Vif::part_of(platform, store, watch, pool, vif, terms, SLICE);
         if let Some(up) = self.carrier {
             opened.set_carrier(up);
         }
+        opened.pause_receive(self.is_paused);
         let opened = Some(Box::new(opened));
         let number = match self.slots.iter().position(|slot| slot.is.is_none()) {
             Some(number) => number,

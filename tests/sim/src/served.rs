@@ -4,13 +4,14 @@
 
 use std::collections::VecDeque;
 
+use packet_views::buffer::Fragment;
 use packet_views::device::{self, Link, NetDevice, PacketOf, Permit, SendError};
 use packet_views::features::Capabilities;
 use packet_views::features::Features;
 use packet_views::header::MacAddr;
 use xen_grant::{Frame, FramePool};
-use xen_netfront::buffer::{BufMut, Packet, PacketMut};
-use xen_netfront::netback::{Counters, Netback};
+use xen_netfront::buffer::{BufMut, MixedPacket, Packet, PacketMut};
+use xen_netfront::netback::{Counters, DeliverError, Netback};
 use xen_netfront::wire::MAX_SLOTS;
 
 use crate::{Domain, StoreClient};
@@ -82,12 +83,12 @@ fn sum(a: &Counters, b: &Counters) -> Counters {
         ($sum:ident, $other:expr; $($field:ident)*) => { $($sum.$field += $other.$field;)* };
     }
     add!(from_drops, b.from_drops; runt too_many_slots sizes multicast gso copy_failed no_frame);
-    add!(to_drops, b.to_drops; not_connected bad_length offload queue_full stalled copy_failed disconnected);
+    add!(to_drops, b.to_drops; not_connected bad_length offload no_frame no_memory queue_full stalled copy_failed disconnected);
     let mut all = *a;
     (all.from_drops, all.to_drops) = (from_drops, to_drops);
     add!(all, b; from_packets from_bytes from_slots to_packets to_bytes to_slots);
     add!(all, b; copy_hypercalls copy_ops copy_failures hypervisor_copied_bytes copied_bytes);
-    add!(all, b; events_sent maps connects faults stalls);
+    add!(all, b; events_sent maps connects faults stalls to_given_back);
     all.queue_high_water = all.queue_high_water.max(b.queue_high_water);
     all
 }
@@ -157,6 +158,25 @@ impl NetDevice for Served {
         count
     }
 
+    /// What is shared stays so: the hypervisor copies it for the client.
+    fn send_mixed(&mut self, packet: MixedPacket) -> Result<(), SendError<MixedPacket>> {
+        let Some(Delivery { vif, .. }) = self.reserve(device::slots(&packet)) else {
+            return Err(SendError::Full(packet));
+        };
+        match vif.deliver(packet.freeze()) {
+            Err(DeliverError::Full(packet)) => {
+                let mut back = MixedPacket::new();
+                back.meta = packet.meta;
+                for fragment in packet.into_fragments() {
+                    let _as_many = back.push(Fragment::Shared(fragment));
+                }
+                Err(SendError::Full(back))
+            }
+            // What the client does not take is lost on the way, and counted there.
+            Ok(()) | Err(DeliverError::Refused(_)) => Ok(()),
+        }
+    }
+
     fn flush(&mut self) {
         if let Some(vif) = &mut self.vif {
             vif.flush();
@@ -178,9 +198,15 @@ impl Permit for Delivery<'_> {
     }
 
     fn send(&mut self, packet: PacketMut) -> Result<(), SendError<PacketMut>> {
-        // What the client has no room for is lost on the way, and counted there.
-        let _ = self.vif.deliver(packet.freeze());
-        Ok(())
+        match self.vif.deliver(packet.freeze()) {
+            // It had one owner, and has again.
+            Err(DeliverError::Full(packet)) => match packet.try_into_mut() {
+                Ok(packet) => Err(SendError::Full(packet)),
+                Err(_) => Ok(()),
+            },
+            // What the client does not take is lost on the way, and counted there.
+            Ok(()) | Err(DeliverError::Refused(_)) => Ok(()),
+        }
     }
 
     fn flush(self) {

@@ -99,10 +99,10 @@ impl Switch {
             let (to, sender) = (packet.head()[..6].try_into(), packet.head()[6..12].try_into());
             self.learned.insert(sender.unwrap(), from);
             match self.learned.get::<[u8; 6]>(&to.unwrap()) {
-                Some(port) => assert_eq!(self.vifs[*port].deliver(packet), Ok(())),
+                Some(port) => assert!(self.vifs[*port].deliver(packet).is_ok()),
                 None => {
                     for port in (0..self.vifs.len()).filter(|port| *port != from) {
-                        assert_eq!(self.vifs[port].deliver(packet.clone()), Ok(()));
+                        assert!(self.vifs[port].deliver(packet.clone()).is_ok());
                     }
                 }
             }

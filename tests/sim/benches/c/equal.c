@@ -12,32 +12,17 @@
  *  - packets of several slots, and extras, are received (out of line);
  *  - everything is counted. */
 #include "harness.h"
+#include "pages.h"
 
 #define SPARE 64
-#define PAGES 1024
-#define PAGE 4096
-
-/* Not numbers of a domain: nobody has seen the page, it is zero; nobody is trusted with any. */
-#define ZERO (1u << 16)
+/* Not a number of a domain: nobody is trusted with any page. */
 #define NOBODY (~0u)
-
-struct page {
-    uint8_t *bytes;
-    uint32_t gfn, index, next, known;
-    uint16_t dirty_start, dirty_end;
-    uint64_t shares;
-};
 
 struct stats {
     uint64_t tx_packets, tx_bytes, tx_slots, tx_completed, tx_error, tx_dropped;
     uint64_t rx_packets, rx_bytes, rx_slots, rx_bad, bad_length;
     uint64_t grants, revokes, quarantined, clears, cleared_bytes, no_frame;
 };
-
-static struct page pages[PAGES];
-static struct {
-    uint64_t head; /* index of the first free page, a tag above it */
-} pool;
 
 struct tx_slot {
     int32_t ref; /* -1: in quarantine */
@@ -66,56 +51,7 @@ static struct frontend {
     struct stats stats;
 } fe;
 
-/* -- pool: a stack whose head moves by one compare-exchange ------------------------------- */
-
-/* Takes up to n pages with one exchange: they stay linked. Returns how many. */
-static NOINLINE unsigned pool_take(unsigned n, uint32_t *first)
-{
-    uint64_t head = __atomic_load_n(&pool.head, __ATOMIC_ACQUIRE);
-    for (;;) {
-        uint32_t after = (uint32_t)head;
-        unsigned count = 0;
-        while (count < n && after < PAGES) {
-            after = __atomic_load_n(&pages[after].next, __ATOMIC_RELAXED);
-            count++;
-        }
-        if (count == 0)
-            return 0;
-        uint64_t moved = ((head & ~0xffffffffull) + (1ull << 32)) | after;
-        if (__atomic_compare_exchange_n(&pool.head, &head, moved, 1, __ATOMIC_ACQ_REL,
-                                        __ATOMIC_ACQUIRE)) {
-            *first = (uint32_t)head;
-            return count;
-        }
-    }
-}
-
-static NOINLINE void pool_put(struct page *page)
-{
-    uint64_t moved, head = __atomic_load_n(&pool.head, __ATOMIC_RELAXED);
-    do {
-        __atomic_store_n(&page->next, (uint32_t)head, __ATOMIC_RELAXED);
-        moved = ((head & ~0xffffffffull) + (1ull << 32)) | page->index;
-    } while (!__atomic_compare_exchange_n(&pool.head, &head, moved, 1, __ATOMIC_ACQ_REL,
-                                          __ATOMIC_RELAXED));
-}
-
-/* When no page is at hand. */
-static COLD struct page *pool_take_one(void)
-{
-    uint32_t first;
-    return pool_take(1, &first) ? &pages[first] : NULL;
-}
-
 /* -- whose bytes a page holds --------------------------------------------------------------- */
-
-static inline void mark(struct page *page, uint16_t start, uint16_t end)
-{
-    if (start < page->dirty_start)
-        page->dirty_start = start;
-    if (end > page->dirty_end)
-        page->dirty_end = end;
-}
 
 static COLD void clear(struct page *page, uint16_t start, uint16_t end)
 {
@@ -497,11 +433,7 @@ static void fe_init(netif_tx_sring_t *tx, netif_rx_sring_t *rx)
         fe.tx_slot[i].ref = 8 + i;
         fe.rx_slot[i].ref = 8 + RING + i;
     }
-    uint8_t *bytes = calloc(PAGES, PAGE);
-    for (int i = 0; i < PAGES; i++) {
-        struct page page = { bytes + i * PAGE, 1000 + i, i, i + 1, ZERO, PAGE, 0, 0 };
-        pages[i] = page;
-    }
+    pages_init();
 }
 
 static int fe_failed(void)

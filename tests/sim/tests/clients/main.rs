@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use raw_client::{BACK, Client, Features};
 use xen_grant::{DomId, FramePool};
-use xen_netfront::netback::{ClientId, Clients, Config};
+use xen_netfront::netback::{Budget, ClientId, Clients, Config};
 use xen_netfront::xenbus::VifId;
 use xen_sim::{Domain, Host, Toolstack, Vif};
 
@@ -43,8 +43,9 @@ impl World {
 
     fn on(host: Host, config: Config) -> World {
         let back = host.add_domain(BACK, 20_000);
-        let pool = FramePool::new(&back, 4096).unwrap();
-        let clients = Clients::open(back.clone(), back.clone(), &pool, config).unwrap();
+        let pool = FramePool::new(&back, 6144).unwrap();
+        let budget = Budget::new(pool.size(), 256, 18, 1024).unwrap();
+        let clients = Clients::open(back.clone(), back.clone(), &pool, &budget, config).unwrap();
         let toolstack = host.toolstack();
         World { host, toolstack, back, clients, pool, received: Vec::new(), echoes: false }
     }

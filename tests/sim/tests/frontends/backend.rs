@@ -5,7 +5,7 @@ use std::task::{Context, Waker};
 
 use xen_grant::{DomId, FramePool};
 use xen_netfront::buffer::{Packet, PacketMut};
-use xen_netfront::netback::{Clients, Config, DeliverError, Vif};
+use xen_netfront::netback::{Budget, Clients, Config, DeliverError, Vif};
 use xen_netfront::platform::Instant;
 use xen_sim::{Domain, Host};
 
@@ -32,7 +32,9 @@ impl Backend {
     pub fn new(host: &Host, config: Config) -> Backend {
         let domain = host.add_domain(BACK, 32 * 1024);
         let pool = FramePool::new(&domain, FRAMES).unwrap();
-        let clients = Clients::open(domain.clone(), domain.clone(), &pool, config).unwrap();
+        let budget = Budget::new(pool.size(), 10, 512, 1024).unwrap();
+        let (platform, store) = (domain.clone(), domain.clone());
+        let clients = Clients::open(platform, store, &pool, &budget, config).unwrap();
         let host = host.clone();
         Backend { host, domain, clients, pool, is_awake: true, received: Vec::new() }
     }
@@ -58,6 +60,7 @@ impl Backend {
     }
 
     /// Queues a packet for a client; it goes out with the next turn.
+    #[expect(clippy::result_large_err, reason = "the packet comes back, not an error")]
     pub fn deliver(&mut self, id: Id, packet: Packet) -> Result<(), DeliverError> {
         self.is_awake = true;
         let client = self.clients.find(id).expect("a vif that is served");

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use xen_netfront::netback::DeliverError;
+use xen_netfront::netback::DeliverErrorKind;
 
 use super::raw_client::bytes;
 use super::script::{Ahead, Buffers, CONNECTED, Frontend, Manner, Sends, Step, no_flags};
@@ -184,5 +184,6 @@ fn frontend_openbsd_that_comes_first_has_no_chains() {
     let mut rng = fastrand::Rng::with_seed(1);
     deliver(&mut world, 0, &[noise(1, 4096), large(false, 2, 30_000, 1448)], &mut rng);
     let (id, packet) = (world.guest().id(), packet(&world, &noise(1, 4097), &mut rng));
-    assert_eq!(world.backend.deliver(id, packet), Err(DeliverError::BadLength));
+    let refused = world.backend.deliver(id, packet).unwrap_err();
+    assert_eq!(refused.why(), Some(DeliverErrorKind::BadLength));
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use xen_netfront::netback::DeliverError;
+use xen_netfront::netback::DeliverErrorKind;
 
 use super::script::{
     Ahead, Buffers, CLOSED, CLOSING, CONNECTED, Frontend, INIT_WAIT, INITIALISING, Manner, Sends,
@@ -121,7 +121,8 @@ fn frontend_unikraft_gets_no_chains() {
         deliver(&mut world, 0, &[large(v6, 1, 60_000, 1400)], &mut rng);
     }
     let (id, packet) = (world.guest().id(), packet(&world, &noise(1, 4097), &mut rng));
-    assert_eq!(world.backend.deliver(id, packet), Err(DeliverError::BadLength));
+    let refused = world.backend.deliver(id, packet).unwrap_err();
+    assert_eq!(refused.why(), Some(DeliverErrorKind::BadLength));
 }
 
 /// A reference that is answered stays open, and points at another page with the next packet.

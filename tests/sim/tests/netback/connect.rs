@@ -50,7 +50,10 @@ fn a_client_reconnects_with_nothing_left_of_before() {
         assert!(!bench.netback.is_connected());
         assert_eq!(bench.back.mappings(), 0);
         assert_eq!(bench.pool.free(), 64);
-        assert_eq!(bench.netback.deliver(bench.plain(&[0; 60])), Err(DeliverError::NotConnected));
+        assert_eq!(
+            outcome(bench.netback.deliver(bench.plain(&[0; 60]))),
+            Err(Some(DeliverErrorKind::NotConnected))
+        );
         client.set_state(1);
         client.reset_rings();
         // It may take a while until xenstore has been paid for.

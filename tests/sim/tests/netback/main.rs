@@ -18,6 +18,7 @@ mod requests;
 mod sessions;
 mod shapes;
 mod software;
+mod terms;
 mod to_client;
 mod waking;
 
@@ -29,7 +30,7 @@ use packet_views::buffer::{Checksum, Meta};
 use packet_views::buffer::{Gso, GsoKind};
 use raw_client::{BACK, Bench, CLIENT, Client, Features, TX_PAGES, bytes, pattern};
 use xen_grant::{DomId, FramePool, PAGE_SIZE};
-use xen_netfront::netback::{Config, DeliverError, Fault};
+use xen_netfront::netback::{Config, DeliverError, DeliverErrorKind, Fault};
 use xen_netfront::platform::{Instant, Platform};
 use xen_netfront::wire::{Extra, RxRequest, RxResponse, TxRequest, TxSlot, rx_flags, tx_flags};
 use xen_ring::PeerFault;
@@ -41,6 +42,11 @@ const HEADROOM: usize = 128;
 
 fn gso(size: u16) -> Gso {
     Gso { size: NonZeroU16::new(size).unwrap(), kind: GsoKind::TcpV4 }
+}
+
+/// Whether a packet is queued, and if not why it was dropped: `None` if it was given back.
+fn outcome(delivered: Result<(), DeliverError>) -> Result<(), Option<DeliverErrorKind>> {
+    delivered.map_err(|error| error.why())
 }
 
 /// Words of a ring's header.
@@ -68,7 +74,10 @@ fn expect_shut(mut bench: Bench, mut client: Client) {
     let before = bench.back.counts();
     assert!(!bench.netback.is_connected());
     assert_eq!(bench.netback.poll(64, |_| ()), 0);
-    assert_eq!(bench.netback.deliver(bench.plain(&[1; 60])), Err(DeliverError::NotConnected));
+    assert_eq!(
+        outcome(bench.netback.deliver(bench.plain(&[1; 60]))),
+        Err(Some(DeliverErrorKind::NotConnected))
+    );
     bench.netback.flush();
     assert!(bench.netback.rearm(), "somebody has to see to it");
     assert_eq!(bench.back.counts() - before, Counts::default());

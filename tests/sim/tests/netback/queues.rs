@@ -159,11 +159,11 @@ fn b7_queues_share_what_a_client_may_have_waiting() {
         let mut refused = 0;
         for port in 0..2000 {
             let packet = bench.plain(&frames::frame(false, false, port, &[1; 100]));
-            refused += usize::from(bench.netback.deliver(packet) == Err(DeliverError::QueueFull));
+            refused += usize::from(outcome(bench.netback.deliver(packet)) == Err(None));
         }
         assert_eq!((bench.netback.queued(), refused), (100, 1900));
         assert_eq!(bench.pool.free(), 300);
-        assert_eq!(bench.netback.counters().to_drops.queue_full, 1900);
+        assert_eq!(bench.netback.counters().to_given_back, 1900);
 
         let (mut bench, _queues) = with_queues(config, count, 400, false);
         for port in 0..2000 {
@@ -185,7 +185,7 @@ fn b7_the_largest_packet_fits_however_many_queues_share_the_bounds() {
         // As many fragments as a packet can have.
         let cuts: Vec<usize> = (1..18).map(|cut| cut * 3700).collect();
         bench.netback.deliver(bench.packet(&frame, &cuts)).unwrap();
-        assert_eq!(bench.netback.deliver(bench.plain(&frame)), Err(DeliverError::QueueFull));
+        assert_eq!(outcome(bench.netback.deliver(bench.plain(&frame))), Err(None));
         queues.iter_mut().for_each(|queue| queue.post(queue.rx.free().min(16) as usize));
         bench.netback.flush();
         let got: Vec<_> = receive(&mut queues).into_iter().flatten().collect();
@@ -311,9 +311,12 @@ fn b7_a_queue_that_is_stalled_stalls_no_other() {
     bench.netback.flush();
     assert_eq!((bench.netback.queued(), bench.pool.free()), (0, 64));
     let outcomes: Vec<_> =
-        flows.iter().map(|flow| bench.netback.deliver(bench.plain(flow))).collect();
+        flows.iter().map(|flow| outcome(bench.netback.deliver(bench.plain(flow)))).collect();
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), got);
-    assert_eq!(outcomes.iter().filter(|&&o| o == Err(DeliverError::Stalled)).count(), 8 - got);
+    assert_eq!(
+        outcomes.iter().filter(|&&o| o == Err(Some(DeliverErrorKind::Stalled))).count(),
+        8 - got
+    );
     bench.netback.flush();
     assert_eq!(queues[1].receive().len(), got);
     assert_eq!(bench.netback.counters().stalls, 1);

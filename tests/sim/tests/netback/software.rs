@@ -14,7 +14,8 @@ fn b7_segments_that_do_not_fit_the_queue_are_dropped_and_counted() {
         let data = pattern(1, 40 * 1000);
         let mut packet = bench.plain(&frames::blank(frames::frame(false, true, 9, &data)));
         packet.meta = Meta { checksum: Checksum::Blank, gso: Some(gso(1000)) };
-        assert_eq!(bench.netback.deliver(packet.clone()), Err(DeliverError::QueueFull));
+        let refused = outcome(bench.netback.deliver(packet.clone()));
+        assert_eq!(refused, Err(Some(DeliverErrorKind::QueueFull)));
         assert!(bench.netback.queued() >= fit - 1 && bench.netback.queued() <= fit);
         let queued = bench.netback.queued() as u64;
         let counters = *bench.netback.counters();
@@ -22,7 +23,7 @@ fn b7_segments_that_do_not_fit_the_queue_are_dropped_and_counted() {
         assert_eq!(counters.to_drops.queue_full, 40 - queued);
         // Full: nothing is cut for nobody.
         if packets < 256 {
-            assert_eq!(bench.netback.deliver(packet), Err(DeliverError::QueueFull));
+            assert_eq!(outcome(bench.netback.deliver(packet)), Err(None));
             assert_eq!(bench.netback.counters().cut, 1);
         }
         // The first ones are there, in order.
@@ -52,8 +53,8 @@ fn without_a_frame_for_headers_a_packet_is_dropped() {
     };
     let shared = blank.clone();
     let frames: Vec<_> = core::iter::from_fn(|| bench.pool.take()).collect();
-    assert_eq!(bench.netback.deliver(blank), Err(DeliverError::NoFrame));
-    assert_eq!(bench.netback.deliver(large), Err(DeliverError::NoFrame));
+    assert_eq!(outcome(bench.netback.deliver(blank)), Err(Some(DeliverErrorKind::NoFrame)));
+    assert_eq!(outcome(bench.netback.deliver(large)), Err(Some(DeliverErrorKind::NoFrame)));
     assert_eq!(bench.netback.counters().to_drops.no_frame, 3 + 1);
     // Alone it needs none.
     bench.netback.deliver(shared).unwrap();
@@ -77,23 +78,23 @@ fn what_cannot_be_cut_or_summed_is_refused() {
     let blank = Meta { gso: None, ..large };
     let tcp = frames::blank(frames::frame(false, true, 9, &[7; 3000]));
     let cases = [
-        (syn, large, DeliverError::Offload),
-        (tcp.clone(), tiny, DeliverError::Offload),
-        (frames::frame(false, false, 9, &[7; 3000]), large, DeliverError::Offload),
-        (pattern(1, 2000), large, DeliverError::Offload),
-        (pattern(1, 2000), blank, DeliverError::Offload),
-        (tcp[..40].to_vec(), blank, DeliverError::Offload),
+        (syn, large, DeliverErrorKind::Offload),
+        (tcp.clone(), tiny, DeliverErrorKind::Offload),
+        (frames::frame(false, false, 9, &[7; 3000]), large, DeliverErrorKind::Offload),
+        (pattern(1, 2000), large, DeliverErrorKind::Offload),
+        (pattern(1, 2000), blank, DeliverErrorKind::Offload),
+        (tcp[..40].to_vec(), blank, DeliverErrorKind::Offload),
         // One that can be cut, but not small enough for a page.
         (
             frames::blank(frames::frame(false, true, 9, &[7; 9000])),
             Meta { gso: Some(gso(4090)), ..large },
-            DeliverError::BadLength,
+            DeliverErrorKind::BadLength,
         ),
     ];
     for (n, (frame, meta, why)) in cases.into_iter().enumerate() {
         let mut packet = bench.plain(&frame);
         packet.meta = meta;
-        assert_eq!(bench.netback.deliver(packet), Err(why), "case {n}");
+        assert_eq!(outcome(bench.netback.deliver(packet)), Err(Some(why)), "case {n}");
         assert_eq!(bench.netback.queued(), 0);
     }
     let drops = bench.netback.counters().to_drops;
@@ -123,4 +124,35 @@ fn cut_packets_share_their_data() {
     assert_eq!((work.copy_calls, work.notifies), (1, 1));
     assert_eq!(client.receive().len(), 40);
     assert_eq!((bench.netback.counters().copied_bytes, bench.pool.free()), (0, 600));
+}
+
+/// All segments of a packet, or none: it comes back whole while there is no room for all of them.
+#[test]
+fn n7_a_packet_that_is_cut_fits_whole_or_comes_back() {
+    let takes = Takes::NONE.with_scatter_gather(true);
+    let config = offering(Takes::ALL).with_queue_packets(50).with_queue_frames(200);
+    let (mut bench, mut client) = client_that_takes(takes, config, 0);
+    let data = pattern(1, 40 * 1000);
+    let mut packet = bench.plain(&frames::blank(frames::frame(false, true, 9, &data)));
+    packet.meta = Meta { checksum: Checksum::Blank, gso: Some(gso(1000)) };
+    let small = frames::frame(false, true, 9, &[7; 100]);
+    for _ in 0..20 {
+        bench.netback.deliver(bench.plain(&small)).unwrap();
+    }
+    for _ in 0..3 {
+        let back = bench.netback.deliver(packet).unwrap_err().into_packet();
+        packet = back.expect("the queue holds 50, and 20 wait");
+        assert_eq!((packet.meta.gso, bench.netback.queued()), (Some(gso(1000)), 20));
+    }
+    client.post(60);
+    bench.netback.flush();
+    bench.netback.deliver(packet).unwrap();
+    assert_eq!(bench.netback.queued(), 40);
+    bench.netback.flush();
+    let got = client.receive();
+    let got: Vec<u8> =
+        got[20..].iter().flat_map(|got| frames::open(&got.as_ref().unwrap().bytes).data).collect();
+    assert!(got == data);
+    let counters = bench.netback.counters();
+    assert_eq!((counters.to_given_back, counters.to_drops.total(), counters.cut), (3, 0, 1));
 }

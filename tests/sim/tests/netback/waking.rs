@@ -92,3 +92,70 @@ fn nobody_waits_for_an_event_that_never_comes() {
         assert_eq!(outcome, Outcome::Done, "seed {seed}");
     }
 }
+
+/// With its uplink full, whoever drives a backend takes no packets from the client for a while: it sleeps,
+/// and finds them afterwards.
+#[test]
+fn n4_nobody_goes_round_for_packets_that_nobody_takes() {
+    let (mut bench, mut client) = Bench::with_client(Config::default(), 64);
+    client.send(&[(0, 0, 100)]);
+    assert!(bench.netback.rearm(), "somebody takes them");
+    bench.netback.pause_receive(true);
+    for _ in 0..1000 {
+        assert!(!bench.netback.rearm());
+    }
+    assert_eq!(bench.netback.next_deadline(), None);
+    // One event was asked for before, at the most; the client goes on, and wakes nobody.
+    let quiet = client.domain.counts().notifies;
+    for _ in 0..50 {
+        client.send(&[(0, 0, 100)]);
+        assert!(!bench.netback.rearm());
+    }
+    assert_eq!(client.domain.counts().notifies, quiet);
+    // The other way goes on: pages wake it, and packets go out.
+    bench.netback.deliver(bench.plain(&pattern(1, 60))).unwrap();
+    assert!(!bench.netback.rearm());
+    client.post_as(0, client.targets[0].1);
+    assert!(client.show_posted());
+    assert!(bench.netback.rearm(), "there is a page");
+    assert!(!bench.netback.rearm());
+    assert_eq!(client.receive().len(), 1);
+
+    bench.netback.pause_receive(false);
+    assert!(bench.netback.rearm(), "they are all there");
+    assert_eq!(bench.poll().len(), 51);
+    assert!(!bench.netback.rearm());
+    client.chain(&[(0, 0, 100)], 0, &[]);
+    assert!(client.show(), "and the next one wakes it");
+}
+
+/// What is given back is whole, and is not counted as lost; it goes when there is room.
+#[test]
+fn n7_what_does_not_fit_comes_back() {
+    let config = Config::default().with_queue_packets(10).with_queue_frames(40);
+    let (mut bench, mut client) = Bench::with_client(config, 100);
+    let mut back = Vec::new();
+    for n in 0..15 {
+        let packet = bench.packet(&pattern(n, 3000), &[100, 1000, 2000]);
+        if let Err(error) = bench.netback.deliver(packet) {
+            back.push((n, error.into_packet().expect("there is no room now")));
+        }
+    }
+    // Ten packets of four frames each.
+    assert_eq!((bench.netback.queued(), back.len()), (10, 5));
+    for (n, packet) in &back {
+        assert!(raw_client::bytes(packet) == pattern(*n, 3000));
+        assert_eq!(packet.fragments().len(), 4);
+    }
+    client.post(20);
+    bench.netback.flush();
+    for (_, packet) in back {
+        bench.netback.deliver(packet).unwrap();
+    }
+    bench.netback.flush();
+    let received: Vec<_> = client.receive().into_iter().map(|got| got.unwrap().bytes).collect();
+    assert!(received.iter().zip(0..).all(|(got, n)| *got == pattern(n, 3000)));
+    let counters = bench.netback.counters();
+    assert_eq!((received.len(), counters.to_given_back, counters.to_drops.total()), (15, 5, 0));
+    assert_eq!(bench.pool.free(), 100);
+}

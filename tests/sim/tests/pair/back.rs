@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 
 use xen_grant::FramePool;
 use xen_netfront::buffer::{BufMut, PacketMut};
-use xen_netfront::netback::{ClientChange, ClientId, Clients, Config, Counters, DeliverError, Vif};
+use xen_netfront::netback::{
+    Budget, ClientChange, ClientId, Clients, Config, Counters, DeliverError, DeliverErrorKind, Vif,
+};
 use xen_netfront::platform::Instant;
 use xen_netfront::xenbus::VifId;
 use xen_sim::{Domain, Next};
@@ -51,7 +53,11 @@ impl Back {
 
     pub fn open(&mut self) {
         let (platform, store) = (self.domain.clone(), self.domain.clone());
-        self.clients = Some(Clients::open(platform, store, &self.pool, self.config).unwrap());
+        // As much for each as a backend of one vif allows it.
+        let frames = self.config.queue_frames.max(18 * self.config.max_queues as usize);
+        let budget = Budget::new(1 << 20, 4, frames, 0).unwrap();
+        let clients = Clients::open(platform, store, &self.pool, &budget, self.config);
+        self.clients = Some(clients.unwrap());
     }
 
     /// Ends the backend without a word, as a crash of its driver would.
@@ -169,8 +175,8 @@ fn send(
         match refused {
             None => down.accepted(shape),
             Some(_) if cut_short => down.accepted(shape),
-            Some(DeliverError::QueueFull) => return true,
-            Some(DeliverError::Stalled) => return false,
+            Some(DeliverError::Full(_)) => return true,
+            Some(DeliverError::Refused(DeliverErrorKind::Stalled)) => return false,
             // Refused for good, or a broken rule that `service` does not know of yet.
             Some(_) => {}
         }

@@ -22,7 +22,7 @@ use std::time::SystemTime;
 
 use packet_views::buffer::{AnyPacket, BufMut, Checksum, HeapBlock, PacketMut, View};
 use packet_views::device::{
-    Changes, Link, NetDevice, PacketMutOf, PacketOf, Permit, SendError, Totals,
+    Changes, Link, MixedPacketOf, NetDevice, PacketMutOf, PacketOf, Permit, SendError, Totals,
 };
 use packet_views::features::Capabilities;
 use packet_views::header::MacAddr;
@@ -243,6 +243,17 @@ impl<N: NetDevice> NetDevice for Captured<N> {
             pcap.read(&packet);
         }
         self.net.send(packet)?;
+        if let Some(pcap) = &self.pcap {
+            pcap.record();
+        }
+        Ok(())
+    }
+
+    fn send_mixed(&mut self, packet: MixedPacketOf<N>) -> Result<(), SendError<MixedPacketOf<N>>> {
+        if let Some(pcap) = &self.pcap {
+            pcap.read(&packet);
+        }
+        self.net.send_mixed(packet)?;
         if let Some(pcap) = &self.pcap {
             pcap.record();
         }

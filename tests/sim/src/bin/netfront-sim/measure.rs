@@ -228,7 +228,8 @@ impl Snapshot {
         add_drops!(drops, counters.from_drops, "back_from_":
             runt too_many_slots sizes multicast gso copy_failed no_frame);
         add_drops!(drops, counters.to_drops, "back_to_":
-            not_connected bad_length offload queue_full stalled copy_failed disconnected);
+            not_connected bad_length offload no_frame no_memory queue_full stalled copy_failed
+            disconnected);
     }
 }
 
