@@ -1,7 +1,8 @@
-"""Requirement P5, on the guest image as built, optimised or not: our own hypercall stubs, no page
+"""Requirement P5, on the guest images as built, optimised or not: our own hypercall stubs, no page
 that Xen writes code into, and nothing both writable and executable. And no register that the
 kernel does not keep for whom it interrupts."""
 
+import itertools
 import re
 
 from runner import StepError
@@ -16,10 +17,10 @@ UNKEPT = re.compile(r"\b(?:[xyz]?mm\d+|st\(\d\)|k[0-7])(?!\w)")
 
 
 def check(context):
-    for options in ([], ["--debug"]):
-        printed = context.output_of("scripts/image", *options, "echo").splitlines()
+    for name, options in itertools.product(("echo", "backend"), ([], ["--debug"])):
+        printed = context.output_of("scripts/image", *options, name).splitlines()
         if not printed:
-            raise StepError(f"scripts/image {' '.join(options)} echo printed no path")
+            raise StepError(f"scripts/image {' '.join(options)} {name} printed no path")
         elf = printed[-1]
         context.passed()
         p5_nothing_both_writable_and_executable(context, elf)

@@ -1,11 +1,14 @@
-"""Our guest beside Linux's, served by the same netback in the same boot: `scripts/xen bench`.
+"""Our guest beside Linux's, served by the same netback in the same boot: `scripts/xen bench`. Our backend
+beside Linux's, each in a driver domain that serves a Linux guest: `scripts/xen bench backend`.
 
-    bench.py        builds what is needed, boots, follows what dom0 says
-    bench_table.py  makes a table of that
-    dom0/bench      the rounds: a guest is built, booted, measured, destroyed; ours, Linux, ...
-    dom0/bench-xen  a domain's CPU time; the first ping after it is unpaused
-    bench/          the clients in dom0, and the services of the Linux guest, in Rust
-    linux/          bench-init, the Linux guest's first process
+    bench.py            builds what is needed, boots, follows what dom0 says
+    bench_table.py      makes a table of that
+    dom0/bench          the rounds: a guest is built, booted, measured, destroyed; ours, Linux, ...
+    dom0/bench-backend  the same with a backend domain, and its client
+    dom0/bench-lib      how something is measured
+    dom0/bench-xen      a domain's CPU time; the first ping after it is unpaused
+    bench/              the clients in dom0, and the services of the Linux guest, in Rust
+    linux/              bench-init, the Linux guest's first process; backend-init, the Linux backend's
 """
 
 import gzip
@@ -20,14 +23,14 @@ from pathlib import Path
 
 import cache
 import tests
-from bench_table import IMAGES, LINUX, MEMORY, OURS, ROWS, SIZE, Values, table
+from bench_table import BACKEND_ROWS, LINUX, MEMORY, ROWS, SIZE, Values, table
 from cache import APT, HERE, LabError, say
 from cpio import Archive
 from machine import Setup, booted, show
 
-# A boot, an answer to ping and what lies between transfers, at most; and the search for the least
-# memory, most of which is waiting for guests that have too little.
-SECONDS_PER_GUEST = 150
+# A boot (of a backend and its client, two), an answer to ping and what lies between transfers, at most;
+# and the search for the least memory, most of which is waiting for guests that have too little.
+SECONDS_PER_GUEST = 240
 MEMORY_SECONDS = 1500
 TRANSFERS = 3
 # Of either way, before what is measured.
@@ -37,23 +40,58 @@ LINES_SHOWN = 80
 HOST = "x86_64-unknown-linux-gnu"
 
 
+class Guest:
+    """The image echo beside a Linux guest, both served by dom0."""
+
+    ours = "echo"
+    script = "bench"
+    told = "either guest has one vCPU and {memory} MB, dom0 one vCPU"
+
+    def rows(self, smoke):
+        return [*ROWS, SIZE] if smoke else [*ROWS, MEMORY, SIZE]
+
+    def add_linux(self, _setup, _lab):
+        """There is one that serves itself."""
+
+
+class Backend:
+    """The image backend beside a Linux guest that bridges, each serving a Linux guest."""
+
+    ours = "backend"
+    script = "bench-backend"
+    told = "either backend has one vCPU and {memory} MB, its client and dom0 one vCPU"
+
+    def rows(self, _smoke):
+        return BACKEND_ROWS
+
+    def add_linux(self, setup, lab):
+        modules = [f"modules/{name}.ko" for name in "llc stp bridge xen-netfront xen-netback".split()]
+        applets = "sh mount insmod brctl ip echo usleep".split()
+        init = HERE / "linux/backend-init"
+        setup.add("lab/images/linux-backend", lab.images / "vmlinux")
+        setup.files.file("lab/images/linux-backend.initrd", linux_root(lab, applets, modules, init).to_bytes())
+
+
 def run(args, open_log, result):
     """The command. What is found wrong is in `result`."""
+    subject = Backend() if args.what == "backend" else Guest()
     rounds, seconds, pings = args.rounds, args.seconds, PINGS
     if args.smoke:
         rounds, seconds, pings = 1, 1, 20
-    kernel = Path(tests.build_image(OURS))
+    kernel = Path(tests.build_image(subject.ours))
     lab = cache.ready_lab()
     program = build_program()
-    ramdisk = linux_ramdisk(lab, program)
+    linux = linux_ramdisk(lab, program)
     setup = Setup(lab, guests_mb=args.memory)
-    setup.add_image(OURS, kernel)
+    setup.add_image(subject.ours, kernel)
     setup.add("lab/images/linux", lab.images / "vmlinux")
-    setup.files.file("lab/images/linux.initrd", ramdisk)
+    setup.files.file("lab/images/linux.initrd", linux)
+    subject.add_linux(setup, lab)
     setup.add("lab/bench", program)
-    setup.add("lab/bench-xen", HERE / "dom0/bench-xen")
-    setup.add("lab/tests/bench", HERE / "dom0/bench")
-    limit = rounds * len(IMAGES) * (SECONDS_PER_GUEST + TRANSFERS * seconds) + MEMORY_SECONDS
+    for name in "bench-xen", "bench-lib":
+        setup.add(f"lab/{name}", HERE / "dom0" / name)
+    setup.add("lab/tests/bench", HERE / "dom0" / subject.script)
+    limit = rounds * 2 * (SECONDS_PER_GUEST + TRANSFERS * seconds) + MEMORY_SECONDS
     setup.config = {
         "TESTS": f"bench:{limit}",
         "ROUNDS": rounds,
@@ -63,24 +101,24 @@ def run(args, open_log, result):
         "MEMORY": args.memory,
         "LEAST_MEMORY": 0 if args.smoke else 1,
     }
-    values = Values()
-    values.add(0, OURS, "image.bytes", image_size(kernel))
-    values.add(0, LINUX, "image.bytes", linux_size(ramdisk))
-    test = tests.Test("bench", "", list(IMAGES), timeout=limit)
+    values = Values(subject.ours)
+    values.add(0, subject.ours, "image.bytes", image_size(kernel))
+    values.add(0, LINUX, "image.bytes", linux_size(linux))
+    test = tests.Test("bench", "", list(values.images), timeout=limit)
     with open_log(lab, args) as log:
         follow(setup, test, log, args.verbose, values, result)
 
-    rows = [*ROWS, SIZE] if args.smoke else [*ROWS, MEMORY, SIZE]
+    rows = subject.rows(args.smoke)
     for number in range(1, rounds + 1):
-        for image in IMAGES:
+        for image in values.images:
             ok = values.all_crossed(number, image)
             result.report("PASS" if ok else "FAIL", test,
                           f"round {number}, {image}: what was moved has crossed the vif")  # fmt: skip
     for row in rows:
         ok = values.is_sound(row, rounds)
         result.report("PASS" if ok else "FAIL", test, f"measured: {row.name}")
-    print(f"\n{table(values, rows)}\n\n{rounds} rounds, {seconds} s for each transfer; either guest"
-          f" has one vCPU and {args.memory} MB, dom0 one vCPU.")  # fmt: skip
+    print(f"\n{table(values, rows)}\n\n{rounds} rounds, {seconds} s for each transfer;"
+          f" {subject.told.format(memory=args.memory)}.")  # fmt: skip
 
 
 def follow(setup, test, log, verbose, values, result):
@@ -134,20 +172,27 @@ def build_program():
 
 
 def linux_ramdisk(lab, program):
-    """As little as there can be: a shell, the driver, the services."""
+    """The guest's: as little as there can be: a shell, the driver, the services."""
+    applets = "sh mount cat insmod ip usleep sleep".split()
+    root = linux_root(lab, applets, ["modules/xen-netfront.ko"], HERE / "linux/bench-init")
+    root.file("bench", program.read_bytes(), executable=True)
+    return root.to_bytes()
+
+
+def linux_root(lab, applets, modules, init):
+    """A root for a Linux that does one thing."""
     from_lab = read_archive((lab.images / "linux.cpio").read_bytes())
     root = Archive()
-    for folder in "proc", "dev":
+    for folder in "proc", "sys", "dev":
         root.folder(folder)
     busybox = "bin/busybox"
     root.file(busybox, from_lab[busybox], executable=True)
-    for applet in "sh", "mount", "cat", "insmod", "ip", "usleep", "sleep":
+    for applet in applets:
         root.link(f"bin/{applet}", "busybox")
-    driver = "modules/xen-netfront.ko"
-    root.file(driver, from_lab[driver])
-    root.file("bench", program.read_bytes(), executable=True)
-    root.file("init", (HERE / "linux/bench-init").read_bytes(), executable=True)
-    return root.to_bytes()
+    for path in modules:
+        root.file(path, from_lab[path])
+    root.file("init", init.read_bytes(), executable=True)
+    return root
 
 
 def read_archive(data):

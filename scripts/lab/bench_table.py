@@ -16,7 +16,8 @@ import statistics
 from dataclasses import dataclass
 from typing import Callable
 
-IMAGES = OURS, LINUX = ("echo", "linux")
+# What ours is compared with.
+LINUX = "linux"
 # A ratio beyond is no measurement but an error.
 LARGEST_RATIO = 1e4
 
@@ -70,14 +71,28 @@ ROWS = [
     Row("UDP echo, events to netback per packet", events("udp", "dom0"), "≤ 1"),
     Row("first ping after `xl unpause`", one("boot.seconds"), "≤ 0.1"),
 ]
+# Of a backend domain that a Linux guest is served by: "in" is to that guest, "out" from it.
+BACKEND_ROWS = [
+    Row("TCP to the client, bytes per second", per("tcp_in", "bytes", "seconds"), "≥ 1"),
+    Row("TCP from the client, bytes per second", per("tcp_out", "bytes", "seconds"), "≥ 1"),
+    Row("TCP to the client, bytes per backend CPU second", per("tcp_in", "bytes", "cpu"), "≥ 1"),
+    Row("TCP from the client, bytes per backend CPU second", per("tcp_out", "bytes", "cpu"), "≥ 2"),
+    Row("UDP echo of 64 bytes, datagrams per second", per("udp", "packets", "seconds"), "≥ 1"),
+    Row("UDP echo, backend CPU per datagram", per("udp", "cpu", "packets"), "≤ 1"),
+    Row("ping, round trip", one("ping.median"), "≤ 1"),
+    Row("TCP to the client, bytes per packet", per("tcp_in", "in_bytes", "in_packets"), ""),
+    Row("TCP from the client, bytes per packet", per("tcp_out", "out_bytes", "out_packets"), ""),
+]
 MEMORY = Row("least memory", one("memory.least"), "≤ 1", once=True)
 SIZE = Row("size of the image", one("image.bytes"), "≤ 1", once=True)
 
 
 class Values:
-    """values[round][image][name]; what belongs to no round is in round 0."""
+    """values[round][image][name]; what belongs to no round is in round 0. `ours` is the image
+    that Linux is compared with."""
 
-    def __init__(self):
+    def __init__(self, ours):
+        self.images = (ours, LINUX)
         self.rounds = {}
 
     def add(self, number, image, name, value):
@@ -88,7 +103,7 @@ class Values:
         found = []
         for images in self.rounds.values():
             try:
-                ours, linux = (row.value(images[image]) for image in IMAGES)
+                ours, linux = (row.value(images[image]) for image in self.images)
                 found.append(ours / linux)
             except (KeyError, ZeroDivisionError):
                 continue

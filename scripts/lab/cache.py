@@ -39,22 +39,27 @@ XEN_BIN = f"usr/lib/xen-{XEN_VERSION}/bin"
 LIBRARIES = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"]
 KEEP_SECONDS = 14 * 24 * 3600
 
-DOM0_MODULES = "xen-privcmd xenfs xen-evtchn xen-gntdev xen-gntalloc xen-netback".split()
+# Each before those that need it.
+VLAN_MODULES = "llc stp garp mrp 8021q".split()
+DOM0_MODULES = [
+    *"xen-privcmd xenfs xen-evtchn xen-gntdev xen-gntalloc xen-netback".split(), *VLAN_MODULES,
+]
 DOM0_PROGRAMS = [
     *(f"{XEN_BIN}/{name}" for name in (
         "xl xenstored xenconsoled xenconsole xen-init-dom0 libxl-save-helper"
         " xenstore-control lsevtchn xenctx").split()),
     *(f"usr/bin/xenstore-{name}" for name in "ls read write list rm watch exists".split()),
     "bin/bash", "usr/bin/iperf", "usr/bin/iperf3", "usr/bin/tcpdump", "usr/bin/python3.11",
-    "usr/sbin/dnsmasq",
+    "usr/sbin/dnsmasq", "sbin/ethtool",
 ]  # fmt: skip
 # Python's library is 30 MB, most of which no small tool needs: what it starts with is built in but
 # for these.
 PYTHON_FILES = [
     f"usr/lib/python3.11/encodings/{name}.py" for name in ("__init__", "aliases", "utf_8")
 ]
-LINUX_MODULES = ["xen-netfront"]
-LINUX_PROGRAMS = ["usr/bin/iperf", "usr/bin/iperf3"]
+# The last two are for a Linux that serves others.
+LINUX_MODULES = ["xen-netfront", *VLAN_MODULES, "xen-netback", "bridge"]
+LINUX_PROGRAMS = ["usr/bin/iperf", "usr/bin/iperf3", "usr/bin/tcpdump", "sbin/ethtool"]
 
 
 class LabError(Exception):

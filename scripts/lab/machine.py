@@ -41,7 +41,7 @@ class Setup:
         self.memory = DOM0_MB + max(XEN_AND_GUESTS_MB, guests_mb + 256)
         self.files = Archive()
         self.config = {}
-        for name in "lib", "traffic", "udp-exchange", "run-tests", "shellrc":
+        for name in "lib", "traffic", "backend", "udp-exchange", "run-tests", "shellrc":
             self.add(f"lab/{name}", HERE / "dom0" / name)
         self.add("init", HERE / "dom0/init")
         self.add("etc/xen/scripts/vif-lab", HERE / "dom0/vif-lab")

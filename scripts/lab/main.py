@@ -27,11 +27,14 @@ examples:
   scripts/xen run echo                           does our driver answer a ping?
   scripts/xen run echo --vcpus 2 -- queues=2     with more on its command line
   scripts/xen run linux --verbose                the reference guest, all shown
+  scripts/xen run backend                        a Linux guest behind our backend
   scripts/xen test ping echo                     two tests, one boot"""
 
 RUN_ABOUT = """\
 Builds an image by scripts/image, boots it and pings it from dom0. The image
-"linux" is no image of ours: it is the reference guest, Debian's own Linux."""
+"linux" is no image of ours: it is the reference guest, Debian's own Linux. The
+image "backend" is a driver domain: it serves a reference guest, which is pinged
+and more; the options are then the backend's."""
 
 TEST_ABOUT = """\
 Runs tests: the named ones, or all that are not marked long. Tests that need the
@@ -45,7 +48,8 @@ tests use: "create echo" starts the guest image echo, for instance."""
 
 BENCH_ABOUT = """\
 Measures the image echo beside a Linux guest of the same size, by turns, in one boot,
-served by the same netback; prints a table of ratios, ours by Linux's. Wants a machine
+served by the same netback; or the image backend beside a Linux driver domain, each
+serving a Linux guest. Prints a table of ratios, ours by Linux's. Wants a machine
 that does nothing else, and a quarter of an hour. The exit status is 0 if each row was measured
 and all bytes were right: the table says which aims are reached."""
 
@@ -93,8 +97,8 @@ def make_parser():
     sub.add_argument("--vcpus", type=number(1, 32), default=1, metavar="N", help="of the guest")
     sub.add_argument("--memory", type=number(1, 65536), metavar="MB",
                      help="of the guest (default 32, or 160 for linux)")  # fmt: skip
-    sub.add_argument("--cmdline", default=DEFAULT_CMDLINE, metavar="TEXT",
-                     help="the guest's kernel command line (default: %(default)s)")  # fmt: skip
+    sub.add_argument("--cmdline", metavar="TEXT",
+                     help=f"the guest's kernel command line (default: {DEFAULT_CMDLINE}; none for backend)")  # fmt: skip
     sub.add_argument("--timeout", type=number(1, 3600), default=60, metavar="SECONDS",
                      help="for the first ping to be answered (default: %(default)s)")  # fmt: skip
     add_dom0_vcpus(sub)
@@ -106,13 +110,15 @@ def make_parser():
     sub.add_argument("--long", action="store_true", help="with those marked long")
     add_output(sub)
 
-    sub = add("bench", bench_command, "measure our guest beside Linux's", BENCH_ABOUT)
+    sub = add("bench", bench_command, "measure our guest, or backend, beside Linux's", BENCH_ABOUT)
+    sub.add_argument("what", nargs="?", choices=["guest", "backend"], default="guest",
+                     help="what is measured (default: %(default)s)")  # fmt: skip
     sub.add_argument("--rounds", type=number(1, 100), default=5, metavar="N",
-                     help="each guest is booted and measured so often (default: %(default)s)")  # fmt: skip
+                     help="each is booted and measured so often (default: %(default)s)")  # fmt: skip
     sub.add_argument("--seconds", type=number(1, 60), default=5, metavar="N",
                      help="for each transfer (default: %(default)s)")  # fmt: skip
     sub.add_argument("--memory", type=number(96, 1024), default=256, metavar="MB",
-                     help="of either guest (default: %(default)s)")  # fmt: skip
+                     help="of either of the two (default: %(default)s)")  # fmt: skip
     sub.add_argument("--smoke", action="store_true",
                      help="one round of one second: does everything get measured?")  # fmt: skip
     add_output(sub)
@@ -160,25 +166,29 @@ def run_command(args):
     name = args.image or args.kernel.name
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         args.usage_error(f"{name!r} is no name of an image")
-    cmdline = " ".join([args.cmdline, *args.guest_words])
+    serves = name == "backend"
+    given = args.cmdline if args.cmdline is not None else "" if serves else DEFAULT_CMDLINE
+    cmdline = " ".join([given, *args.guest_words])
     address = re.search(r"\bip=(\d+\.\d+\.\d+\.\d+)\b", cmdline)
-    if not address:
+    if not address and not serves:
         args.usage_error(f"the command line {cmdline!r} names no ip=A.B.C.D/LEN to ping")
     memory = args.memory or (160 if name == "linux" else 32)
     kernel = args.kernel or tests.build_image(name)
     lab = cache.ready_lab()
     setup = Setup(lab, args.dom0_vcpus, memory)
     setup.add_image(name, kernel)
-    setup.add(f"lab/tests/{name}", cache.HERE / "dom0/run-image")
+    if serves:
+        setup.add_image("linux", None)
+    setup.add(f"lab/tests/{name}", cache.HERE / f"dom0/{'run-backend' if serves else 'run-image'}")
     setup.config = {
         "IMAGE": name,
         "VCPUS": args.vcpus,
         "MEMORY": memory,
         "CMDLINE": cmdline,
-        "ADDRESS": address[1],
+        "ADDRESS": address[1] if address else "",
         "PING_SECONDS": args.timeout,
     }
-    test = tests.Test(name, "", [name], timeout=args.timeout + 60)
+    test = tests.Test(name, "", [name], timeout=args.timeout + (240 if serves else 60))
     result = tests.Result()
     with open_log(lab, args) as log:
         tests.run_group(setup, [test], log, args.verbose, result)

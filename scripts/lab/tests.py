@@ -102,7 +102,8 @@ def run(lab, tests, log, verbose, long):
             setup.add_image(image, kernels[image])
         for test in group:
             setup.add(f"lab/tests/{test.name}", FOLDER / test.name)
-        setup.add("lab/echo.cfg", HERE.parent / "echo.cfg")
+        for name in "echo.cfg", "backend.cfg":
+            setup.add(f"lab/{name}", HERE.parent / name)
         run_group(setup, group, log, verbose, result)
     return result
 

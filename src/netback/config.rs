@@ -1,10 +1,12 @@
 //! What a backend offers, and how much a client may take.
 
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::budget::IN_WORK;
 use crate::wire::MAX_SLOTS;
-use crate::xenbus::{MAX_QUEUES, Removal};
+use crate::xenbus::{MAX_QUEUES, Removal, feature_nodes};
 use packet_views::features::Features;
 
 /// What a backend offers, and how much a client may take.
@@ -39,6 +41,9 @@ pub struct Config {
     pub features: Features,
     /// The most queues that a client may have, at most [`MAX_QUEUES`](crate::xenbus::MAX_QUEUES).
     pub max_queues: u32,
+    /// Whether to offer each queue two event channels: one for what it sends, one for the pages that it
+    /// posts. A client that has two is served in any case. Each costs a port and the offer a node.
+    pub split_channels: bool,
     /// Who removes the vif's directory in the end.
     pub removal: Removal,
 }
@@ -50,8 +55,13 @@ packet_views::setters!(Config {
     with_patience = patience: Duration,
     with_features = features: Features,
     with_max_queues = max_queues: u32,
+    with_split_channels = split_channels: bool,
     with_removal = removal: Removal,
 });
+
+/// The nodes that libxl makes for a vif in the name of the backend's domain: its directory, what is in it, and
+/// `mtu` in the client's.
+const LIBXL_NODES: usize = 13;
 
 impl Default for Config {
     fn default() -> Config {
@@ -62,12 +72,41 @@ impl Default for Config {
             patience: Duration::from_secs(10),
             features: Features::NONE.with_scatter_gather(true),
             max_queues: 1,
+            split_channels: false,
             removal: Removal::Ours,
         }
     }
 }
 
 impl Config {
+    /// The nodes that tell a client what is offered: those that differ from the protocol's defaults.
+    pub(super) fn nodes(&self) -> Vec<(&'static str, String)> {
+        let features = feature_nodes(&self.features.coherent()).into_iter();
+        let features =
+            features.filter(|(_, value)| *value != "0").chain([("feature-rx-copy", "1")]);
+        let split = self.split_channels.then_some(("feature-split-event-channels", "1"));
+        let mut nodes: Vec<_> =
+            features.chain(split).map(|(key, value)| (key, String::from(value))).collect();
+        let queues = self.max_queues.clamp(1, MAX_QUEUES);
+        if queues > 1 {
+            nodes.push(("multi-queue-max-queues", queues.to_string()));
+        }
+        nodes
+    }
+
+    /// How many clients xenstored's quotas have room for: so many nodes of our domain's, as many watches, of
+    /// which others use some. libxl makes up to 13 nodes for a vif in our name, and we write what we offer; a
+    /// client takes one watch, and all of them one. By default xenstored allows a domain 1000 nodes and 128
+    /// watches.
+    pub fn clients_within(&self, nodes: usize, watches: usize) -> usize {
+        (nodes / self.nodes_per_client()).min(watches.saturating_sub(1))
+    }
+
+    /// Nodes of our domain's that a client takes: libxl's, and ours.
+    pub fn nodes_per_client(&self) -> usize {
+        LIBXL_NODES + self.nodes().len()
+    }
+
     /// How large a pool a client needs for itself ([`Netback::open`](super::Netback::open)): with as many
     /// pages, none of its packets is dropped for want of one, and none that is prepared for it. These are
     /// the pages of a hypercall's copies, those that may wait for the client, and those of one packet that

@@ -94,6 +94,7 @@
 //!   [`service`](Netback::service) takes the connection down later, once.
 
 mod budget;
+mod clients;
 mod config;
 mod connection;
 mod counters;
@@ -124,11 +125,15 @@ use scratch::Scratch;
 use xen_store::{Store, StoreError};
 
 pub use budget::{Budget, BudgetError};
+pub use clients::{ClientChange, ClientId, Clients, MAX_CLIENTS};
 pub use config::Config;
 pub use counters::{Counters, FromClientDrops, ToClientDrops};
 pub use error::{DeliverError, DeliverErrorKind};
 pub use fault::Fault;
 pub use vif::Vif;
+
+/// After so many requests to xenstore a call of [`Netback::service`] begins nothing more.
+const SLICE: u32 = 48;
 
 /// The backend of one vif, with all that it needs for itself. What is known of it is a [`Vif`]'s.
 ///
@@ -153,7 +158,7 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
         config: Config,
     ) -> Result<Netback<P, S>, StoreError> {
         let terms = (config, Budget::of_one(config.frames()));
-        let vif = Vif::open(platform, store, pool, client, vif, terms)?;
+        let vif = Vif::open(platform, store, pool, (client, vif), terms)?;
         Ok(Netback { vif, scratch: Scratch::new() })
     }
 
@@ -166,9 +171,9 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
 
     /// Sees to xenbus and to timers: connects, disconnects, acts on a broken rule. Call it when a
     /// watch fires, when [`next_deadline`](Vif::next_deadline) has come, or simply every time
-    /// round; it looks at xenstore only when there is something new, and makes at most 600 requests.
+    /// round; it looks at xenstore only when there is something new, and makes at most 90 requests.
     pub fn service(&mut self) {
-        self.vif.service(&mut self.scratch);
+        self.vif.service(&mut self.scratch, SLICE);
     }
 
     /// Hands up to `budget` packets of the client's to `sink`; returns how many it handed up.
@@ -179,7 +184,10 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
     /// turns within the budget.
     #[inline]
     pub fn poll(&mut self, budget: usize, sink: impl FnMut(PacketMut)) -> usize {
-        self.vif.poll(&mut self.scratch, budget, sink)
+        match &mut self.scratch.from {
+            Some(scratch) => self.vif.poll(scratch, budget, sink),
+            None => 0,
+        }
     }
 
     /// Queues a packet for the client; gives it back if there is no room now, and refuses one that can't be
@@ -199,7 +207,7 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
     /// everything since the last time: one event at most on each of its channels.
     #[inline]
     pub fn flush(&mut self) {
-        self.vif.flush(&mut self.scratch);
+        self.vif.flush(&mut self.scratch.to);
     }
 
     /// Flushes, and asks the client for an event when it sends something, and when it posts pages
@@ -208,7 +216,7 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
     /// are [handled](crate::platform::Platform::handled).
     #[inline]
     pub fn rearm(&mut self) -> bool {
-        self.vif.rearm(&mut self.scratch)
+        self.vif.rearm(&mut self.scratch.to)
     }
 
     /// Nobody takes the client's packets until this is called again: until then they are no reason for
@@ -229,6 +237,18 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
     /// limits ([`next_deadline`](Vif::next_deadline)) are the caller's.
     pub fn ready(&mut self) -> impl Future<Output = ()> {
         poll_fn(|context| self.poll_ready(context))
+    }
+
+    /// We shut down: the client is disconnected in good order, and the vif stays closed. Go on calling
+    /// [`service`](Netback::service) until it [is](Vif::is_closed), some seconds at most.
+    pub fn close(&mut self) {
+        self.vif.close();
+    }
+
+    /// The domain has been resumed elsewhere: its channels and mappings are gone. Call it before any device
+    /// opens new ones; [`service`](Netback::service) connects anew. A suspend that was cancelled needs nothing.
+    pub fn resumed(&mut self) {
+        self.vif.resumed();
     }
 
     /// Tells the client whether there is a network behind us (`carrier`): as long as nobody has

@@ -15,12 +15,11 @@ use super::obstacle::Obstacle;
 use super::pace::Allowance;
 use super::scratch::Scratch;
 use super::to_client::Refusal;
+use super::{from_client, to_client};
 use crate::buffer::{Packet, PacketMut};
 use crate::platform::{BackendPlatform, Channel, Instant, Port, Rings};
-use crate::xenbus::{
-    BackBus, BackStep, DEFAULT_MTU, FrontendOffer, MAX_QUEUES, VifId, VifSpec, feature_nodes,
-};
-use xen_store::{Store, StoreError};
+use crate::xenbus::{BackBus, BackStep, DEFAULT_MTU, FrontendOffer, VifId, VifSpec};
+use xen_store::{Store, StoreError, Watch};
 
 /// More steps than the bus ever asks for at once. Should there be more, they are done the next time.
 const MAX_STEPS: usize = 4;
@@ -37,7 +36,7 @@ pub struct Vif<P: BackendPlatform, S: Store> {
     paid: u32,
     pool: FramePool,
     client: DomId,
-    vif: u32,
+    number: u32,
     /// Who waits for its events.
     wake: Wake,
     config: Config,
@@ -50,41 +49,58 @@ pub struct Vif<P: BackendPlatform, S: Store> {
     /// A broken rule that `service` has to act on.
     fault: Option<Fault>,
     gone: bool,
+    /// It has been said that xenstored's quota has no room.
+    tells_of_quota: bool,
     /// How often it could not be connected for want of something.
     tries: u32,
 }
 
 impl<P: BackendPlatform, S: Store> Vif<P, S> {
-    /// Opens our end of vif number `vif` of the domain `client`, whose backend directory a
-    /// toolstack has made. [`service`](super::Netback::service) then connects it.
-    ///
-    /// What the client sends is copied into frames of `pool`. A client with a pool of its own
-    /// can't use up another's frames; nor, which matters more, those that a frontend of ours lives on.
+    /// Opens our end of vif number `number` of the domain `client`.
     pub(super) fn open(
         platform: P,
         store: S,
         pool: &FramePool,
-        client: DomId,
-        vif: u32,
+        (client, number): VifId,
         (config, account): (Config, Account),
     ) -> Result<Vif<P, S>, StoreError> {
-        let always = [
-            ("feature-rx-copy", "1"),
-            ("feature-rx-flip", "0"),
-            ("feature-split-event-channels", "1"),
-        ];
-        let queues = config.max_queues.clamp(1, MAX_QUEUES).to_string();
-        let queues = ("multi-queue-max-queues", &*queues);
-        let nodes = feature_nodes(&config.features.coherent());
-        let features: Vec<_> = nodes.into_iter().chain(always).chain([queues]).collect();
-        Ok(Vif {
+        let nodes = config.nodes();
+        let nodes: Vec<_> = nodes.iter().map(|(key, value)| (*key, &**value)).collect();
+        let bus = BackBus::open(store, client, number, &nodes, config.removal)?;
+        Ok(Vif::on(bus, platform, pool, (client, number), (config, account)))
+    }
+
+    /// The same, told of what changes by who has `watch`. It asks little of xenstore at a time.
+    pub(super) fn part_of(
+        platform: P,
+        store: S,
+        watch: &Watch,
+        pool: &FramePool,
+        (client, number): VifId,
+        (config, account): (Config, Account),
+        slice: u32,
+    ) -> Vif<P, S> {
+        let nodes = config.nodes();
+        let nodes: Vec<_> = nodes.iter().map(|(key, value)| (*key, &**value)).collect();
+        let bus = BackBus::part_of(store, watch, client, number, &nodes, config.removal, slice);
+        Vif::on(bus, platform, pool, (client, number), (config, account))
+    }
+
+    fn on(
+        bus: BackBus<S>,
+        platform: P,
+        pool: &FramePool,
+        (client, number): VifId,
+        (config, account): (Config, Account),
+    ) -> Vif<P, S> {
+        Vif {
             platform,
-            bus: BackBus::open(store, client, vif, &features, config.removal)?,
-            allowance: Allowance::full(),
+            bus,
+            allowance: Allowance::of_client(),
             paid: 0,
             pool: pool.clone(),
             client,
-            vif,
+            number,
             wake: Wake::new(),
             config,
             connection: None,
@@ -93,14 +109,15 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
             counters: Counters::default(),
             fault: None,
             gone: false,
+            tells_of_quota: false,
             tries: 0,
-        })
+        }
     }
 
-    /// Sees to xenbus and to timers: connects, disconnects, acts on a broken rule. Call it when a
-    /// watch fires, when [`next_deadline`](super::Netback::next_deadline) has come, or simply every time
-    /// round; it looks at xenstore only when there is something new, and makes at most 600 requests.
-    pub(super) fn service(&mut self, scratch: &mut Scratch) {
+    /// Sees to xenbus and to timers: connects, disconnects, acts on a broken rule. Returns how many
+    /// requests to xenstore it made: `slice` of them, and what belongs to the last thing begun. If there is
+    /// more to do, [`next_deadline`](Vif::next_deadline) is now.
+    pub(super) fn service(&mut self, scratch: &mut Scratch, slice: u32) -> u32 {
         let now = self.platform.now();
         if let Some(fault) = self.fault {
             self.counters.faults += 1;
@@ -109,7 +126,7 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
             self.bus.failed(now, "protocol violation by the frontend");
         }
         if self.allowance.rests_until(now).is_some() {
-            return;
+            return 0;
         }
         for _ in 0..MAX_STEPS {
             match self.bus.poll(now) {
@@ -125,20 +142,76 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
                     break;
                 }
             }
+            if self.bus.requests().wrapping_sub(self.paid) >= slice {
+                break;
+            }
         }
-        let requests = self.bus.requests();
-        self.allowance.spend(requests.wrapping_sub(self.paid), now);
-        self.paid = requests;
+        let requests = self.bus.requests().wrapping_sub(self.paid);
+        self.paid = self.bus.requests();
+        self.allowance.spend(requests, now);
+        if self.tells_of_quota != self.bus.lacks_quota().is_some() {
+            self.tell_of_quota();
+        }
+        requests
+    }
+
+    /// Says that xenstored's quota has no room for this vif, or has again.
+    #[cold]
+    fn tell_of_quota(&mut self) {
+        let (client, number) = (self.client.0, self.number);
+        match self.bus.lacks_quota() {
+            Some(nodes) => log::warn!(
+                "domain {client}, vif {number}: not served: {nodes} nodes and a watch are more than \
+                 xenstored's quota has left"
+            ),
+            None => log::info!("domain {client}, vif {number}: xenstored's quota has room for it"),
+        }
+        self.tells_of_quota = self.bus.lacks_quota().is_some();
+    }
+
+    /// Something has changed in one of the vif's directories.
+    pub(super) fn ask(&mut self) {
+        self.bus.ask();
+    }
+
+    /// Whether `service` has to act on a broken rule.
+    pub(super) fn is_at_fault(&self) -> bool {
+        self.fault.is_some()
+    }
+
+    /// We shut down: the client is disconnected in good order.
+    pub(super) fn close(&mut self) {
+        self.bus.close(self.platform.now());
+    }
+
+    /// Whether the vif is shut, after `close`, or gone.
+    pub fn is_closed(&self) -> bool {
+        self.gone || self.bus.is_closed()
+    }
+
+    /// The domain has been resumed elsewhere: channels and mappings are gone, and all is looked at anew.
+    pub(super) fn resumed(&mut self) {
+        self.disconnect();
+        self.bus.resumed(self.platform.now());
     }
 
     /// When [`service`](super::Netback::service) or [`flush`](super::Netback::flush) has something to do though
     /// nothing happens.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let deadline = |it: &Connection<P>| it.deadline(self.account.has_drawn(), self.is_paused);
-        let stall = self.connection.as_ref().and_then(deadline);
+        self.bus_deadline().into_iter().chain(self.packet_deadline()).min()
+    }
+
+    /// When a packet has waited too long, or the client may send again.
+    pub(super) fn packet_deadline(&self) -> Option<Instant> {
+        let connection = self.connection.as_ref()?;
+        connection.deadline(self.account.has_drawn(), self.is_paused)
+    }
+
+    /// When xenbus is to be seen to.
+    pub(super) fn bus_deadline(&self) -> Option<Instant> {
         let rest = self.allowance.rests_until(self.platform.now());
         let bus = self.bus.next_deadline().map(|at| rest.map_or(at, |rest| rest.max(at)));
-        [bus.or(rest), stall].into_iter().flatten().min()
+        bus.or(rest)
     }
 
     /// Whether a client is connected, and has broken no rule.
@@ -164,7 +237,7 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
 
     /// The domain that we serve, and the number of its vif.
     pub fn id(&self) -> VifId {
-        (self.client, self.vif)
+        (self.client, self.number)
     }
 
     /// What the client published to be connected by, while it is connected.
@@ -210,7 +283,7 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
     #[inline]
     pub(super) fn poll(
         &mut self,
-        scratch: &mut Scratch,
+        scratch: &mut from_client::Scratch,
         budget: usize,
         sink: impl FnMut(PacketMut),
     ) -> usize {
@@ -253,10 +326,18 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
         }
     }
 
+    /// The same for a packet that nobody takes back: without room it is dropped and counted.
+    pub(super) fn deliver_or_drop(&mut self, packet: Packet) {
+        if let Err(DeliverError::Full(_)) = self.deliver(packet) {
+            self.counters.to_given_back -= 1;
+            self.counters.undelivered(DeliverErrorKind::QueueFull);
+        }
+    }
+
     /// Copies as many queued packets to the client as it has posted pages for, and tells it of
     /// everything since the last time: one event at most on each of its channels.
     #[inline]
-    pub(super) fn flush(&mut self, scratch: &mut Scratch) {
+    pub(super) fn flush(&mut self, scratch: &mut to_client::Scratch) {
         let Some(connection) = self.connection.as_mut().filter(|_| self.fault.is_none()) else {
             return;
         };
@@ -271,7 +352,7 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
     /// instead of waiting, for that event may never come. If not, the platform hears that events
     /// are [handled](crate::platform::Platform::handled).
     #[inline]
-    pub(super) fn rearm(&mut self, scratch: &mut Scratch) -> bool {
+    pub(super) fn rearm(&mut self, scratch: &mut to_client::Scratch) -> bool {
         self.flush(scratch);
         if self.fault.is_some() {
             return true;
@@ -317,7 +398,7 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
             Some(offer) => {
                 let channel = Channel {
                     peer: self.client,
-                    vif: self.vif,
+                    vif: self.number,
                     queue: 0,
                     rings: Rings::Both,
                     wake: self.wake.clone(),
@@ -339,7 +420,7 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
             }
             Err(obstacle) if obstacle.passes(self.tries) => {
                 let level = if self.tries > 0 { log::Level::Debug } else { log::Level::Warn };
-                let (client, vif) = (self.client.0, self.vif);
+                let (client, vif) = (self.client.0, self.number);
                 log::log!(level, "domain {client}, vif {vif}: not connected yet: {obstacle}");
                 self.tries = self.tries.saturating_add(1);
                 self.bus.postpone(now);
@@ -375,7 +456,7 @@ impl<P: BackendPlatform, S: Store> core::fmt::Debug for Vif<P, S> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Vif")
             .field("client", &self.client)
-            .field("vif", &self.vif)
+            .field("vif", &self.number)
             .field("is_connected", &self.is_connected())
             .field("is_gone", &self.gone)
             .field("queues", &self.queues())

@@ -4,9 +4,13 @@ use core::time::Duration;
 
 use super::backoff::Backoff;
 use crate::platform::Instant;
+use xen_store::StoreError;
 
 /// How long until a store that failed is asked again, at first and at last.
 const RETRY: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(250));
+
+/// How long until one is that had no room for more.
+const QUOTA: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(super) struct Attention {
@@ -48,11 +52,17 @@ impl Attention {
     }
 
     /// The store failed. Returns how long it is left alone.
-    pub(super) fn failed(&mut self, now: Instant) -> Duration {
-        let delay = self.retry.delay();
+    pub(super) fn failed(&mut self, now: Instant, error: StoreError) -> Duration {
+        // Quotas do not change within milliseconds.
+        let delay = if error == StoreError::Quota { QUOTA } else { self.retry.delay() };
         self.look = true;
         self.retry_at = Some(now + delay);
         delay
+    }
+
+    /// Until when the store is left alone, if it is.
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
     }
 
     /// When to look next, unless there is news.

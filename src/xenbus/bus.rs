@@ -64,6 +64,8 @@ pub(super) struct Bus<S: Store, Phase, Step> {
     pub(super) slice: u32,
     /// There is more to do, at the next poll.
     unfinished: bool,
+    /// xenstored had no room for what we have to write or watch.
+    pub(super) over_quota: bool,
 }
 
 impl<S: Store, Phase, Step: Copy> Bus<S, Phase, Step> {
@@ -86,6 +88,7 @@ impl<S: Store, Phase, Step: Copy> Bus<S, Phase, Step> {
             resting: None,
             slice: SLICE,
             unfinished: false,
+            over_quota: false,
         }
     }
 
@@ -215,6 +218,7 @@ pub(super) trait End {
                 Ok(turn) => {
                     let bus = self.bus();
                     bus.attention.served();
+                    bus.over_quota = false;
                     if bus.is_overdue(now) {
                         // Whatever we wait for, look again some time.
                         bus.patience = Some(now + bus.remind.delay());
@@ -223,8 +227,9 @@ pub(super) trait End {
                 }
                 Err(error) => {
                     let bus = self.bus();
-                    let delay = bus.attention.failed(now);
+                    let delay = bus.attention.failed(now, error);
                     log::debug!("{}: {error}; trying again in {delay:?}", bus.dirs.dir());
+                    bus.over_quota = error == StoreError::Quota;
                 }
             }
         }

@@ -26,23 +26,37 @@ pub(super) struct Directories<S: Store> {
     own: String,
     /// `None` if somebody else watches it.
     own_watch: Option<Watch>,
+    /// The watch of somebody who watches many vifs, and our place in it.
+    part_of: Option<(Watch, String)>,
     /// What of the peer's directory is watched: `""` all of it, `"/state"` that node.
     watched: &'static str,
     peer: Option<(String, Watch)>,
 }
 
 impl<S: Store> Directories<S> {
-    /// Somebody else watches our directory. The peer's is not known yet.
-    pub(super) fn unwatched(store: S, own: String, watched: &'static str) -> Self {
-        let store = Metered { store, by: Meter::default() };
-        Directories { store, own, own_watch: None, watched, peer: None }
-    }
-
     /// Watches our directory. The peer's is not known yet.
     pub(super) fn open(store: S, own: String, watched: &'static str) -> Result<Self, StoreError> {
-        let mut dirs = Directories::unwatched(store, own, watched);
+        let mut dirs = Directories::new(store, own, watched);
         dirs.own_watch = Some(dirs.store.watch(&dirs.own)?);
         Ok(dirs)
+    }
+
+    /// `watch` is told of changes in our directory, at `place`, and will be of the peer's.
+    pub(super) fn part_of(
+        store: S,
+        own: String,
+        watched: &'static str,
+        watch: &Watch,
+        place: String,
+    ) -> Self {
+        let mut dirs = Directories::new(store, own, watched);
+        dirs.part_of = Some((Watch(watch.0), place));
+        dirs
+    }
+
+    fn new(store: S, own: String, watched: &'static str) -> Self {
+        let store = Metered { store, by: Meter::default() };
+        Directories { store, own, own_watch: None, part_of: None, watched, peer: None }
     }
 
     /// Requests to xenstore so far; wraps.
@@ -67,7 +81,11 @@ impl<S: Store> Directories<S> {
             self.store.unwatch(watch);
         }
         if let Some(dir) = dir {
-            let watch = self.store.watch(&format!("{dir}{}", self.watched))?;
+            let path = format!("{dir}{}", self.watched);
+            let watch = match &self.part_of {
+                None => self.store.watch(&path)?,
+                Some((whole, place)) => self.store.watch_also(whole, &path, place)?,
+            };
             self.peer = Some((String::from(dir), watch));
         }
         Ok(())

@@ -4,7 +4,7 @@
 //! xen/io/xenbus.h's and xen/io/netif.h's:
 //!
 //! ```text
-//!        backend   Clients ── a vif appeared ──► BackBus                FrontBus   frontend
+//!        backend   netback::Clients ─ a vif appeared ► BackBus               FrontBus   frontend
 //!                                                   │                       │
 //!                             features, InitWait(2) │ ────────────────────► │
 //!                                                   │ ◄──────────────────── │ rings, Connected(4)
@@ -32,11 +32,11 @@ mod attention;
 mod back;
 mod backoff;
 mod bus;
-mod clients;
 mod directories;
 mod features;
 mod front;
 mod identity;
+mod listing;
 mod meter;
 mod state;
 
@@ -47,9 +47,10 @@ pub use back::{
     BackBus, BackStep, EventChannels, FrontendOffer, MAX_QUEUES, OfferError, QueueOffer, Removal,
     VifSpec,
 };
-pub use clients::{Clients, MAX_VIFS, VifChanges, VifId};
 pub use features::feature_nodes;
 pub use front::{BackendOffer, FrontBus, FrontStep, Rate};
 pub(crate) use identity::DEFAULT_MTU;
 pub use identity::Identity;
+pub use listing::VifId;
+pub(crate) use listing::{Listing, Look};
 pub use state::BusState;

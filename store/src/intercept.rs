@@ -143,29 +143,29 @@ mod tests {
         let store = Intercepted {
             store: memory.clone(),
             by: |request: Request<'_>| {
-                seen.borrow_mut().push((format!("{request:?}"), memory.read(None, "a").ok()));
+                seen.borrow_mut().push((format!("{request:?}"), memory.read(None, "data/a").ok()));
                 Ok(())
             },
         };
-        let watch = store.watch("a").unwrap();
+        let watch = store.watch("data/a").unwrap();
         assert!(store.fired(&watch));
-        store.write(None, "a", b"1").unwrap();
-        assert_eq!(store.read(None, "a").unwrap(), b"1");
-        assert!(store.list(None, "a").unwrap().is_empty());
+        store.write(None, "data/a", b"1").unwrap();
+        assert_eq!(store.read(None, "data/a").unwrap(), b"1");
+        assert!(store.list(None, "data/a").unwrap().is_empty());
         let transaction = store.begin().unwrap();
-        store.remove(Some(transaction), "a").unwrap();
+        store.remove(Some(transaction), "data/a").unwrap();
         store.commit(transaction).unwrap();
         store.abort(store.begin().unwrap());
         assert!(store.fired(&watch));
         store.unwatch(watch);
         let one = || Some(vec![b'1']);
         let expected = [
-            ("Watch(\"a\")", None),
-            ("Write(\"a\")", None),
-            ("Read(\"a\")", one()),
-            ("List(\"a\")", one()),
+            ("Watch(\"data/a\")", None),
+            ("Write(\"data/a\")", None),
+            ("Read(\"data/a\")", one()),
+            ("List(\"data/a\")", one()),
             ("Begin", one()),
-            ("Remove(\"a\")", one()),
+            ("Remove(\"data/a\")", one()),
             ("Commit", one()),
             ("Begin", None),
             ("Abort", None),
@@ -182,24 +182,24 @@ mod tests {
         let refuse =
             |_: Request<'_>| if refuses.get() { Err(StoreError::TimedOut) } else { Ok(()) };
         let store = Intercepted { store: MemoryStore::new(1), by: refuse };
-        store.write(None, "a", b"1").unwrap();
+        store.write(None, "data/a", b"1").unwrap();
         let (watch, first, second) =
-            (store.watch("a").unwrap(), store.begin().unwrap(), store.begin().unwrap());
-        store.write(Some(first), "a", b"2").unwrap();
+            (store.watch("data/a").unwrap(), store.begin().unwrap(), store.begin().unwrap());
+        store.write(Some(first), "data/a", b"2").unwrap();
 
         refuses.set(true);
         let late = Err(StoreError::TimedOut);
-        assert_eq!(store.read(None, "a").map(drop), late);
-        assert_eq!(store.list(None, "a").map(drop), late);
-        assert_eq!(store.write(None, "a", b"3"), late);
-        assert_eq!(store.remove(None, "a"), late);
+        assert_eq!(store.read(None, "data/a").map(drop), late);
+        assert_eq!(store.list(None, "data/a").map(drop), late);
+        assert_eq!(store.write(None, "data/a", b"3"), late);
+        assert_eq!(store.remove(None, "data/a"), late);
         assert_eq!(store.begin().map(drop), late);
-        assert_eq!(store.watch("a").map(drop), late);
+        assert_eq!(store.watch("data/a").map(drop), late);
         assert_eq!(store.commit(first), late);
         assert_eq!((store.store.watches(), store.store.transactions()), (1, 1));
         store.abort(second);
         store.unwatch(watch);
         assert_eq!((store.store.watches(), store.store.transactions()), (0, 0));
-        assert_eq!(store.store.read(None, "a").unwrap(), b"1");
+        assert_eq!(store.store.read(None, "data/a").unwrap(), b"1");
     }
 }

@@ -169,30 +169,33 @@ mod tests {
     #[test]
     fn a_directory_is_there_or_not_and_goes_once() {
         let store = MemoryStore::new(1);
-        let foreign = "/local/domain/2/a";
+        let foreign = "/local/domain/2/data/a";
         store.as_domain(2).write(None, foreign, b"").unwrap();
-        store.write(None, "a/b", b"").unwrap();
+        store.write(None, "data/a/b", b"").unwrap();
         let there = |path| exists(&store, None, path);
-        assert_eq!((there("a"), there("c"), there(foreign)), (Ok(true), Ok(false), Ok(false)));
+        assert_eq!(
+            (there("data/a"), there("data/c"), there(foreign)),
+            (Ok(true), Ok(false), Ok(false))
+        );
         assert_eq!(there("a b"), Err(StoreError::INVALID));
-        assert_eq!(remove_if_there(&store, None, "a"), Ok(()));
-        assert_eq!(there("a"), Ok(false));
-        assert_eq!(remove_if_there(&store, None, "a"), Ok(()));
+        assert_eq!(remove_if_there(&store, None, "data/a"), Ok(()));
+        assert_eq!(there("data/a"), Ok(false));
+        assert_eq!(remove_if_there(&store, None, "data/a"), Ok(()));
         assert_eq!(remove_if_there(&store, None, foreign), Err(StoreError::Denied));
         let transaction = store.begin().unwrap();
-        store.write(Some(transaction), "c", b"").unwrap();
-        assert_eq!(exists(&store, Some(transaction), "c"), Ok(true));
-        remove_if_there(&store, Some(transaction), "c").unwrap();
-        assert_eq!(exists(&store, Some(transaction), "c"), Ok(false));
+        store.write(Some(transaction), "data/c", b"").unwrap();
+        assert_eq!(exists(&store, Some(transaction), "data/c"), Ok(true));
+        remove_if_there(&store, Some(transaction), "data/c").unwrap();
+        assert_eq!(exists(&store, Some(transaction), "data/c"), Ok(false));
     }
 
     #[test]
     fn a_node_reads_as_what_it_is_or_as_none() {
         let store = MemoryStore::new(1);
         for (key, value) in [("n", "7\n"), ("zero", "0"), ("x", "x"), ("p", "/local/domain/2/d")] {
-            store.write(None, &join("d", key), value.as_bytes()).unwrap();
+            store.write(None, &join("data/d", key), value.as_bytes()).unwrap();
         }
-        let dir = Reader { store: &store, within: None, dir: "d" };
+        let dir = Reader { store: &store, within: None, dir: "data/d" };
         assert_eq!(dir.bytes("n"), Ok(Some(b"7\n".to_vec())));
         assert_eq!(
             (dir.u32("n"), dir.u32("x"), dir.u32("none")),
@@ -209,7 +212,7 @@ mod tests {
         assert_eq!(dir.path("p", 2), Ok(Some("/local/domain/2/d".into())));
         assert_eq!((dir.path("p", 1), dir.path("none", 2)), (Ok(None), Ok(None)));
         let within = store.begin().ok();
-        store.write(within, "d/n", &[b'1'; MAX_VALUE]).unwrap();
+        store.write(within, "data/d/n", &[b'1'; MAX_VALUE]).unwrap();
         assert_eq!((Reader { within, ..dir }.u32("n"), dir.u32("n")), (Ok(None), Ok(Some(7))));
     }
 }

@@ -42,7 +42,8 @@ pub trait Store {
     /// The names of a node's children.
     fn list(&self, within: Option<Transaction>, path: &str) -> Result<Vec<String>, StoreError>;
 
-    /// Removes a node and everything below it. [`StoreError::NotFound`] if it is not there.
+    /// Removes a node and everything below it. One that is not there is [`StoreError::NotFound`], or
+    /// fine if the directory it would be in is there.
     fn remove(&self, within: Option<Transaction>, path: &str) -> Result<(), StoreError>;
 
     /// Begins a transaction.

@@ -31,7 +31,7 @@ use super::directories::Directories;
 use super::state::BusState;
 use crate::platform::Instant;
 use xen_store::values::parse_u32;
-use xen_store::{Store, StoreError};
+use xen_store::{Store, StoreError, Watch};
 
 use offer::Reading;
 pub use offer::{EventChannels, FrontendOffer, MAX_QUEUES, OfferError, QueueOffer};
@@ -112,17 +112,19 @@ impl<S: Store> BackBus<S> {
         Ok(BackBus::on(dirs, frontend, features, removal))
     }
 
-    /// The same, where somebody else watches our directory, and [tells](BackBus::ask). A poll begins
-    /// nothing more after `slice` requests.
-    pub(crate) fn told(
+    /// The same, where `watch` tells somebody else of changes in either directory, at the place
+    /// [`vif_place`], who [tells](BackBus::ask) us. A poll begins nothing more after `slice` requests.
+    pub(crate) fn part_of(
         store: S,
+        watch: &Watch,
         frontend: DomId,
         index: u32,
         features: &[(&str, &str)],
         removal: Removal,
         slice: u32,
     ) -> BackBus<S> {
-        let dirs = Directories::unwatched(store, own_dir(frontend, index), "/state");
+        let (own, place) = (own_dir(frontend, index), vif_place(frontend, index));
+        let dirs = Directories::part_of(store, own, "/state", watch, place);
         let mut this = BackBus::on(dirs, frontend, features, removal);
         this.bus.slice = slice;
         this
@@ -205,14 +207,16 @@ impl<S: Store> BackBus<S> {
         self.leaving && self.bus.phase == Phase::Closed && !self.mapped
     }
 
+    /// Whether xenstored's quota has no room for this vif: so many more nodes of ours are needed at most,
+    /// and a watch. It is tried again every five seconds.
+    pub fn lacks_quota(&self) -> Option<usize> {
+        // Those that we offer, and `error` or `carrier`.
+        self.bus.over_quota.then_some(self.features.len() + 1)
+    }
+
     /// Requests to xenstore so far; wraps.
     pub(crate) fn requests(&self) -> u32 {
         self.bus.dirs.requests()
-    }
-
-    /// Whether the frontend's state may have changed.
-    pub(crate) fn has_news(&self) -> bool {
-        self.bus.dirs.take_events()
     }
 
     /// Something has changed in either directory.
@@ -287,8 +291,13 @@ impl<S: Store> BackBus<S> {
     }
 }
 
+/// A vif's place below `backend/vif`.
+pub(super) fn vif_place(frontend: DomId, index: u32) -> String {
+    format!("{}/{index}", frontend.0)
+}
+
 fn own_dir(frontend: DomId, index: u32) -> String {
-    format!("backend/vif/{}/{index}", frontend.0)
+    format!("backend/vif/{}", vif_place(frontend, index))
 }
 
 impl<S: Store> core::fmt::Debug for BackBus<S> {

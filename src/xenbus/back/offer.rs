@@ -98,14 +98,15 @@ pub(super) enum Reading {
 
 impl Reading {
     /// Reads on: first what is said of all queues, then a queue at a time, with at most nine requests. At
-    /// most `max_queues` queues are accepted.
+    /// most `max_queues` queues are accepted. Of a frontend that is `known` only the queues are read.
     pub(super) fn step<S: Store>(
         &mut self,
         peer: Reader<'_, S>,
         max_queues: u32,
+        known: Option<&FrontendOffer>,
     ) -> Result<(), StoreError> {
         match self {
-            Reading::Unread => *self = begin(peer, max_queues)?,
+            Reading::Unread => *self = begin(peer, max_queues, known)?,
             Reading::Queues(offer, count) => {
                 // One queue keeps its nodes at the top, where frontends have always had them.
                 let dir = if *count == 1 {
@@ -130,12 +131,20 @@ impl Reading {
     }
 }
 
-fn begin<S: Store>(peer: Reader<'_, S>, max_queues: u32) -> Result<Reading, StoreError> {
+fn begin<S: Store>(
+    peer: Reader<'_, S>,
+    max_queues: u32,
+    known: Option<&FrontendOffer>,
+) -> Result<Reading, StoreError> {
     let count = peer.bytes("multi-queue-num-queues")?;
     let count = count.as_deref().map_or(Some(1), parse_u32);
     let Some(count) = count.filter(|count| (1..=max_queues).contains(count)) else {
         return Ok(Reading::Bad(OfferError::Queues));
     };
+    if let Some(known) = known {
+        let offer = FrontendOffer { queues: Vec::new(), ..known.clone() };
+        return Ok(Reading::Queues(offer, count));
+    }
     let offer = FrontendOffer {
         queues: Vec::new(),
         rx_copy: peer.flag("request-rx-copy", false)?,

@@ -24,13 +24,15 @@
 //!  Connected     release  release release  release  -        release  release  -        -
 //!  (unmapped)    6        5       5        5        5        5        6        5        5
 //!  Closing       6        6       -        -        -        -        6        -        -
-//!  Closed        -        2       -        -        -        5        -        -        -
+//!  Closed        -        2       -        -        2        5        -        -        -
 //! ```
 //!
 //! A number: write that state (2: with our features). `-`: stay. This is what Linux's netback does
 //! (`frontend_changed`, `set_backend_state`), `Initialised` included: a network frontend that has
 //! published its rings says `Connected`, and 3 alone starts nothing. It answers the close cycle
-//! with which Windows begins (5, 6, 1) by 5, 6 and, features written anew, 2.
+//! with which Windows begins (5, 6, 1) by 5, 6 and, features written anew, 2. A frontend that says
+//! `Connected` to a backend that is closed is another kernel in the domain of one that has died without a
+//! word: it is offered a connection, and taken at its word.
 //!
 //! And where not all is well:
 //!
@@ -274,13 +276,13 @@ fn closing(view: View) -> Action {
 
 fn closed(view: View) -> Action {
     match view.peer {
-        BusState::Initialising if view.held => Stay,
-        BusState::Initialising => offer(view),
+        // Connected: another kernel has begun there, and asks nobody.
+        BusState::Initialising | BusState::Connected if view.held => Stay,
+        BusState::Initialising | BusState::Connected => offer(view),
         BusState::Closing => WriteClosing,
         BusState::Unknown
         | BusState::InitWait
         | BusState::Initialised
-        | BusState::Connected
         | BusState::Closed
         | BusState::Reconfiguring
         | BusState::Reconfigured => Stay,

@@ -10,7 +10,7 @@ use super::{BackBus, BackStep, Removal, spec};
 use crate::platform::Instant;
 use crate::xenbus::BusState;
 use crate::xenbus::bus::{Bus, End, Turn};
-use xen_store::nodes::{join, remove_if_there};
+use xen_store::nodes::{found, join, remove_if_there};
 use xen_store::{Store, StoreError};
 
 /// How long a closing frontend may take before we go on without it.
@@ -150,7 +150,8 @@ impl<S: Store> BackBus<S> {
             self.bus.attention.ask();
             return Ok(());
         };
-        self.offer.step(peer, self.max_queues)?;
+        let known = self.connection.as_ref().filter(|_| self.mapped);
+        self.offer.step(peer, self.max_queues, known)?;
         if matches!(self.offer, Reading::Read(_) | Reading::Bad(_)) && self.bus.dirs.take_events() {
             self.bus.attention.ask();
         } else if let Reading::Bad(bad) = &self.offer {
@@ -181,6 +182,21 @@ impl<S: Store> BackBus<S> {
 
     /// Writes our state, and what goes with it, and enters the phase.
     fn write(&mut self, state: BusState, phase: Phase, now: Instant) -> Result<(), StoreError> {
+        let reason = self.fault.clone();
+        match self.write_with(state, phase, reason.as_deref(), now) {
+            // No room for the reason: the state alone has to do.
+            Err(StoreError::Quota) if reason.is_some() => self.write_with(state, phase, None, now),
+            written => written,
+        }
+    }
+
+    fn write_with(
+        &mut self,
+        state: BusState,
+        phase: Phase,
+        reason: Option<&str>,
+        now: Instant,
+    ) -> Result<(), StoreError> {
         let from = self.bus.written.unwrap_or_default();
         let ours = self.bus.change_state(from, state, |dirs, transaction| {
             let (store, within) = (dirs.store(), Some(transaction));
@@ -197,7 +213,7 @@ impl<S: Store> BackBus<S> {
                     store.write(within, &join(dirs.dir(), "carrier"), digit(up))?;
                 }
             }
-            match &self.fault {
+            match reason {
                 Some(reason) => store.write(within, &error, reason.as_bytes()),
                 None => Ok(()),
             }
@@ -250,28 +266,28 @@ impl<S: Store> BackBus<S> {
         Ok(())
     }
 
-    /// Removes our directory, and the client's if that was its last vif. False if it is not ours
-    /// to remove after all.
+    /// Removes our directory, and the client's if that was its last vif and is ours too: in a driver
+    /// domain it is the toolstack's, and so is removing it. False if it is not ours to remove after
+    /// all: the directory has gone or been made anew meanwhile, or nothing of it belongs to us.
     fn remove(&mut self) -> Result<bool, StoreError> {
         let store = self.bus.dirs.store();
-        let outcome = self.bus.dirs.transact(|transaction| {
+        let client = format!("backend/vif/{}", self.frontend.0);
+        let state = self.bus.written.unwrap_or_default();
+        let outcome = self.bus.dirs.while_state(state, |transaction| {
             let within = Some(transaction);
             remove_if_there(store, within, self.bus.dirs.dir())?;
-            let client = format!("backend/vif/{}", self.frontend.0);
-            match store.list(within, &client) {
-                Ok(vifs) if vifs.is_empty() => remove_if_there(store, within, &client),
-                Ok(_) | Err(StoreError::NotFound) => Ok(()),
-                Err(error) => Err(error),
+            match found(store.list(within, &client))? {
+                Some(vifs) if vifs.is_empty() => found(store.remove(within, &client)).map(drop),
+                Some(_) | None => Ok(()),
             }
         });
         match outcome {
-            Ok(()) => Ok(true),
-            Err(StoreError::Denied) => {
-                self.removal = Removal::Toolstack;
-                Ok(false)
-            }
-            Err(error) => Err(error),
+            Ok(true) => return Ok(true),
+            Ok(false) => self.bus.attention.ask(),
+            Err(StoreError::Denied) => self.removal = Removal::Toolstack,
+            Err(error) => return Err(error),
         }
+        Ok(false)
     }
 }
 

@@ -59,8 +59,10 @@ impl FakeXen {
         let domains = DOMAINS.map(|number| {
             let domain = store.as_domain(number);
             // Everybody may read everything, as in a toolstack's directories of a vif.
-            let perms = Perms { others: Access::READ, ..Perms::of(number) };
-            domain.set_perms(&home(number), perms).unwrap();
+            let perms = Perms { others: Access::READ, ..Perms::of(0) };
+            for dir in [home(number), format!("{}/device", home(number))] {
+                store.set_perms(&dir, perms.clone()).unwrap();
+            }
             (number, domain)
         });
         FakeXen { store, domains: Rc::new(domains.into()), trouble: Rc::default() }
@@ -81,6 +83,21 @@ impl FakeXen {
         self.set_bytes(path, value.as_bytes());
     }
 
+    /// Makes the directory of a vif that a path is in, as a toolstack does: its domain's own.
+    fn make_vif(&self, path: &str) {
+        let Some((dir, owner)) = vif_of(path) else { return };
+        if self.store.read(None, dir) == Err(StoreError::NotFound) {
+            self.store.write(None, dir, b"").unwrap();
+            self.own(dir, owner);
+        }
+    }
+
+    /// Gives a directory to a domain.
+    pub fn own(&self, path: &str, owner: u16) {
+        let perms = Perms { others: Access::READ, ..Perms::of(owner) };
+        self.store.set_perms(path, perms).unwrap();
+    }
+
     /// Puts a value of any length there, as a peer with other limits might.
     pub fn set_bytes(&self, path: &str, value: &[u8]) {
         let mut trouble = self.trouble.borrow_mut();
@@ -88,6 +105,7 @@ impl FakeXen {
         if value.len() > MAX_VALUE {
             trouble.long.insert(path.to_string());
         }
+        self.make_vif(path);
         self.store.write(None, path, &value[..value.len().min(MAX_VALUE)]).unwrap();
     }
 
@@ -152,6 +170,11 @@ impl FakeXen {
         let change =
             |(key, value): &(&str, &str)| (format!("{dir}/{key}"), Some(value.to_string()));
         self.trouble.borrow_mut().later = Some((operations, nodes.iter().map(change).collect()));
+    }
+
+    /// Whether what somebody else changes later is still to come.
+    pub fn is_due(&self) -> bool {
+        self.trouble.borrow().later.is_some()
     }
 
     /// Nobody may read what is below `path` any more, or may again.
@@ -272,6 +295,19 @@ impl Trouble {
 
 fn home(domain: u16) -> String {
     format!("/local/domain/{domain}")
+}
+
+/// The directory of a vif that a path is in, and whose it is.
+fn vif_of(path: &str) -> Option<(&str, u16)> {
+    let (domain, rest) = path.strip_prefix("/local/domain/")?.split_once('/')?;
+    let names = match rest.split('/').next()? {
+        "device" => 3,
+        "backend" => 4,
+        _ => return None,
+    };
+    let below: usize = rest.split('/').take(names).map(|name| name.len() + 1).sum();
+    let dir = path.get(..path.len() - rest.len() + below - 1)?;
+    (rest.split('/').count() >= names).then_some((dir, domain.parse().ok()?))
 }
 
 fn is_within(path: &str, dir: &str) -> bool {

@@ -131,7 +131,7 @@ fn a_detached_vif_leaves_nothing_and_can_be_attached_again() {
         world.detach();
         let took = world.run_until(100, |world| world.back.is_none());
         assert_eq!(took, Some(Duration::ZERO));
-        assert_eq!(world.xen.names("/local/domain/2/backend/vif"), vec!["x"; 0]);
+        assert_eq!(world.xen.names("/local/domain/2/backend/vif/1"), vec!["x"; 0]);
         world.xen.remove(FRONT_DIR);
         let took = world.run_until(100, |world| world.front.last == FrontStep::Gone);
         assert_eq!(took, Some(Duration::ZERO));

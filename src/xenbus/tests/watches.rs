@@ -5,7 +5,7 @@ use xen_grant::DomId;
 use super::fake::FakeXen;
 use super::world::{FEATURES, FRONT_DIR, Front, World};
 use crate::platform::Instant;
-use crate::xenbus::{BackBus, BackStep, Clients, FrontBus, FrontStep, Removal};
+use crate::xenbus::{BackBus, BackStep, FrontBus, FrontStep, Listing, Removal};
 
 const CYCLES: usize = 10_000;
 
@@ -14,7 +14,7 @@ fn p2_no_watch_is_left_by_what_is_opened_and_dropped() {
     let xen = FakeXen::new();
     let (front, back) = (xen.domain(1), xen.domain(2));
     for _ in 0..CYCLES {
-        let clients = Clients::open(back.clone()).unwrap();
+        let clients = Listing::open(back.clone()).unwrap();
         let features = &FEATURES;
         let bus = BackBus::open(back.clone(), DomId(1), 0, features, Removal::Ours).unwrap();
         let mut both = (FrontBus::open(front.clone(), 0).unwrap(), bus);

@@ -3,6 +3,7 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use xen_grant::DomId;
@@ -10,7 +11,9 @@ use xen_grant::DomId;
 use super::fake::{FakeStore, FakeXen};
 use super::round_trips::{MAX_POLL, MAX_PUBLICATION};
 use crate::platform::Instant;
-use crate::xenbus::{BackBus, BackStep, Clients, FrontBus, FrontStep, FrontendOffer, Removal};
+use crate::xenbus::{
+    BackBus, BackStep, FrontBus, FrontStep, FrontendOffer, Listing, Look, Removal,
+};
 use xen_store::StoreError;
 
 pub const FRONT_DIR: &str = "/local/domain/1/device/vif/0";
@@ -125,14 +128,14 @@ pub struct World {
     pub rings: u32,
     pub front: Front,
     pub back: Option<Back>,
-    clients: Clients<FakeStore>,
+    listing: Listing<FakeStore>,
 }
 
 impl World {
     pub fn new() -> World {
         let xen = FakeXen::new();
-        let (front, clients) = (Front::open(&xen), insist(|| Clients::open(xen.domain(BACK))));
-        World { xen, now: Instant(0), rings: 0, front, back: None, clients }
+        let (front, listing) = (Front::open(&xen), insist(|| Listing::open(xen.domain(BACK))));
+        World { xen, now: Instant(0), rings: 0, front, back: None, listing }
     }
 
     /// What a toolstack writes when it attaches a vif.
@@ -171,9 +174,13 @@ impl World {
 
     /// The backend's driver: opens and drops vifs as they come and go.
     pub fn poll_back(&mut self) {
-        for vif in self.clients.poll(self.now).appeared {
-            assert_eq!(vif, (DomId(FRONT), 0));
-            self.back.get_or_insert_with(|| Back::open(&self.xen));
+        let mut looks = Vec::new();
+        self.listing.poll(self.now, |look| looks.push(look));
+        for look in looks {
+            if let Look::At(vif) = look {
+                assert_eq!(vif, (DomId(FRONT), 0));
+                self.back.get_or_insert_with(|| Back::open(&self.xen));
+            }
         }
         if let Some(back) = &mut self.back {
             let before = self.xen.operations();
@@ -181,7 +188,6 @@ impl World {
             assert!(self.xen.operations() - before <= MAX_POLL, "n3");
             if back.gone {
                 self.back = None;
-                self.clients.forget((DomId(FRONT), 0));
             }
         }
     }
@@ -189,7 +195,7 @@ impl World {
     /// Another driver domain kernel takes over; what was mapped is unmapped with the old one.
     pub fn restart_back(&mut self) {
         self.back = None;
-        self.clients = insist(|| Clients::open(self.xen.domain(BACK)));
+        self.listing = insist(|| Listing::open(self.xen.domain(BACK)));
     }
 
     pub fn state_of(&self, dir: &str) -> String {
@@ -210,7 +216,7 @@ impl World {
     pub fn next_deadline(&self) -> Option<Instant> {
         let back = self.back.as_ref().and_then(|back| back.bus.next_deadline());
         let front = self.front.bus.next_deadline();
-        self.clients.next_deadline().into_iter().chain(front).chain(back).min()
+        self.listing.next_deadline(self.now).into_iter().chain(front).chain(back).min()
     }
 
     /// Lets everybody run until `done`; time passes only when nobody has anything to do. Returns

@@ -1,11 +1,13 @@
-//! Xenstore in memory, as xenstored keeps it: a tree with owners and permissions, watches,
-//! transactions, quotas.
+//! Xenstore in memory, as xenstored keeps it and libxl fills it: a tree with owners and permissions,
+//! watches, transactions, quotas.
 //!
 //! [`MemoryStore`] is for examples and tests on one thread. [`Tree`] is what is behind it, for who
 //! builds a host of its own: it waits for nobody and tells nobody, and says what is to be told.
 
+mod home;
 mod path;
 mod perms;
+mod quota;
 mod transaction;
 mod tree;
 mod watch;
@@ -18,16 +20,17 @@ use core::cell::RefCell;
 use crate::{Changes, Store, StoreError, Transaction, Watch};
 
 pub use perms::{Access, Perms};
+pub use quota::Quota;
 pub use tree::Tree;
 
-/// Nodes a domain may own (`quota-nb-entry-per-domain`).
+/// Nodes a domain may own, if nobody has raised its [`Quota`].
 pub const MAX_NODES: usize = 1000;
-/// Watches a domain may set.
+/// Watches a domain may set, likewise.
 pub const MAX_WATCHES: usize = 128;
-/// Transactions a domain may have open.
+/// Transactions a domain may have open, likewise.
 pub const MAX_TRANSACTIONS: usize = 10;
-/// Bytes in a value.
-pub const MAX_VALUE: usize = 4096;
+/// Bytes in the value of a node that is one domain's alone and has no children ([`Quota::entry`]).
+pub const MAX_VALUE: usize = 2015;
 
 /// What follows from a change of the tree.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -90,7 +93,7 @@ impl MemoryStore {
     }
 
     /// The same xenstore as another domain sees it, whose home directory `/local/domain/N` is made if
-    /// it has none.
+    /// it has none ([`Tree::introduce`]).
     pub fn as_domain(&self, domain: u16) -> MemoryStore {
         let store = MemoryStore { tree: self.tree.clone(), domain };
         let _ = store.changed(|tree| Ok(tree.introduce(domain)));
@@ -99,12 +102,17 @@ impl MemoryStore {
 
     /// A node's owner and permissions.
     pub fn perms(&self, path: &str) -> Result<Perms, StoreError> {
-        self.tree.borrow().perms(self.domain, path)
+        self.tree.borrow_mut().perms(self.domain, path)
     }
 
-    /// Sets a node's owner and permissions; only its owner and domain 0 may.
+    /// Sets a node's permissions; only its owner and domain 0 may, and only domain 0 its owner.
     pub fn set_perms(&self, path: &str, perms: Perms) -> Result<(), StoreError> {
-        self.changed(|tree| tree.set_perms(self.domain, path, perms))
+        self.changed(|tree| tree.set_perms(self.domain, None, path, perms))
+    }
+
+    /// Says what each domain may have from now on.
+    pub fn set_quota(&self, quota: Quota) {
+        self.tree.borrow_mut().set_quota(quota);
     }
 
     /// How many watches this domain has.

@@ -6,10 +6,8 @@ use alloc::string::String;
 
 use crate::StoreError;
 
-/// `XENSTORE_ABS_PATH_MAX`
-const MAX_ABSOLUTE: usize = 3072;
-/// `XENSTORE_REL_PATH_MAX`
-const MAX_RELATIVE: usize = 2048;
+/// `XENSTORE_REL_PATH_MAX`, of which what comes before a path below a domain's directory is no part.
+const MAX_PATH: usize = 2048;
 
 /// A domain's own directory.
 pub(super) fn home(domain: u16) -> String {
@@ -18,16 +16,28 @@ pub(super) fn home(domain: u16) -> String {
 
 /// The absolute form of a path, if xenstored takes it.
 pub(super) fn absolute(domain: u16, path: &str) -> Result<String, StoreError> {
-    let (limit, absolute) = match path.starts_with('/') {
-        true => (MAX_ABSOLUTE, path.to_owned()),
-        false => (MAX_RELATIVE, format!("{}/{path}", home(domain))),
+    let absolute = match path.starts_with('/') {
+        true => path.to_owned(),
+        false => format!("{}/{path}", home(domain)),
     };
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-/_@".contains(&b);
     let well_formed = absolute == "/" || !absolute.ends_with('/') && !absolute.contains("//");
-    if path.len() > limit || !well_formed || !absolute.bytes().all(allowed) {
+    let counted = absolute.len() - below_a_home(&absolute);
+    if counted > MAX_PATH || !well_formed || !absolute.bytes().all(allowed) {
         return Err(StoreError::INVALID);
     }
     Ok(absolute)
+}
+
+/// The length of `/local/domain/N/` at the start of a path.
+fn below_a_home(path: &str) -> usize {
+    let number = path.strip_prefix("/local/domain/").and_then(|rest| rest.split_once('/'));
+    match number {
+        Some((number, rest)) if number.len() <= 5 && number.parse::<u32>().is_ok() => {
+            path.len() - rest.len()
+        }
+        Some(_) | None => 0,
+    }
 }
 
 /// The directory a node is in; `None` for the root.
@@ -69,6 +79,11 @@ mod tests {
         }
         assert!(absolute(three, &"a".repeat(2048)).is_ok());
         assert!(absolute(three, &"a".repeat(2049)).is_err());
+        assert!(absolute(three, &format!("/local/domain/65535/{}", "a".repeat(2048))).is_ok());
+        for long in ["/local/domain/3/a", "/local/domain/x/", "/local/domain/123456/", "/"] {
+            assert!(absolute(three, &format!("{long}{}", "a".repeat(2048))).is_err(), "{long}");
+        }
+        assert!(absolute(three, &format!("/{}", "a".repeat(2047))).is_ok());
     }
 
     #[test]

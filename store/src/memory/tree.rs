@@ -1,21 +1,22 @@
 //! The nodes, and what is done to them.
 
 use alloc::borrow::ToOwned;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Bound;
 
-use super::path::{absolute, below, home, parent};
+use super::path::{absolute, below, parent};
 use super::transaction::{Open, Operation};
 use super::watch::WatchState;
-use super::{Access, Change, Effects, Event, MAX_NODES, MAX_VALUE, Perms};
+use super::{Access, Change, Effects, Event, Perms, Quota};
+use crate::wire::MAX_PAYLOAD;
 use crate::{StoreError, Transaction};
 
 #[derive(Clone, Debug)]
 pub(super) struct Node {
-    value: Vec<u8>,
+    pub(super) value: Vec<u8>,
     pub(super) perms: Perms,
     /// When the node or its list of children last changed.
     pub(super) generation: u64,
@@ -27,9 +28,12 @@ pub(super) struct Node {
 /// A path that does not begin with `/` is below the directory of the domain that asks. Domain 0 may do
 /// anything, and has no quota.
 pub struct Tree {
-    nodes: BTreeMap<String, Node>,
+    pub(super) nodes: BTreeMap<String, Node>,
     generation: u64,
     owned: BTreeMap<u16, usize>,
+    pub(super) quota: Quota,
+    /// The domains that there are.
+    pub(super) introduced: BTreeSet<u16>,
     pub(super) watches: BTreeMap<u32, WatchState>,
     pub(super) last_watch: u32,
     pub(super) transactions: BTreeMap<u32, Open>,
@@ -37,37 +41,27 @@ pub struct Tree {
 }
 
 impl Default for Tree {
-    /// A tree with a root and `/local/domain`, and nobody there.
+    /// A tree with a root and `/local/domain`, domain 0's, and nobody there.
     fn default() -> Tree {
         let mut tree = Tree {
             nodes: BTreeMap::new(),
             generation: 0,
             owned: BTreeMap::new(),
+            quota: Quota::default(),
+            introduced: BTreeSet::new(),
             watches: BTreeMap::new(),
             last_watch: 0,
             transactions: BTreeMap::new(),
             last_transaction: 0,
         };
-        let perms = Perms { others: Access::READ, ..Perms::of(0) };
         for path in ["/", "/local", "/local/domain"] {
-            tree.put(path, Vec::new(), perms.clone());
+            tree.put(path, Vec::new(), Perms::of(0));
         }
         tree
     }
 }
 
 impl Tree {
-    /// Makes a domain's home directory, if it has none.
-    pub fn introduce(&mut self, domain: u16) -> Effects {
-        let home = home(domain);
-        if self.nodes.contains_key(&home) {
-            return Effects::default();
-        }
-        let effects = self.write(0, None, &home, b"").unwrap_or_default();
-        self.put(&home, Vec::new(), Perms::of(domain));
-        effects
-    }
-
     /// All nodes, in the order of their paths, and their values.
     pub fn values(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.nodes.iter().map(|(path, node)| (path.as_str(), node.value.as_slice()))
@@ -86,11 +80,11 @@ impl Tree {
         self.nodes.get(path).map(|node| node.generation)
     }
 
-    fn open(&self, within: Option<Transaction>) -> Option<&Open> {
+    pub(super) fn open(&self, within: Option<Transaction>) -> Option<&Open> {
         self.transactions.get(&within?.0.get())
     }
 
-    fn open_mut(&mut self, within: Option<Transaction>) -> Option<&mut Open> {
+    pub(super) fn open_mut(&mut self, within: Option<Transaction>) -> Option<&mut Open> {
         self.transactions.get_mut(&within?.0.get())
     }
 
@@ -116,25 +110,79 @@ impl Tree {
         paths
     }
 
-    /// Checks a permission; a missing node is `Denied` if the nearest directory that exists is
-    /// closed too, and otherwise what `missing` says.
-    fn check(
+    /// The names right below a path.
+    pub(super) fn children(&self, within: Option<Transaction>, path: &str) -> Vec<String> {
+        let skip = if path == "/" { 1 } else { path.len() + 1 };
+        let paths = self.descendants(within, path);
+        let names = paths.iter().filter_map(|path| path.get(skip..));
+        names.filter(|name| !name.contains('/')).map(str::to_owned).collect()
+    }
+
+    /// What the names right below a path take up in its entry, a zero for each.
+    pub(super) fn names_len(&self, within: Option<Transaction>, path: &str) -> usize {
+        let skip = if path == "/" { 1 } else { path.len() + 1 };
+        let (from, to) = below(path);
+        let range = (Bound::Included(from), Bound::Excluded(to));
+        let len = |path: &String| match path.get(skip..) {
+            Some(name) if !name.contains('/') => name.len() + 1,
+            Some(_) | None => 0,
+        };
+        let live = self.nodes.range(range.clone()).map(|(path, _)| path);
+        let Some(open) = self.open(within) else { return live.map(len).sum() };
+        let kept = live.filter(|path| !open.changes.contains_key(*path));
+        let changed = open.changes.range(range).filter(|(_, node)| node.is_some());
+        kept.chain(changed.map(|(path, _)| path)).map(len).sum()
+    }
+
+    /// The nodes that are to be made so that there is one at this path, the lowest first.
+    pub(super) fn missing<'a>(&self, within: Option<Transaction>, path: &'a str) -> Vec<&'a str> {
+        let upward = core::iter::successors(Some(path), |at| parent(at));
+        upward.take_while(|at| self.node(within, at).is_none()).collect()
+    }
+
+    /// The lowest directory above a path that is there.
+    pub(super) fn nearest(
         &self,
+        within: Option<Transaction>,
+        path: &str,
+    ) -> Option<(String, &Node)> {
+        let mut upward = core::iter::successors(parent(path), |at| parent(at));
+        upward.find_map(|at| Some((at.to_owned(), self.node(within, at)?)))
+    }
+
+    /// Whether a node is there, on which the domain may do this. A missing one is
+    /// [`StoreError::Denied`] if the lowest directory above it does not permit that either: nobody
+    /// learns what is not his to know.
+    ///
+    /// A transaction depends on all that was looked at, the directories above a missing node too.
+    fn check(
+        &mut self,
         domain: u16,
         within: Option<Transaction>,
         path: &str,
         want: fn(Access) -> bool,
-    ) -> Result<Option<&Node>, StoreError> {
+    ) -> Result<bool, StoreError> {
         let mut at = path;
         loop {
+            self.touch(domain, within, at)?;
             if let Some(node) = self.node(within, at) {
-                return match want(node.perms.of_domain(domain)) {
-                    true => Ok((at == path).then_some(node)),
-                    false => Err(StoreError::Denied),
-                };
+                let allowed = want(node.perms.of_domain(domain));
+                return if allowed { Ok(at == path) } else { Err(StoreError::Denied) };
             }
             at = parent(at).ok_or(StoreError::NotFound)?;
         }
+    }
+
+    /// A node that is there, on which the domain may do this.
+    fn permitted(
+        &mut self,
+        domain: u16,
+        within: Option<Transaction>,
+        path: &str,
+        want: fn(Access) -> bool,
+    ) -> Result<&Node, StoreError> {
+        self.check(domain, within, path, want)?;
+        self.node(within, path).ok_or(StoreError::NotFound)
     }
 
     /// The value of a node.
@@ -145,9 +193,7 @@ impl Tree {
         path: &str,
     ) -> Result<Vec<u8>, StoreError> {
         let path = absolute(domain, path)?;
-        self.touch(domain, within, &path)?;
-        let node = self.check(domain, within, &path, |a| a.read)?.ok_or(StoreError::NotFound)?;
-        Ok(node.value.clone())
+        Ok(self.permitted(domain, within, &path, |a| a.read)?.value.clone())
     }
 
     /// The names of a node's children.
@@ -158,36 +204,59 @@ impl Tree {
         path: &str,
     ) -> Result<Vec<String>, StoreError> {
         let path = absolute(domain, path)?;
-        self.touch(domain, within, &path)?;
-        self.check(domain, within, &path, |a| a.read)?.ok_or(StoreError::NotFound)?;
-        let skip = if path == "/" { 1 } else { path.len() + 1 };
-        let paths = self.descendants(within, &path);
-        let names = paths.iter().filter_map(|path| path.get(skip..));
-        Ok(names.filter(|name| !name.contains('/')).map(str::to_owned).collect())
+        self.permitted(domain, within, &path, |a| a.read)?;
+        Ok(self.children(within, &path))
     }
 
     /// A node's owner and permissions.
-    pub fn perms(&self, domain: u16, path: &str) -> Result<Perms, StoreError> {
+    pub fn perms(&mut self, domain: u16, path: &str) -> Result<Perms, StoreError> {
         let path = absolute(domain, path)?;
-        let node = self.check(domain, None, &path, |a| a.read)?.ok_or(StoreError::NotFound)?;
-        Ok(node.perms.clone())
+        Ok(self.permitted(domain, None, &path, |a| a.read)?.perms.clone())
     }
 
-    /// Sets a node's owner and permissions; only its owner and domain 0 may.
+    /// Sets a node's permissions; only its owner and domain 0 may, and only domain 0 its owner.
     pub fn set_perms(
         &mut self,
         domain: u16,
+        within: Option<Transaction>,
         path: &str,
         perms: Perms,
     ) -> Result<Effects, StoreError> {
         let path = absolute(domain, path)?;
-        let node = self.nodes.get(&path).ok_or(StoreError::NotFound)?;
-        if domain != 0 && domain != node.perms.owner {
+        let privileged = domain == 0;
+        if !privileged && perms.grants.len() >= self.quota.perms {
+            return Err(StoreError::Quota);
+        }
+        let node = self.permitted(domain, within, &path, |a| a.write)?;
+        let owner = node.perms.owner;
+        if !privileged && (owner != domain || perms.owner != owner) {
             return Err(StoreError::Denied);
         }
-        let value = node.value.clone();
-        self.put(&path, value, perms);
-        Ok(Effects { changes: Vec::new(), events: self.watchers(&path, None) })
+        let value = node.value.len();
+        let entry = self.entry(within, &path, &perms, value);
+        self.afford_entry(domain, within, entry)?;
+        Ok(self.permit(within, &path, perms))
+    }
+
+    /// Sets a node's permissions, which is allowed.
+    pub(super) fn permit(
+        &mut self,
+        within: Option<Transaction>,
+        path: &str,
+        perms: Perms,
+    ) -> Effects {
+        let Some(node) = self.node(within, path).cloned() else { return Effects::default() };
+        self.set(within, path, node.value, perms.clone());
+        match self.open_mut(within) {
+            Some(open) => {
+                open.operations.push(Operation::Perms(path.to_owned(), perms));
+                Effects::default()
+            }
+            None => Effects {
+                changes: Vec::new(),
+                events: self.watchers(path, false, Some(&node.perms)),
+            },
+        }
     }
 
     /// Sets a node, making it and its parents where missing.
@@ -198,17 +267,13 @@ impl Tree {
         path: &str,
         value: &[u8],
     ) -> Result<Effects, StoreError> {
-        let path = absolute(domain, path)?;
-        if value.len() > MAX_VALUE {
+        if path.len() + 1 + value.len() > MAX_PAYLOAD {
             return Err(StoreError::Quota);
         }
-        self.touch(domain, within, &path)?;
-        if self.check(domain, within, &path, |a| a.write)?.is_none() && domain != 0 {
-            let missing = core::iter::successors(Some(&*path), |at| parent(at));
-            let missing = missing.take_while(|at| self.node(within, at).is_none()).count();
-            if self.owned(domain) + self.uncommitted(within) + missing > MAX_NODES {
-                return Err(StoreError::Quota);
-            }
+        let path = absolute(domain, path)?;
+        match self.check(domain, within, &path, |a| a.write)? {
+            true => self.afford_value(domain, within, &path, value.len())?,
+            false => self.afford_new(domain, within, &path, value.len())?,
         }
         self.put_node(domain, within, &path, value)
     }
@@ -240,17 +305,11 @@ impl Tree {
         path: &str,
         value: &[u8],
     ) -> Result<(), StoreError> {
-        let mut missing = vec![path];
-        let perms = loop {
-            let above = missing.last().and_then(|at| parent(at)).ok_or(StoreError::NotFound)?;
-            match self.node(within, above) {
-                Some(node) => break node.perms.clone(),
-                None => missing.push(above),
-            }
-        };
+        let (_, above) = self.nearest(within, path).ok_or(StoreError::NotFound)?;
+        let perms = above.perms.clone();
         // Children inherit; what an unprivileged domain makes is its own.
         let perms = if domain == 0 { perms } else { Perms { owner: domain, ..perms } };
-        for at in missing.into_iter().rev() {
+        for at in self.missing(within, path).into_iter().rev() {
             if let Some(above) = parent(at) {
                 self.touch(domain, within, above)?;
                 self.bump(within, above);
@@ -258,18 +317,14 @@ impl Tree {
             let value = if at == path { value.to_vec() } else { Vec::new() };
             self.set(within, at, value, perms.clone());
         }
+        if let Some(open) = self.open_mut(within) {
+            open.made = true;
+        }
         Ok(())
     }
 
-    /// How many nodes a transaction has made so far.
-    fn uncommitted(&self, within: Option<Transaction>) -> usize {
-        let new = |(path, node): &(&String, &Option<Node>)| {
-            node.is_some() && !self.nodes.contains_key(*path)
-        };
-        self.open(within).map_or(0, |open| open.changes.iter().filter(new).count())
-    }
-
-    /// Removes a node and all below.
+    /// Removes a node and all below, whoever's that is. Who may write the node may, whatever the
+    /// directory permits that it is in. One that is not there is fine if its directory is.
     pub fn remove(
         &mut self,
         domain: u16,
@@ -277,9 +332,13 @@ impl Tree {
         path: &str,
     ) -> Result<Effects, StoreError> {
         let path = absolute(domain, path)?;
-        self.touch(domain, within, &path)?;
-        self.check(domain, within, &path, |a| a.write)?.ok_or(StoreError::NotFound)?;
-        self.cut(domain, within, &path)
+        if self.check(domain, within, &path, |a| a.write)? {
+            return self.cut(domain, within, &path);
+        }
+        match parent(&path).is_some_and(|above| self.node(within, above).is_some()) {
+            true => Ok(Effects::default()),
+            false => Err(StoreError::NotFound),
+        }
     }
 
     /// Removes a node that is there, which is allowed.
@@ -291,13 +350,13 @@ impl Tree {
     ) -> Result<Effects, StoreError> {
         let above = parent(path).ok_or(StoreError::INVALID)?;
         self.touch(domain, within, above)?;
-        let mut gone = self.descendants(within, path);
-        gone.push(path.to_owned());
         let mut told = Vec::new();
-        for at in &gone {
+        // The lowest first, while what is above still says who may know.
+        let below = self.descendants(within, path);
+        for at in below.iter().rev().map(String::as_str).chain([path]) {
+            self.touch(domain, within, at)?;
             if within.is_none() {
-                let exact = at != path;
-                told.extend(self.watchers(at, Some(exact)));
+                told.extend(self.watchers(at, at != path, None));
             }
             self.unset(within, at);
         }
@@ -320,10 +379,11 @@ impl Tree {
         }
         let change = match operation {
             Operation::Write(path, value) => {
-                events.extend(self.watchers(&path, None));
+                events.extend(self.watchers(&path, false, None));
                 Change { path, value: Some(value) }
             }
             Operation::Remove(path) => Change { path, value: None },
+            Operation::Perms(..) => return Effects { changes: Vec::new(), events },
         };
         let mut effects = Effects { changes: vec![change], events };
         effects.tell_each_once();

@@ -3,16 +3,16 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::path::{absolute, within};
+use super::path::{absolute, parent, within};
 use super::tree::Tree;
-use super::{Event, MAX_WATCHES};
+use super::{Event, Perms};
 use crate::changes::place_below;
 use crate::{Changes, StoreError, Watch};
 
 #[derive(Debug)]
 pub(super) struct WatchState {
     pub(super) domain: u16,
-    path: String,
+    pub(super) path: String,
     /// Of how many names are the places that it remembers.
     depth: usize,
     fired: Changes,
@@ -35,7 +35,7 @@ impl Tree {
         depth: usize,
     ) -> Result<Watch, StoreError> {
         let path = if path.starts_with('@') { path.into() } else { absolute(domain, path)? };
-        if domain != 0 && self.watches_of(domain) >= MAX_WATCHES {
+        if domain != 0 && self.watches_of(domain) >= self.quota.watches {
             return Err(StoreError::Quota);
         }
         self.last_watch = self.last_watch.wrapping_add(1);
@@ -112,15 +112,19 @@ impl Tree {
         }
     }
 
-    /// The events of a change of `path`: of watches on it or above it whose owner may read the
-    /// node. `removed` is given for a removal: `Some(true)` for a node that went with a directory
-    /// above it, of which only watches on the very node are told.
-    pub(super) fn watchers(&self, path: &str, removed: Option<bool>) -> Vec<Event> {
+    /// The events of a change of `path`: of watches on it or above it whose owner may read the node,
+    /// or the directory it is in, or could until now (`before`). Of a node that went with a directory
+    /// above it, only watches on the very node are told (`exact`).
+    pub(super) fn watchers(&self, path: &str, exact: bool, before: Option<&Perms>) -> Vec<Event> {
         let Some(node) = self.node(None, path) else { return Vec::new() };
-        let exact = removed == Some(true);
+        let above = parent(path).and_then(|above| self.node(None, above));
+        let readable = |domain: u16| {
+            let perms = [Some(&node.perms), above.map(|node| &node.perms), before];
+            perms.into_iter().flatten().any(|perms| perms.of_domain(domain).read)
+        };
         let told = self.watches.iter().filter(|(_, watch)| {
             let hit = if exact { watch.path == path } else { within(path, &watch.path) };
-            hit && node.perms.of_domain(watch.domain).read
+            hit && readable(watch.domain)
         });
         told.map(|(&watch, _)| Event { watch, path: path.into() }).collect()
     }

@@ -14,6 +14,9 @@ use crate::grants::Map;
 use crate::host::{Host, HostInner, lock};
 use crate::memory::MemState;
 
+/// `MAPTRACK_PER_PAGE`
+const MAPS_PER_FRAME: usize = 256;
+
 /// How a domain is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DomainConfig {
@@ -21,11 +24,22 @@ pub struct DomainConfig {
     pub pages: u32,
     /// Grant frames the hypervisor allows it.
     pub max_grant_frames: u32,
+    /// Frames in which the hypervisor keeps track of what it has mapped: 256 mappings each, of which
+    /// one is never used. 1024 by default, as on Xen.
+    pub max_maptrack_frames: u32,
+    /// The last event channel it may have: 1023 by default, as with libxl; 4095 is the last of the
+    /// 2-level ABI on x86-64.
+    pub max_event_channel: u32,
 }
 
 impl Default for DomainConfig {
     fn default() -> DomainConfig {
-        DomainConfig { pages: 1024, max_grant_frames: 64 }
+        DomainConfig {
+            pages: 1024,
+            max_grant_frames: 64,
+            max_maptrack_frames: 1024,
+            max_event_channel: 1023,
+        }
     }
 }
 
@@ -33,6 +47,8 @@ pub(crate) struct DomainInner {
     pub(crate) id: DomId,
     pub(crate) memory: Mutex<MemState>,
     pub(crate) maps: Mutex<Vec<Option<Map>>>,
+    /// How many mappings it may have.
+    pub(crate) max_maps: usize,
     pub(crate) faults: Mutex<Faults>,
     pub(crate) counters: Counters,
     /// Virtual nanoseconds that this domain's work has cost since the scheduler last asked.
@@ -47,6 +63,7 @@ impl DomainInner {
             id,
             memory: Mutex::new(MemState::new(id, config.pages, config.max_grant_frames)),
             maps: Mutex::default(),
+            max_maps: (config.max_maptrack_frames as usize * MAPS_PER_FRAME).saturating_sub(1),
             faults: Mutex::default(),
             counters: Counters::default(),
             charged: AtomicU64::new(0),
@@ -128,6 +145,19 @@ impl Domain {
     /// Whether the domain has not been destroyed.
     pub fn is_alive(&self) -> bool {
         !self.me.dead.load(Ordering::Acquire)
+    }
+
+    /// Suspends the domain and resumes it on another machine: its event channels are closed, its
+    /// mappings have ended, nothing that it granted is there, its transactions in xenstore are gone.
+    /// Its watches are set anew and have fired ([`Store::watch`](xen_netfront::store::Store::watch)).
+    ///
+    /// What xenstore says of its vifs is the toolstack's affair, and stays. Peers must have unmapped
+    /// its pages.
+    pub fn migrate(&self) {
+        self.unmap_all();
+        self.migrate_grants();
+        lock(&self.host.events).close_all(self.me.id);
+        self.host.store_reconnect(self.me.id);
     }
 
     fn other_call(&self) {

@@ -18,8 +18,6 @@ pub const ESRCH: EventError = EventError(3);
 pub const EINVAL: EventError = EventError(22);
 /// No free port (`ENOSPC`).
 pub const ENOSPC: EventError = EventError(28);
-/// Ports of the 2-level ABI on x86-64.
-const PORTS: usize = 4096;
 /// Port 0 is no port; 1 and 2 are taken by the toolstack for xenstore and the console.
 const FIRST_PORT: usize = 3;
 
@@ -55,6 +53,8 @@ const FREE: PortState = PortState {
 /// What one domain has.
 struct DomainEvents {
     ports: Vec<PortState>,
+    /// The last port it may have.
+    last: usize,
     /// A watch has fired.
     store: bool,
     woken: Arc<Condvar>,
@@ -79,21 +79,25 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    pub(crate) fn add(&mut self, id: DomId) {
+    pub(crate) fn add(&mut self, id: DomId, last: u32) {
         self.domains.entry(id.0).or_insert_with(|| DomainEvents {
             ports: vec![FREE; FIRST_PORT],
+            last: last as usize,
             store: false,
             woken: Arc::default(),
         });
     }
 
     pub(crate) fn remove(&mut self, id: DomId) {
-        let open = self.open_ports(id);
-        for port in open {
-            self.close(id, port);
-        }
+        self.close_all(id);
         if let Some(gone) = self.domains.remove(&id.0) {
             gone.woken.notify_all();
+        }
+    }
+
+    pub(crate) fn close_all(&mut self, id: DomId) {
+        for port in self.open_ports(id) {
+            self.close(id, port);
         }
     }
 
@@ -106,10 +110,11 @@ impl Events {
     fn open(&mut self, id: DomId, channel: Channel) -> Result<Port, EventError> {
         self.generation += 1;
         let generation = self.generation;
-        let ports = &mut self.domains.get_mut(&id.0).ok_or(ESRCH)?.ports;
+        let domain = self.domains.get_mut(&id.0).ok_or(ESRCH)?;
+        let (ports, last) = (&mut domain.ports, domain.last);
         let taken = |p: &&PortState| p.channel != Channel::Free;
         let number = FIRST_PORT + ports[FIRST_PORT..].iter().take_while(taken).count();
-        if number >= PORTS {
+        if number > last {
             return Err(ENOSPC);
         }
         if number == ports.len() {

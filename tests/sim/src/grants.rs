@@ -74,11 +74,15 @@ impl Domain {
             return Err(status);
         }
         let owner = self.owner(owner)?;
+        let mut maps = lock(&self.me.maps);
+        let free = maps.iter().position(Option::is_none);
+        if free.is_none() && maps.len() >= self.me.max_maps {
+            return Err(GrantStatus::NO_DEVICE_SPACE);
+        }
         let page = lock(&owner.memory).pin(self.me.id, gref, write)?;
         page.share();
         let map = Map { owner, gref, writable: write, page: page.clone() };
-        let mut maps = lock(&self.me.maps);
-        let handle = match maps.iter().position(Option::is_none) {
+        let handle = match free {
             Some(free) => {
                 maps[free] = Some(map);
                 free
@@ -120,7 +124,7 @@ impl Domain {
         }
     }
 
-    /// Ends all mappings, as the hypervisor does for a domain that dies.
+    /// Ends all mappings, as the hypervisor does for a domain that dies or moves.
     pub(crate) fn unmap_all(&self) {
         let maps = std::mem::take(&mut *lock(&self.me.maps));
         for map in maps.into_iter().flatten() {

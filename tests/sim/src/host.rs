@@ -263,7 +263,7 @@ impl Host {
     }
 
     /// Creates a domain with this many pages, or tells the existing one with that number. Its
-    /// xenstore home `/local/domain/N` is made too.
+    /// xenstore home `/local/domain/N` is made too, as libxl makes it: domain 0's, but for a few nodes.
     pub fn add_domain(&self, id: DomId, pages: u32) -> Domain {
         self.add_domain_with(id, DomainConfig { pages, ..DomainConfig::default() })
     }
@@ -274,7 +274,7 @@ impl Host {
             let mut domains = self.inner.domains.write().unwrap_or_else(PoisonError::into_inner);
             domains.entry(id.0).or_insert_with(|| DomainInner::new(id, config)).clone()
         };
-        lock(&self.inner.events).add(id);
+        lock(&self.inner.events).add(id, config.max_event_channel);
         let domain = Domain { host: self.inner.clone(), me };
         self.inner.store_home(id);
         domain
@@ -287,8 +287,8 @@ impl Host {
     }
 
     /// Ends a domain as a crash or a reboot does: its event channels close, its mappings end, its
-    /// watches and transactions go. Xenstore nodes stay until the toolstack removes them, and
-    /// handles that are still around keep its pages.
+    /// watches and transactions go, and so do the xenstore nodes that it owns. Domain 0's stay until the
+    /// toolstack removes them, and handles that are still around keep the domain's pages.
     pub fn destroy_domain(&self, id: DomId) {
         let Some(domain) = self.domain(id) else { return };
         domain.me.die();

@@ -76,7 +76,7 @@ pub use fault::{FaultRule, Faults};
 pub use host::{Chaos, Costs, Host};
 pub use sched::{Ctx, Limits, Next, Outcome, Scheduler, Task, run_on_thread};
 pub use store::{
-    Access, Change, MAX_NODES, MAX_TRANSACTIONS, MAX_VALUE, MAX_WATCHES, Perms, StoreClient,
+    Access, Change, MAX_NODES, MAX_TRANSACTIONS, MAX_VALUE, MAX_WATCHES, Perms, Quota, StoreClient,
 };
 pub use toolstack::{Detach, Toolstack, Vif};
 pub use violation::Violation;

@@ -11,7 +11,9 @@ use xen_store::{Changes, Store, StoreError, Transaction, Watch};
 use crate::host::{Delivery, HostInner, lock};
 use crate::{Domain, Host};
 
-pub use xen_store::memory::{Access, MAX_NODES, MAX_TRANSACTIONS, MAX_VALUE, MAX_WATCHES, Perms};
+pub use xen_store::memory::{
+    Access, MAX_NODES, MAX_TRANSACTIONS, MAX_VALUE, MAX_WATCHES, Perms, Quota,
+};
 
 /// A change of the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +51,11 @@ impl Host {
         StoreClient { host: self.inner.clone(), id, dead: false }
     }
 
+    /// Says what each domain but domain 0 may have in xenstore from now on, as xenstored's options do.
+    pub fn set_store_quota(&self, quota: Quota) {
+        lock(&self.inner.store).tree.set_quota(quota);
+    }
+
     /// Starts to record changes, or stops and forgets.
     pub fn trace_store(&self, on: bool) {
         lock(&self.inner.store).trace = on.then(Vec::new);
@@ -69,16 +76,23 @@ impl Host {
 }
 
 impl HostInner {
-    /// Makes a domain's home directory.
+    /// Makes a domain's home directory, as libxl does.
     pub(crate) fn store_home(&self, id: DomId) {
         let made = self.changed(DomId(0), |tree| Ok(tree.introduce(id.0)));
         debug_assert_eq!(made, Ok(()));
     }
 
-    /// Forgets a domain that has died, and fires `@releaseDomain`.
+    /// Forgets a domain that has died, removes what it owned, and fires `@releaseDomain`.
     pub(crate) fn store_forget(&self, id: DomId) {
         let gone = self.changed(id, |tree| Ok(tree.release(id.0)));
         debug_assert_eq!(gone, Ok(()));
+    }
+
+    /// A domain has a new connection: its transactions are gone, and its watches, set anew by its
+    /// driver of xenstore, have fired.
+    pub(crate) fn store_reconnect(&self, id: DomId) {
+        let done = self.changed(id, |tree| Ok(tree.reconnect(id.0)));
+        debug_assert_eq!(done, Ok(()));
     }
 
     pub(crate) fn fire_watch(&self, event: &Event) {
@@ -132,14 +146,29 @@ impl StoreClient {
         if self.dead { Err(StoreError::Denied) } else { self.host.changed(self.id, change) }
     }
 
-    /// Sets a node's owner and permissions; only its owner and domain 0 may.
+    /// Sets a node's permissions; only its owner and domain 0 may, and only domain 0 its owner.
     pub fn set_perms(&self, path: &str, perms: Perms) -> Result<(), StoreError> {
-        self.changed(|tree| tree.set_perms(self.id.0, path, perms))
+        self.changed(|tree| tree.set_perms(self.id.0, None, path, perms))
+    }
+
+    /// [`set_perms`](StoreClient::set_perms) within a transaction.
+    pub fn set_perms_within(
+        &self,
+        within: Transaction,
+        path: &str,
+        perms: Perms,
+    ) -> Result<(), StoreError> {
+        self.changed(|tree| tree.set_perms(self.id.0, Some(within), path, perms))
     }
 
     /// A node's owner and permissions.
     pub fn perms(&self, path: &str) -> Result<Perms, StoreError> {
         self.tree(|tree| tree.perms(self.id.0, path))
+    }
+
+    /// Makes the home of a domain that need not run here.
+    pub(crate) fn introduce(&self, id: DomId) {
+        self.host.store_home(id);
     }
 
     /// The value as text, if the node is there, readable, and valid UTF-8.

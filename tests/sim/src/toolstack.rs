@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use xen_grant::DomId;
 use xen_netfront::platform::Instant;
-use xen_netfront::store::Store;
+use xen_netfront::store::{Store, StoreError, Transaction};
 
 use crate::sched::{Ctx, Next, Task};
 use crate::store::{Access, Perms, StoreClient};
@@ -40,7 +40,7 @@ impl Vif {
         self
     }
 
-    /// Whether `hotplug-status` is there from the start; a real script is later
+    /// Whether `hotplug-status` says `connected` from the start; a real script is later
     /// ([`Toolstack::hotplug`]).
     #[must_use]
     pub fn hotplug(mut self, done: bool) -> Vif {
@@ -73,10 +73,49 @@ impl Vif {
         format!("/local/domain/{}/backend/vif/{}/{index}", backend.0, frontend.0)
     }
 
+    /// The nodes that libxl writes in the frontend's directory.
+    fn front_keys(&self) -> Vec<(String, String)> {
+        let keys = [
+            ("backend", self.back_dir()),
+            ("backend-id", self.backend.0.to_string()),
+            ("state", "1".into()),
+            ("handle", self.index.to_string()),
+            ("mac", self.mac_text()),
+            ("trusted", "1".into()),
+            ("mtu", "1500".into()),
+        ];
+        with_more(keys, &self.front)
+    }
+
+    /// The nodes that libxl writes in the backend's directory.
+    fn back_keys(&self) -> Vec<(String, String)> {
+        let keys = [
+            ("frontend", self.front_dir()),
+            ("frontend-id", self.frontend.0.to_string()),
+            ("online", "1".into()),
+            ("state", "1".into()),
+            ("script", "/etc/xen/scripts/vif-bridge".into()),
+            ("mac", self.mac_text()),
+            ("bridge", "xenbr0".into()),
+            ("handle", self.index.to_string()),
+            ("type", "vif".into()),
+            ("hotplug-status", if self.hotplug { "connected".into() } else { String::new() }),
+        ];
+        with_more(keys, &self.back)
+    }
+
     fn mac_text(&self) -> String {
         let [a, b, c, d, e, f] = self.mac;
         format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
     }
+}
+
+fn with_more<const N: usize>(
+    keys: [(&str, String); N],
+    more: &[(String, String)],
+) -> Vec<(String, String)> {
+    let keys = keys.map(|(key, value)| (key.to_owned(), value));
+    keys.into_iter().chain(more.iter().cloned()).collect()
 }
 
 /// Domain 0's hand in xenstore ([`Host::toolstack`]).
@@ -98,54 +137,48 @@ impl Toolstack {
         &self.store
     }
 
-    /// Makes both directories of an interface in one transaction, as libxl does: the frontend in
-    /// state Initialising, the backend too, each readable for the other.
+    /// Makes both directories of an interface in one transaction, as libxl does
+    /// (`libxl__device_generic_add`): what was there is removed, the directories above are domain 0's,
+    /// and each of the two is its domain's and readable for the other, in state Initialising. The
+    /// frontend's `mtu` is the backend's. A domain that is not there yet has its home made first.
     pub fn add_vif(&self, vif: &Vif) {
-        let (front, back) = (vif.front_dir(), vif.back_dir());
-        let (f, b) = (vif.frontend, vif.backend);
-        for (dir, owner, reader) in [(&front, f, b), (&back, b, f)] {
-            self.store.set(dir, "");
-            let perms = Perms::of(owner.0).with(reader.0, Access::READ);
-            let done = self.store.set_perms(dir, perms);
-            debug_assert!(done.is_ok());
-        }
-        let id = |domain: DomId| domain.0.to_string();
-        let mut keys: Vec<(String, String)> = Vec::new();
-        let mut put =
-            |dir: &str, key: &str, value: String| keys.push((format!("{dir}/{key}"), value));
-        put(&back, "frontend", front.clone());
-        put(&back, "frontend-id", id(f));
-        put(&back, "online", "1".into());
-        put(&back, "script", "/etc/xen/scripts/vif-bridge".into());
-        put(&back, "mac", vif.mac_text());
-        put(&back, "bridge", "xenbr0".into());
-        put(&back, "handle", vif.index.to_string());
-        put(&back, "type", "vif".into());
-        if vif.hotplug {
-            put(&back, "hotplug-status", "connected".into());
-        }
-        put(&front, "backend", back.clone());
-        put(&front, "backend-id", id(b));
-        put(&front, "handle", vif.index.to_string());
-        put(&front, "mac", vif.mac_text());
-        put(&front, "trusted", "1".into());
-        put(&front, "mtu", "1500".into());
-        for (key, value) in &vif.back {
-            put(&back, key, value.clone());
-        }
-        for (key, value) in &vif.front {
-            put(&front, key, value.clone());
-        }
-        put(&back, "state", "1".into());
-        put(&front, "state", "1".into());
-        loop {
-            let Ok(transaction) = self.store.begin() else { return };
-            for (path, value) in &keys {
-                let done = self.store.write(Some(transaction), path, value.as_bytes());
-                debug_assert!(done.is_ok());
+        self.store.introduce(vif.frontend);
+        self.store.introduce(vif.backend);
+        self.transact(|within| {
+            let (front, back) = (vif.front_dir(), vif.back_dir());
+            let (f, b) = (vif.frontend, vif.backend);
+            for (dir, owner, reader) in [(&front, f, b), (&back, b, f)] {
+                match self.store.remove(Some(within), dir) {
+                    Ok(()) | Err(StoreError::NotFound) => {}
+                    Err(error) => return Err(error),
+                }
+                self.store.write(Some(within), dir, b"")?;
+                let perms = Perms::of(owner.0).with(reader.0, Access::READ);
+                self.store.set_perms_within(within, dir, perms)?;
             }
-            if self.store.commit(transaction).is_ok() {
-                return;
+            for (dir, keys) in [(&front, vif.front_keys()), (&back, vif.back_keys())] {
+                for (key, value) in keys {
+                    self.store.write(Some(within), &format!("{dir}/{key}"), value.as_bytes())?;
+                }
+            }
+            let perms = Perms::of(b.0).with(f.0, Access::READ);
+            self.store.set_perms_within(within, &format!("{front}/mtu"), perms)
+        });
+    }
+
+    /// Does this in a transaction, as often as it takes.
+    fn transact(&self, work: impl Fn(Transaction) -> Result<(), StoreError>) {
+        loop {
+            let done = self.store.begin().and_then(|transaction| {
+                work(transaction)?;
+                self.store.commit(transaction)
+            });
+            match done {
+                Err(StoreError::Again) => {}
+                Ok(()) | Err(_) => {
+                    debug_assert_eq!(done, Ok(()));
+                    return;
+                }
             }
         }
     }
@@ -164,18 +197,40 @@ impl Toolstack {
         }
     }
 
-    /// Whether the backend has closed, or has removed its directory.
+    /// Whether the backend has done its part: it has removed its directory, or it is domain 0 and has
+    /// closed. What a driver domain serves it removes itself; libxl waits for that too.
     pub fn detached(&self, vif: &Vif) -> bool {
         let state = self.store.get(&format!("{}/state", vif.back_dir()));
-        state.is_none_or(|state| state == "6")
+        state.is_none_or(|state| state == "6" && vif.backend.0 == 0)
     }
 
-    /// Removes both directories, whatever state they are in.
+    /// Removes both directories, whatever state they are in, and the directories above that are empty
+    /// then (`libxl__xs_path_cleanup`).
     pub fn remove_vif(&self, vif: &Vif) {
-        for dir in [vif.front_dir(), vif.back_dir()] {
-            // One that is gone already is fine.
-            let _ = self.store.remove(None, &dir);
+        self.transact(|within| {
+            for dir in [vif.front_dir(), vif.back_dir()] {
+                self.clean(within, &dir)?;
+            }
+            Ok(())
+        });
+    }
+
+    fn clean(&self, within: Transaction, dir: &str) -> Result<(), StoreError> {
+        // One that is gone already is fine.
+        if self.store.remove(Some(within), dir) == Err(StoreError::NotFound) {
+            return Ok(());
         }
+        let mut at = dir;
+        while let Some((above, _)) = at.rsplit_once('/').filter(|(above, _)| !above.is_empty()) {
+            let empty = self.store.list(Some(within), above)?.is_empty()
+                && self.store.read(Some(within), above)?.is_empty();
+            if !empty {
+                break;
+            }
+            self.store.remove(Some(within), above)?;
+            at = above;
+        }
+        Ok(())
     }
 
     /// A task that detaches an interface: asks, waits for at most ten seconds as libxl does, then

@@ -196,7 +196,7 @@ fn copies_are_refused_with_xens_status() {
 #[test]
 fn the_table_grows_in_order_to_its_limit() {
     let host = Host::new(0);
-    let config = DomainConfig { pages: 1, max_grant_frames: 2 };
+    let config = DomainConfig { pages: 1, max_grant_frames: 2, ..DomainConfig::default() };
     let domain = host.add_domain_with(FRONT, config);
     assert_eq!(domain.max_grant_frames(), 2);
     let first = domain.grant_frame(0).unwrap();
@@ -312,6 +312,26 @@ fn faults_strike_on_order() {
     let (ok, bad) = (GrantStatus::OKAY, GrantStatus::ADDRESS_TOO_BIG);
     assert_eq!(ops.map(|op| op.status), [ok, bad, ok, bad]);
     assert_eq!(back.counts().copy_calls, 1);
+}
+
+/// One frame keeps track of 256 mappings, of which the last is never used.
+#[test]
+fn a_map_beyond_the_maptrack_frames_is_refused() {
+    let host = Host::new(0);
+    let front = host.add_domain(FRONT, 4);
+    let config = DomainConfig { max_maptrack_frames: 1, ..DomainConfig::default() };
+    let back = host.add_domain_with(BACK, config);
+    let (_page, gref) = granted(&front, false);
+    let map = || back.map_page(FRONT, gref, true);
+    let mut mapped: Vec<_> = (0..255).map(|_| map().unwrap()).collect();
+    assert_eq!(map().err(), Some(GrantStatus::NO_DEVICE_SPACE));
+    assert_eq!(back.map_page(FRONT, 9999, true).err(), Some(GrantStatus::NO_DEVICE_SPACE));
+    assert_eq!(back.map_page(DomId(9), gref, true).err(), Some(GrantStatus::BAD_DOMAIN));
+    mapped.pop();
+    mapped.push(map().unwrap());
+    assert_eq!(map().err(), Some(GrantStatus::NO_DEVICE_SPACE));
+    drop(mapped);
+    assert_eq!((back.mappings(), host.violations()), (0, vec![]));
 }
 
 #[test]

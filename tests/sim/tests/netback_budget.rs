@@ -12,7 +12,7 @@ use raw_client::{BACK, Back, Client, Features, pattern};
 use xen_grant::{DomId, FramePool, PAGE_SIZE};
 use xen_netfront::buffer::{Buf, Packet};
 use xen_netfront::netback::{Budget, Config, Netback};
-use xen_netfront::platform::{Instant, Platform};
+use xen_netfront::platform::Instant;
 use xen_sim::{Costs, Ctx, Domain, Host, Limits, Next, Outcome, Scheduler, Vif};
 
 const CLIENTS: usize = 12;
@@ -178,7 +178,7 @@ fn n5_a_client_that_takes_nothing_is_left_with_its_reserve() {
     let budget = Budget::new(pages, CLIENTS, RESERVE, SHARED).unwrap();
     let Machine { host, pool, mut vifs, mut clients, .. } = Machine::new(Some(&budget), pages);
     host.set_costs(Costs::free());
-    let mut fill = |vif: &mut Back| {
+    let fill = |vif: &mut Back| {
         let mut got = 0_usize;
         while let Some(packet) = packet(&pool) {
             if vif.deliver(packet).is_err() {

@@ -31,7 +31,10 @@ struct Machine {
 impl Machine {
     fn new() -> Machine {
         let host = Host::new(1);
-        let domain = host.add_domain_with(FRONT, DomainConfig { pages: 1400, max_grant_frames: 2 });
+        let domain = host.add_domain_with(
+            FRONT,
+            DomainConfig { pages: 1400, max_grant_frames: 2, ..DomainConfig::default() },
+        );
         let back = host.add_domain(BACK, 1400);
         let pool = FramePool::new(&domain, 1300).unwrap();
         let table = GrantTable::new(&domain);

@@ -4,7 +4,8 @@ use core::cell::Cell;
 
 use super::*;
 use crate::client::leftovers::EXISTS;
-use crate::memory::{Effects, Tree};
+use crate::memory::{Access, Effects, Perms, Quota, Tree};
+use crate::wire::MAX_PAYLOAD;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mood {
@@ -36,8 +37,15 @@ pub(super) struct Xenstored<'a> {
 
 impl<'a> Xenstored<'a> {
     pub fn new(page: &'a Words) -> Xenstored<'a> {
+        // What is said is tested here, not who may: the home is the domain's own, and takes all that
+        // fits a message.
         let mut tree = Tree::default();
-        let _ = tree.introduce(1);
+        tree.set_quota(Quota { entry: 2 * MAX_PAYLOAD, ..Quota::default() });
+        let everybody = |owner| Perms { others: Access::READ, ..Perms::of(owner) };
+        for (path, owner) in [("/local", 0), ("/local/domain/1", 1)] {
+            let _ = tree.write(0, None, path, b"");
+            let _ = tree.set_perms(0, None, path, everybody(owner));
+        }
         Xenstored {
             page,
             requests: RefCell::new(Consumer::new(page, REQUESTS)),

@@ -206,6 +206,10 @@ impl HostileBackend {
             (Some(6) | None, Some(_)) => {
                 self.disconnect();
                 self.peer.set_state(6);
+                // As any driver domain: the toolstack waits for it.
+                if self.peer.number(&self.peer.ours, "online") == Some(0) {
+                    let _ = self.peer.store.remove(None, &self.peer.ours);
+                }
             }
             (Some(_), Some(_)) => {}
         }

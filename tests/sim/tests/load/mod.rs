@@ -176,23 +176,24 @@ impl<'a> Load<'a> {
     /// The backend takes what has come, and sends it back.
     pub fn back_turn(&mut self) {
         let upcall = self.upcall(false);
-        let served = self.back.vifs.values_mut().next().unwrap();
         let (echo, echoes) = (&mut self.echo, self.echoes);
         let mut again = false;
-        let before = *served.counters();
+        let before = *self.back.served().unwrap().counters();
+        let clients = self.back.clients.as_mut().unwrap();
         self.allocations.1 += allocations(|| {
-            served.service();
-            served.poll(OFFERED, |packet| {
+            let mut client = None;
+            clients.turn(OFFERED, |_, from, packet| {
+                client = Some(from);
                 if echoes {
                     echo.push(packet.freeze());
                 }
             });
             for packet in echo.drain(..) {
-                served.deliver(packet).unwrap();
+                clients.deliver(client.unwrap(), packet).unwrap();
             }
-            again = served.rearm();
+            again = clients.rearm();
         });
-        let after = served.counters();
+        let after = self.back.served().unwrap().counters();
         let consumed = after.from_slots + after.to_slots - before.from_slots - before.to_slots;
         self.events.1.turn(upcall, consumed, again);
         self.again.1 = again;

@@ -3,6 +3,7 @@
 
 mod connect;
 mod copies;
+mod detach;
 mod frames;
 mod from_client;
 mod indices;
@@ -27,13 +28,15 @@ use std::time::Duration;
 
 use packet_views::buffer::{Checksum, Meta};
 use packet_views::buffer::{Gso, GsoKind};
-use raw_client::{Bench, CLIENT, Client, Features, TX_PAGES, bytes, pattern};
+use raw_client::{BACK, Bench, CLIENT, Client, Features, TX_PAGES, bytes, pattern};
 use xen_grant::{DomId, FramePool, PAGE_SIZE};
 use xen_netfront::netback::{Config, DeliverError, DeliverErrorKind, Fault};
 use xen_netfront::platform::{Instant, Platform};
 use xen_netfront::wire::{Extra, RxRequest, RxResponse, TxRequest, TxSlot, rx_flags, tx_flags};
 use xen_ring::PeerFault;
-use xen_sim::{Chaos, Counts, Ctx, FaultRule, Host, Limits, Next, Outcome, Scheduler};
+use xen_sim::{
+    Access, Chaos, Counts, Ctx, FaultRule, Host, Limits, Next, Outcome, Perms, Scheduler, Vif,
+};
 
 const HEADROOM: usize = 128;
 

@@ -18,6 +18,7 @@ use xen_netfront::wire::{
 use xen_ring::{FrontRing, Notify, RingPage};
 use xen_sim::{Domain, Host, OwnPage, Vif};
 
+#[allow(unused_imports)]
 pub use bench::Bench;
 
 pub const BACK: DomId = DomId(5);
