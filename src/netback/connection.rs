@@ -20,9 +20,9 @@ use super::fault::Fault;
 use super::from_client::{BATCH_PACKETS, UNIT};
 use super::obstacle::Obstacle;
 use super::queue::Queue;
-use super::scratch::Scratch;
 use super::to_client::{Refusal, Takes};
 use super::waiting::Bounds;
+use super::{from_client, to_client};
 use crate::buffer::{Packet, PacketMut};
 use crate::platform::{BackendPlatform, Channel, Instant, Port};
 use crate::wire::MAX_SLOTS;
@@ -113,7 +113,7 @@ impl<P: BackendPlatform> Connection<P> {
     pub(super) fn poll(
         &mut self,
         platform: &P,
-        (pool, scratch): (&FramePool, &mut Scratch),
+        (pool, scratch): (&FramePool, &mut from_client::Scratch),
         budget: usize,
         counters: &mut Counters,
         mut sink: impl FnMut(PacketMut),
@@ -137,7 +137,7 @@ impl<P: BackendPlatform> Connection<P> {
                 }
                 limit = limit.min(spent.saturating_add(left));
             }
-            let (means, copied) = ((pool, &mut scratch.from), counters.hypervisor_copied_bytes);
+            let (means, copied) = ((pool, &mut *scratch), counters.hypervisor_copied_bytes);
             let polled = queue.from.poll(platform, means, limit, &mut spent, counters, &mut sink);
             if let Some(credit) = &mut self.credit {
                 credit.spend(counters.hypervisor_copied_bytes - copied);
@@ -182,12 +182,12 @@ impl<P: BackendPlatform> Connection<P> {
     pub(super) fn flush(
         &mut self,
         platform: &P,
-        (scratch, account): (&mut Scratch, &mut Account),
+        (scratch, account): (&mut to_client::Scratch, &mut Account),
         counters: &mut Counters,
     ) -> Result<(), Fault> {
         counters.queue_high_water = counters.queue_high_water.max(self.queued() as u64);
         for queue in &mut self.queues {
-            queue.flush(platform, (&mut scratch.to, account), counters)?;
+            queue.flush(platform, (&mut *scratch, account), counters)?;
         }
         Ok(())
     }

@@ -91,7 +91,8 @@ pub struct ToClientDrops {
     pub no_frame: u64,
     /// The heap had no memory for a longer queue.
     pub no_memory: u64,
-    /// Segments of packets that are cut into more than the queue ever holds.
+    /// Segments of packets that are cut into more than the queue ever holds; and with [`Clients`](super::Clients),
+    /// what a client is sent back while its packets are handed up, and finds no room.
     pub queue_full: u64,
     /// The client posted no pages for too long: what was queued then, and what came until it
     /// posted some.

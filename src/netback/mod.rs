@@ -184,7 +184,10 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
     /// turns within the budget.
     #[inline]
     pub fn poll(&mut self, budget: usize, sink: impl FnMut(PacketMut)) -> usize {
-        self.vif.poll(&mut self.scratch, budget, sink)
+        match &mut self.scratch.from {
+            Some(scratch) => self.vif.poll(scratch, budget, sink),
+            None => 0,
+        }
     }
 
     /// Queues a packet for the client; gives it back if there is no room now, and refuses one that can't be
@@ -204,7 +207,7 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
     /// everything since the last time: one event at most on each of its channels.
     #[inline]
     pub fn flush(&mut self) {
-        self.vif.flush(&mut self.scratch);
+        self.vif.flush(&mut self.scratch.to);
     }
 
     /// Flushes, and asks the client for an event when it sends something, and when it posts pages
@@ -213,7 +216,7 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
     /// are [handled](crate::platform::Platform::handled).
     #[inline]
     pub fn rearm(&mut self) -> bool {
-        self.vif.rearm(&mut self.scratch)
+        self.vif.rearm(&mut self.scratch.to)
     }
 
     /// Nobody takes the client's packets until this is called again: until then they are no reason for

@@ -15,6 +15,7 @@ use super::obstacle::Obstacle;
 use super::pace::Allowance;
 use super::scratch::Scratch;
 use super::to_client::Refusal;
+use super::{from_client, to_client};
 use crate::buffer::{Packet, PacketMut};
 use crate::platform::{BackendPlatform, Channel, Instant, Port, Rings};
 use crate::xenbus::{BackBus, BackStep, DEFAULT_MTU, FrontendOffer, VifId, VifSpec};
@@ -200,10 +201,10 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
         self.bus_deadline().into_iter().chain(self.packet_deadline()).min()
     }
 
-    /// When a packet has waited too long.
+    /// When a packet has waited too long, or the client may send again.
     pub(super) fn packet_deadline(&self) -> Option<Instant> {
-        let deadline = |it: &Connection<P>| it.deadline(self.account.has_drawn(), self.is_paused);
-        self.connection.as_ref().and_then(deadline)
+        let connection = self.connection.as_ref()?;
+        connection.deadline(self.account.has_drawn(), self.is_paused)
     }
 
     /// When xenbus is to be seen to.
@@ -282,7 +283,7 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
     #[inline]
     pub(super) fn poll(
         &mut self,
-        scratch: &mut Scratch,
+        scratch: &mut from_client::Scratch,
         budget: usize,
         sink: impl FnMut(PacketMut),
     ) -> usize {
@@ -325,10 +326,18 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
         }
     }
 
+    /// The same for a packet that nobody takes back: without room it is dropped and counted.
+    pub(super) fn deliver_or_drop(&mut self, packet: Packet) {
+        if let Err(DeliverError::Full(_)) = self.deliver(packet) {
+            self.counters.to_given_back -= 1;
+            self.counters.undelivered(DeliverErrorKind::QueueFull);
+        }
+    }
+
     /// Copies as many queued packets to the client as it has posted pages for, and tells it of
     /// everything since the last time: one event at most on each of its channels.
     #[inline]
-    pub(super) fn flush(&mut self, scratch: &mut Scratch) {
+    pub(super) fn flush(&mut self, scratch: &mut to_client::Scratch) {
         let Some(connection) = self.connection.as_mut().filter(|_| self.fault.is_none()) else {
             return;
         };
@@ -343,7 +352,7 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
     /// instead of waiting, for that event may never come. If not, the platform hears that events
     /// are [handled](crate::platform::Platform::handled).
     #[inline]
-    pub(super) fn rearm(&mut self, scratch: &mut Scratch) -> bool {
+    pub(super) fn rearm(&mut self, scratch: &mut to_client::Scratch) -> bool {
         self.flush(scratch);
         if self.fault.is_some() {
             return true;

@@ -103,8 +103,7 @@ pub struct Clients<P: BackendPlatform, S: Store + Clone> {
     store: S,
     pool: FramePool,
     budget: Budget,
-    /// `None` while somebody has it.
-    scratch: Option<Box<Scratch>>,
+    scratch: Scratch,
     config: Config,
     listing: Listing<S>,
     allowance: Allowance,
@@ -156,7 +155,7 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
             store,
             pool: pool.clone(),
             budget: budget.clone(),
-            scratch: None,
+            scratch: Scratch::new(),
             config,
             allowance: Allowance::of_all(),
             paid: 0,
@@ -217,21 +216,25 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
     ) -> usize {
         let Some(slot) = self.slots.get_mut(number) else { return 0 };
         let client = id(number, slot.generation);
-        let Some(mut vif) = slot.vif.take() else { return 0 };
+        // Packets are being handed up already: this client keeps its turn.
+        let Some(mut scratch) = self.scratch.from.take() else { return 0 };
+        let Some(mut vif) = slot.vif.take() else {
+            self.scratch.from = Some(scratch);
+            return 0;
+        };
         self.touched.insert(number);
         self.busy.remove(number);
         let before = self.polled.replace(number);
-        let mut scratch = self.take_scratch();
         let packets = vif.poll(&mut scratch, budget, |packet| sink(self, client, packet));
+        self.scratch.from = Some(scratch);
         self.polled = before;
         for packet in self.returned.drain(..) {
             if let Err(DeliverError::Full(packet)) = vif.deliver(packet) {
-                vif.flush(&mut scratch);
-                // Nobody is there to take it back: dropped if there is still no room, and counted.
-                let _ = vif.deliver(packet);
+                vif.flush(&mut self.scratch.to);
+                // Nobody is there to take it back.
+                vif.deliver_or_drop(packet);
             }
         }
-        self.scratch = Some(scratch);
         if vif.is_at_fault() {
             self.asked.insert(number);
         }
@@ -250,11 +253,9 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
             left.remove(number);
             self.with(number, |this, vif, waker| {
                 vif.waker().register(waker);
-                let mut scratch = this.take_scratch();
-                if vif.rearm(&mut scratch) {
+                if vif.rearm(&mut this.scratch.to) {
                     this.busy.insert(number);
                 }
-                this.scratch = Some(scratch);
             });
         }
         self.next_deadline().is_some_and(|at| at <= self.platform.now())
@@ -265,11 +266,7 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
         let mut left = self.touched;
         while let Some(number) = left.next_from(0) {
             left.remove(number);
-            self.with(number, |this, vif, _| {
-                let mut scratch = this.take_scratch();
-                vif.flush(&mut scratch);
-                this.scratch = Some(scratch);
-            });
+            self.with(number, |this, vif, _| vif.flush(&mut this.scratch.to));
         }
     }
 
@@ -315,8 +312,8 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
 
     // -- packets ----------------------------------------------------------------------------
 
-    /// Queues a packet for a client, as [`Netback::deliver`](super::Netback::deliver) does, gives it back if
-    /// there is no room now, or refuses it.
+    /// Queues a packet for a client, as [`Netback::deliver`](super::Netback::deliver) does. One for the client
+    /// that is being polled is taken in any case, and dropped if there is no room for it afterwards.
     #[inline]
     #[expect(clippy::result_large_err, reason = "the packet comes back, not an error")]
     pub fn deliver(&mut self, to: ClientId, packet: Packet) -> Result<(), DeliverError> {
@@ -390,7 +387,8 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
         self.open.is_empty()
     }
 
-    /// Vifs that were refused because there were [`MAX_CLIENTS`] already.
+    /// Vifs that were refused because there were as many as there may be: [`MAX_CLIENTS`], or as many as the budget
+    /// is for.
     pub fn refused(&self) -> u64 {
         self.refused
     }
@@ -463,11 +461,7 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
             left.remove(number);
             self.asked.remove(number);
             self.next_asked = number + 1;
-            self.with(number, |this, vif, _| {
-                let mut scratch = this.take_scratch();
-                spent += vif.service(&mut scratch, SLICE);
-                this.scratch = Some(scratch);
-            });
+            self.with(number, |this, vif, _| spent += vif.service(&mut this.scratch, SLICE));
             self.remove_if_gone(number);
         }
         self.allowance.spend(spent, now);
@@ -513,10 +507,6 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
         }
     }
 
-    fn take_scratch(&mut self) -> Box<Scratch> {
-        self.scratch.take().unwrap_or_else(|| Box::new(Scratch::new()))
-    }
-
     fn ask(&mut self, number: usize) {
         self.asked.insert(number);
         if let Some(vif) = self.slots.get_mut(number).and_then(|slot| slot.vif.as_mut()) {
@@ -524,6 +514,7 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
         }
     }
 
+    /// For the frames that will wait for another client; `None` if there are clients enough.
     /// A vif that is not known: it may be new.
     fn add(&mut self, vif: VifId) {
         let Some(watch) = self.listing.watch().filter(|_| !self.is_closing) else { return };

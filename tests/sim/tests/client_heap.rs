@@ -75,7 +75,11 @@ fn connect(bench: &mut Bench, clients: &mut [Client]) {
     clients.iter_mut().for_each(Client::reset_rings);
     bench.netback.service();
     Client::publish_all(clients, &Features::default());
-    bench.netback.service();
+    // Some requests to xenstore at a time.
+    for _ in 0..50 {
+        bench.netback.service();
+        bench.host.advance(Duration::from_millis(100));
+    }
     assert!(bench.netback.is_connected());
 }
 

@@ -12,7 +12,7 @@ use raw_client::{BACK, Back, Client, Features, pattern};
 use xen_grant::{DomId, FramePool, PAGE_SIZE};
 use xen_netfront::buffer::{Buf, Packet};
 use xen_netfront::netback::{Budget, Config, Netback};
-use xen_netfront::platform::{Instant, Platform};
+use xen_netfront::platform::Instant;
 use xen_sim::{Costs, Ctx, Domain, Host, Limits, Next, Outcome, Scheduler, Vif};
 
 const CLIENTS: usize = 12;
@@ -22,9 +22,9 @@ const RESERVE: usize = 32;
 const SHARED: usize = 1024;
 /// Copies of one hypercall, and a packet in work.
 const IN_WORK: usize = 256 + 18;
-const RUN: Duration = Duration::from_millis(400);
+const RUN: Duration = Duration::from_millis(180);
 /// When nobody is counted yet: a silent client has its share for a moment.
-const WARM_UP: Duration = Duration::from_millis(150);
+const WARM_UP: Duration = Duration::from_millis(120);
 /// A burst for a client, larger than its reserve.
 const BURST: usize = 100;
 
@@ -97,7 +97,7 @@ impl Machine {
                     return Next::Done;
                 }
                 client.answers();
-                for _ in 0..client.tx.free().min(32) {
+                for _ in 0..client.tx.free().min(8) {
                     client.chain(&[(0, 0, 1514)], 0, &[]);
                 }
                 client.show();
@@ -154,7 +154,7 @@ fn n5_silent_clients_leave_the_others_nine_tenths_of_what_they_had() {
     let pages = IN_WORK + CLIENTS * RESERVE + SHARED;
     let budget = || Budget::new(pages, CLIENTS, RESERVE, SHARED).unwrap();
     let alone = Machine::new(Some(&budget()), pages).run(0);
-    assert!(alone.iter().all(|share| share.0 > 500 && share.1 > 500), "{alone:?}");
+    assert!(alone.iter().all(|share| share.0 > 200 && share.1 > 200), "{alone:?}");
     for silent in [2, 10] {
         let shares = Machine::new(Some(&budget()), pages).run(silent);
         println!("{silent} silent: {shares:?}; none: {alone:?}");
@@ -178,7 +178,7 @@ fn n5_a_client_that_takes_nothing_is_left_with_its_reserve() {
     let budget = Budget::new(pages, CLIENTS, RESERVE, SHARED).unwrap();
     let Machine { host, pool, mut vifs, mut clients, .. } = Machine::new(Some(&budget), pages);
     host.set_costs(Costs::free());
-    let mut fill = |vif: &mut Back| {
+    let fill = |vif: &mut Back| {
         let mut got = 0_usize;
         while let Some(packet) = packet(&pool) {
             if vif.deliver(packet).is_err() {

@@ -174,7 +174,7 @@ impl Kernel {
 }
 
 fn deliver(clients: &mut Clients, to: ClientId, packet: Packet) {
-    // It counts what it does not deliver.
+    // It counts what it drops, and what it gives back, which is dropped here.
     let _ = clients.deliver(to, packet);
 }
 
