@@ -108,8 +108,8 @@ impl<S: Store> Listing<S> {
         if self.is_done() { None } else { Some(self.attention.retry_at().unwrap_or(now)) }
     }
 
-    /// The domain has been resumed elsewhere.
-    pub(crate) fn resumed(&mut self) {
+    /// Lists all that is there once more.
+    pub(crate) fn list_anew(&mut self) {
         self.all = true;
     }
 

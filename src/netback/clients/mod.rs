@@ -127,8 +127,10 @@ pub struct Clients<P: BackendPlatform, S: Store + Clone> {
     carrier: Option<bool>,
     is_paused: bool,
     is_closing: bool,
-    /// Vifs that there was no room for; said once.
+    /// Vifs that there was no room for,
     refused: u64,
+    /// some of them since a client went.
+    has_refused: bool,
 }
 
 impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
@@ -166,6 +168,7 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
             is_paused: false,
             is_closing: false,
             refused: 0,
+            has_refused: false,
         })
     }
 
@@ -386,7 +389,7 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
     /// The domain has been resumed elsewhere: channels and mappings are gone. Call it before any device opens
     /// new ones. A suspend that was cancelled needs nothing.
     pub fn resumed(&mut self) {
-        self.listing.resumed();
+        self.listing.list_anew();
         for number in 0..self.slots.len() {
             self.with(number, |this, vif, _| {
                 vif.resumed();
@@ -489,9 +492,11 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
     fn add(&mut self, vif: VifId) {
         let Some(watch) = self.listing.watch().filter(|_| !self.is_closing) else { return };
         if self.open.len() >= MAX_CLIENTS {
-            if self.refused == 0 {
-                log::warn!("more than {MAX_CLIENTS} vifs: further ones are not served");
-            }
+            let (domain, number) = (vif.0.0, vif.1);
+            log::warn!(
+                "domain {domain}, vif {number}: not served: there are {MAX_CLIENTS} already"
+            );
+            self.has_refused = true;
             self.refused += 1;
             return;
         }
@@ -573,6 +578,10 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
         (slot.due, slot.was_connected, slot.is) = (NOTHING, false, None);
         self.due = None;
         self.open.remove(&vif.id());
+        if core::mem::take(&mut self.has_refused) {
+            // There is room for another.
+            self.listing.list_anew();
+        }
         self.ports.retain(|_, other| *other != number);
         for set in [&mut self.asked, &mut self.busy, &mut self.touched] {
             set.remove(number);

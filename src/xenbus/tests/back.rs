@@ -254,10 +254,11 @@ fn a_detach_is_answered_and_the_directory_removed() {
     assert_eq!(lab.xen.names("/local/domain/2/backend/vif/1"), ["1"]);
 }
 
-/// The toolstack takes a vif away and makes it anew while its backend is about to remove it.
+/// The toolstack makes a vif anew while its backend is about to remove it.
 #[test]
 fn n1_a_directory_that_was_made_anew_is_not_removed() {
-    for operations in 0..20 {
+    let mut met = 0;
+    for operations in 0.. {
         let mut lab = Lab::connected();
         lab.set_own("online", "0");
         lab.xen.set_after(operations, BACK_DIR, &[("online", "1"), ("state", "1")]);
@@ -265,12 +266,14 @@ fn n1_a_directory_that_was_made_anew_is_not_removed() {
             lab.poll();
             lab.now = lab.now + Duration::from_secs(1);
         }
-        let there = lab.xen.get(&format!("{BACK_DIR}/frontend")).is_some();
-        // Either it had been removed before, and what is there is a remainder of the new one, or it
-        // is served.
-        assert!(!there || lab.state() != "1", "after {operations} operations");
-        assert!(lab.xen.get(&format!("{BACK_DIR}/state")).is_some(), "{operations}");
+        if lab.xen.is_due() {
+            break;
+        }
+        met += 1;
+        // What is there now stays there, be it in place of a directory that had been removed before.
+        assert!(lab.xen.get(&format!("{BACK_DIR}/state")).is_some(), "after {operations} requests");
     }
+    assert!(met >= 5, "{met} moments");
 }
 
 #[test]

@@ -172,6 +172,11 @@ impl FakeXen {
         self.trouble.borrow_mut().later = Some((operations, nodes.iter().map(change).collect()));
     }
 
+    /// Whether what somebody else changes later is still to come.
+    pub fn is_due(&self) -> bool {
+        self.trouble.borrow().later.is_some()
+    }
+
     /// Nobody may read what is below `path` any more, or may again.
     pub fn forbid(&self, path: &str, forbidden: bool) {
         let mut trouble = self.trouble.borrow_mut();

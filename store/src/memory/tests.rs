@@ -311,13 +311,14 @@ fn permissions_are_set_within_a_transaction_too() {
     let path = "/local/domain/1/backend/vif/2/0";
     let told = tree.watch(2, path).unwrap();
     tree.fired(2, &told);
-    let begun = Some(tree.begin(0).unwrap());
+    let transaction = tree.begin(0).unwrap();
+    let begun = Some(transaction);
     let perms = Perms::of(1).with(2, Access::READ);
     assert_eq!(tree.write(0, begun, path, b""), Ok(Effects::default()));
     assert_eq!(tree.set_perms(0, begun, path, perms.clone()), Ok(Effects::default()));
     assert_eq!(tree.write(0, begun, &format!("{path}/state"), b"1"), Ok(Effects::default()));
     assert_eq!(tree.read(2, None, path), Err(StoreError::Denied));
-    let effects = tree.commit(0, begun.unwrap()).unwrap();
+    let effects = tree.commit(0, transaction).unwrap();
     assert!(effects.events.iter().any(|event| event.watch == told.0));
     assert_eq!(tree.read(2, None, &format!("{path}/state")).unwrap(), b"1");
     assert_eq!(tree.perms(0, &format!("{path}/state")).unwrap(), perms);

@@ -140,8 +140,10 @@ impl Toolstack {
     /// Makes both directories of an interface in one transaction, as libxl does
     /// (`libxl__device_generic_add`): what was there is removed, the directories above are domain 0's,
     /// and each of the two is its domain's and readable for the other, in state Initialising. The
-    /// frontend's `mtu` is the backend's.
+    /// frontend's `mtu` is the backend's. A domain that is not there yet has its home made first.
     pub fn add_vif(&self, vif: &Vif) {
+        self.store.introduce(vif.frontend);
+        self.store.introduce(vif.backend);
         self.transact(|within| {
             let (front, back) = (vif.front_dir(), vif.back_dir());
             let (f, b) = (vif.frontend, vif.backend);
