@@ -120,7 +120,7 @@ def make_parser():
     sub.add_argument("--memory", type=number(96, 1024), default=256, metavar="MB",
                      help="of either of the two (default: %(default)s)")  # fmt: skip
     sub.add_argument("--smoke", action="store_true",
-                     help="one round of one second: does everything get measured?")  # fmt: skip
+                     help="one short round: does everything get measured?")  # fmt: skip
     add_output(sub)
 
     sub = add("shell", shell_command, "leave a shell in dom0 on this terminal", SHELL_ABOUT)
