@@ -84,6 +84,15 @@ impl Budget {
         Ok(Budget::of(clients, reserve, shared))
     }
 
+    /// The budget that divides a pool of `pages` pages between up to `clients` clients: half of it for their
+    /// reserves, as far as each needs no more than 64 frames, and what is left for all.
+    pub fn dividing(pages: usize, clients: usize) -> Result<Budget, BudgetError> {
+        let left = pages.saturating_sub(IN_WORK);
+        let reserve = (left / 2 / clients.max(1)).clamp(MAX_SLOTS, 64);
+        let shared = left.saturating_sub(clients.saturating_mul(reserve));
+        Budget::new(pages, clients, reserve, shared)
+    }
+
     fn of(clients: u32, reserve: u32, shared: u32) -> Budget {
         let (reserves, free) = (AtomicU32::new(clients), AtomicU32::new(shared));
         Budget(Arc::new(Parts { reserve, reserves, shared, free }))
@@ -223,6 +232,19 @@ mod tests {
         assert!(budget.account().is_none());
         drop(both);
         assert!(budget.account().is_some());
+    }
+
+    #[test]
+    fn b7_a_pool_is_divided_and_nothing_of_it_left() {
+        for (pages, clients) in [(6000, 64), (2000, 64), (1000, 1), (292, 1), (786, 3)] {
+            let budget = Budget::dividing(pages, clients).unwrap();
+            let all = clients * budget.reserve() + budget.shared() + IN_WORK;
+            assert_eq!(all, pages, "{budget:?}");
+            assert!((MAX_SLOTS..=64).contains(&budget.reserve()));
+        }
+        for (pages, clients) in [(291, 1), (0, 0), (1000, 64)] {
+            assert!(Budget::dividing(pages, clients).is_err(), "{pages} for {clients}");
+        }
     }
 
     /// Each takes all that it gets: k of them leave 1/(k + 1) of the shared part.

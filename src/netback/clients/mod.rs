@@ -334,6 +334,9 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
     /// Whether packets of the clients' wait where they are: for when they could not go on anyway. As long as
     /// they do their events are not asked for.
     pub fn pause_receive(&mut self, is_paused: bool) {
+        if is_paused == self.is_paused {
+            return;
+        }
         self.is_paused = is_paused;
         for number in 0..self.slots.len() {
             self.with(number, |this, vif, _| {

@@ -6,7 +6,7 @@ use xen_grant::FramePool;
 use xen_guest::shutdown::Request;
 use xen_guest::{Suspended, Xen};
 use xen_netfront::buffer::{Packet, PacketMut};
-use xen_netfront::netback::{self, ClientId};
+use xen_netfront::netback::{self, Budget, ClientId};
 use xen_netfront::netfront;
 use xen_netfront::platform::{Instant, Platform};
 
@@ -21,8 +21,6 @@ const STATIONS_OF_CLIENT: usize = 64;
 const STATIONS_OF_UPLINK: usize = 1024;
 /// Work that a turn of a client is, in packets of one slot.
 const BUDGET: usize = 64;
-/// Pages that may wait for a client.
-const QUEUE_FRAMES: usize = 256;
 /// How long clients have to let go of us before we stop.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -36,10 +34,8 @@ enum Port {
 pub fn run(xen: Xen) -> xen_guest::Result {
     let options = Options::parse(xen.command_line(), |bad| log::warn!("{bad}"));
     let ours = netfront::Config::default().with_features(options.uplink_features);
-    let theirs = netback::Config::default()
-        .with_features(options.features)
-        .with_max_queues(options.queues)
-        .with_queue_frames(QUEUE_FRAMES);
+    let theirs =
+        netback::Config::default().with_features(options.features).with_max_queues(options.queues);
     let sizes = Sizes::of(xen.free_memory(), options.uplink.map(|_| &ours), &theirs)
         .ok_or("not enough memory for a client")?;
     log::info!("room for {} clients, which share {} pages", sizes.clients, sizes.pages);
@@ -51,7 +47,8 @@ pub fn run(xen: Xen) -> xen_guest::Result {
         uplink = Some(Uplink::open(xen, &pool, number, ours)?);
         switch.add(Port::Uplink, STATIONS_OF_UPLINK);
     }
-    let clients = Clients::open(xen, xen, &FramePool::new(&xen, sizes.pages)?, theirs)?;
+    let budget = Budget::dividing(sizes.pages, sizes.clients)?;
+    let clients = Clients::open(xen, xen, &FramePool::new(&xen, sizes.pages)?, &budget, theirs)?;
     Kernel { xen, clients, uplink, switch, news: News::default() }.serve()
 }
 
