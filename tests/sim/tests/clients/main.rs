@@ -1,6 +1,7 @@
 //! Many clients of one backend domain, driven by the collection that owns them.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod hostile;
 mod lifecycle;
 mod quota;
 #[path = "../raw_client/mod.rs"]
