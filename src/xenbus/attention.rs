@@ -60,6 +60,11 @@ impl Attention {
         delay
     }
 
+    /// The store is asked again though it has failed just now.
+    pub(super) fn rest_no_more(&mut self) {
+        self.retry_at = None;
+    }
+
     /// Until when the store is left alone, if it is.
     pub(super) fn retry_at(&self) -> Option<Instant> {
         self.retry_at

@@ -104,6 +104,10 @@ impl<S: Store, Phase, Step: Copy> Bus<S, Phase, Step> {
     /// Something has changed that no watch of ours tells.
     pub(super) fn ask(&mut self) {
         self.attention.ask();
+        if self.over_quota {
+            // There may be something to do that needs no room, as when it is the vif that goes.
+            self.attention.rest_no_more();
+        }
         self.resting = None;
     }
 

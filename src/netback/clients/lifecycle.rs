@@ -79,12 +79,9 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
 
     fn ask(&mut self, number: usize) {
         self.asked.insert(number);
-        if let Some(vif) = self.slots.get_mut(number).and_then(|slot| slot.vif.as_mut()) {
-            vif.ask();
-        }
+        self.with(number, |_, vif, _| vif.ask());
     }
 
-    /// For the frames that will wait for another client; `None` if there are clients enough.
     /// A vif that is not known: it may be new.
     fn add(&mut self, vif: VifId) {
         let Some(watch) = self.listing.watch().filter(|_| !self.is_closing) else { return };

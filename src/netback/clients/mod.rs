@@ -123,6 +123,10 @@ pub struct Clients<P: BackendPlatform, S: Store + Clone> {
     /// Packets for the client that is being polled, and that one.
     returned: Vec<Packet>,
     polled: Option<usize>,
+    /// That one was to be told something meanwhile,
+    missed: bool,
+    /// and that the domain was resumed.
+    missed_resume: bool,
     changes: VecDeque<(ClientId, ClientChange)>,
     carrier: Option<bool>,
     is_paused: bool,
@@ -167,6 +171,8 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
             due: None,
             returned: Vec::new(),
             polled: None,
+            missed: false,
+            missed_resume: false,
             changes: VecDeque::new(),
             carrier: None,
             is_paused: false,
@@ -242,6 +248,7 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
     /// new ones. A suspend that was cancelled needs nothing.
     pub fn resumed(&mut self) {
         self.listing.list_anew();
+        self.missed_resume = self.polled.is_some();
         for number in 0..self.slots.len() {
             self.with(number, |this, vif, _| {
                 vif.resumed();
@@ -270,7 +277,11 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
     /// Does something with a vif, and takes note of what has become of it.
     fn with(&mut self, number: usize, work: impl FnOnce(&mut Self, &mut Vif<P, S>, &Waker)) {
         let Some(slot) = self.slots.get_mut(number) else { return };
-        let Some(mut vif) = slot.vif.take() else { return };
+        let Some(mut vif) = slot.vif.take() else {
+            // Nobody is here, or it is being polled and is told afterwards.
+            self.missed |= self.polled == Some(number);
+            return;
+        };
         let waker = slot.waker.clone();
         work(self, &mut vif, &waker);
         if vif.is_at_fault() {

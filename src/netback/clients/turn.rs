@@ -25,15 +25,17 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
         self.service();
         self.busy.extend(self.ready.take());
         let (mut left, mut packets) = (self.busy, 0);
-        if self.is_paused {
-            // They get what waits for them all the same.
-            self.touched.extend(left);
-            return 0;
-        }
-        while let Some(number) = left.next_from(self.next_busy) {
+        // The sink may find that there is no room for more.
+        while !self.is_paused
+            && let Some(number) = left.next_from(self.next_busy)
+        {
             left.remove(number);
             self.next_busy = number + 1;
             packets += self.poll_one(number, budget, &mut sink);
+        }
+        if self.is_paused {
+            // They get what waits for them all the same. All are polled when the pause ends.
+            self.touched.extend(core::mem::take(&mut self.busy));
         }
         packets
     }
@@ -52,12 +54,13 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
             self.scratch.from = Some(scratch);
             return 0;
         };
-        self.touched.insert(number);
         self.busy.remove(number);
         let before = self.polled.replace(number);
         let packets = vif.poll(&mut scratch, budget, |packet| sink(self, client, packet));
         self.scratch.from = Some(scratch);
         self.polled = before;
+        // Whatever the sink has done: it may have rearmed.
+        self.touched.insert(number);
         for packet in self.returned.drain(..) {
             if let Err(DeliverError::Full(packet)) = vif.deliver(packet) {
                 vif.flush(&mut self.scratch.to);
@@ -71,7 +74,31 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
         if let Some(slot) = self.slots.get_mut(number) {
             slot.vif = Some(vif);
         }
+        if core::mem::take(&mut self.missed) {
+            self.make_up(number);
+        }
         packets
+    }
+
+    /// Tells the client that was polled what all were told meanwhile.
+    #[cold]
+    fn make_up(&mut self, number: usize) {
+        let is_resumed = core::mem::take(&mut self.missed_resume);
+        self.with(number, |this, vif, _| {
+            if is_resumed {
+                vif.resumed();
+            }
+            if this.is_closing {
+                vif.close();
+            }
+            if let Some(up) = this.carrier {
+                vif.set_carrier(up);
+            }
+            vif.pause_receive(this.is_paused);
+            vif.ask();
+            this.asked.insert(number);
+            this.busy.insert(number);
+        });
     }
 
     /// Flushes all clients that got something, and asks for events of those that had a turn. True if there is
@@ -83,7 +110,8 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
             left.remove(number);
             self.with(number, |this, vif, waker| {
                 vif.waker().register(waker);
-                if vif.rearm(&mut this.scratch.to) {
+                // What has broken a rule is not polled any more, but taken down.
+                if vif.rearm(&mut this.scratch.to) && !vif.is_at_fault() {
                     this.busy.insert(number);
                 }
             });
@@ -134,7 +162,7 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
         let store = self.listing.next_deadline(now).into_iter().chain(asked).min();
         let rest = self.allowance.rests_until(now);
         let store = store.map(|at| rest.map_or(at, |rest| rest.max(at)));
-        if !self.ready.is_empty() || !self.busy.is_empty() && !self.is_paused {
+        if !self.ready.is_empty() || !self.busy.is_empty() {
             return Some(now);
         }
         store.into_iter().chain((due < NEVER).then_some(due)).min()

@@ -258,7 +258,8 @@ fn leaving(view: View) -> Action {
 fn closing(view: View) -> Action {
     match view.peer {
         BusState::Unknown | BusState::Initialising | BusState::Closed => WriteClosed,
-        // It has seen that we are closing, or will; 6 is its to say first.
+        // It has seen that we are closing, or will; 6 is its to say first, but it does not keep us here.
+        BusState::Closing if view.leaving && view.overdue => WriteClosed,
         BusState::Closing => Stay,
         BusState::InitWait
         | BusState::Initialised

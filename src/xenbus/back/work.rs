@@ -135,9 +135,17 @@ impl<S: Store> BackBus<S> {
         let found = spec::read(&dirs.own())?;
         if let (Some(mtu), Some(peer)) = (found.spec.mtu, dirs.peer()) {
             let node = join(peer.dir, "mtu");
-            if let Err(error) = dirs.store().write(None, &node, mtu.to_string().as_bytes()) {
+            match dirs.store().write(None, &node, mtu.to_string().as_bytes()) {
+                Ok(()) => {}
                 // A toolstack that does not give us the node says the MTU itself.
-                log::debug!("{node}: {error}");
+                Err(
+                    error @ (StoreError::NotFound
+                    | StoreError::Denied
+                    | StoreError::Quota
+                    | StoreError::Other(_)),
+                ) => log::debug!("{node}: {error}"),
+                // What passes is tried again.
+                Err(error) => return Err(error),
             }
         }
         (self.spec, self.offered, self.informed) = (found.spec, found.offered, true);

@@ -146,6 +146,8 @@ fn n5_a_stall_while_paused_is_acted_on() {
     };
     assert!(due(&mut world));
     assert!(due(&mut world), "asked once more");
+    world.run(MS);
+    assert_eq!(world.pool.free(), world.pool.size(), "the packet is dropped");
 }
 
 /// A broken rule while xenstore's allowance is used up: nothing to do until it is not.
@@ -329,5 +331,103 @@ fn b11_vifs_made_and_removed_by_the_hundred_leave_nothing() {
             drop(client);
             world.host.destroy_domain(vif.frontend);
         }
+    }
+}
+
+/// We shut down, or are moved, at every moment of a connection.
+#[test]
+fn n8_a_shutdown_or_a_move_at_any_moment_of_a_connection() {
+    for turns in 0..25 {
+        for is_moved in [false, true] {
+            let mut world = World::new(Config::default());
+            let vif = world.add(0);
+            world.run(10 * MS);
+            let mut client = Client::new(&world.host, &vif, 0);
+            client.publish(&Features::default());
+            for _ in 0..turns {
+                world.turn();
+            }
+            if is_moved {
+                world.back.migrate();
+                world.clients.resumed();
+                world.run(2000 * MS);
+                // As a frontend does that sees its backend close.
+                if world.toolstack.states(&vif).1 == Some(5) {
+                    client.set_state(6);
+                    world.run(100 * MS);
+                    client.set_state(1);
+                    world.run(1000 * MS);
+                    client.reset_rings();
+                    client.publish(&Features::default());
+                    world.run(1000 * MS);
+                }
+            } else {
+                world.clients.close();
+                world.run(3000 * MS);
+                assert!(world.clients.is_closed(), "{turns}");
+                assert_eq!((world.back.mappings(), world.back.open_ports()), (0, vec![]));
+                continue;
+            }
+            let states = world.toolstack.states(&vif);
+            assert!(world.is_connected(&vif), "{turns}: {states:?}");
+        }
+    }
+}
+
+/// Whatever happens to clients that packets wait for, the shared part is whole again afterwards.
+#[test]
+fn b7_what_a_client_had_drawn_is_free_when_it_goes() {
+    for end in 0..6 {
+        let host = Host::new(1);
+        host.add_domain(guest(0), 900);
+        let back = host.add_domain(BACK, 10_000);
+        let pool = FramePool::new(&back, 4096).unwrap();
+        let budget = Budget::new(pool.size(), 4, 18, 1000).unwrap();
+        let config = Config::default().with_max_queues(2).with_queue_packets(800);
+        let mut clients =
+            Clients::open(back.clone(), back.clone(), &pool, &budget, config).unwrap();
+        let vif = Vif::new(guest(0), BACK, 0);
+        host.toolstack().add_vif(&vif);
+        let run = |clients: &mut Clients<_, _>, time: Duration| {
+            let until = host.now() + time;
+            while host.now() < until {
+                clients.turn(64, |_, _, _| {});
+                let _again = clients.rearm();
+                host.advance(MS);
+            }
+        };
+        run(&mut clients, 10 * MS);
+        let mut queues = [Client::new(&host, &vif, 0), Client::new(&host, &vif, 0)];
+        Client::publish_all(&mut queues, &Features::default());
+        run(&mut clients, 10 * MS);
+        let id = clients.find((guest(0), 0)).unwrap();
+        assert_eq!(clients.vif(id).unwrap().queues(), 2);
+        let mut taken = 0;
+        for number in 0..1200_usize {
+            let mut buf = BufMut::new(pool.take().unwrap(), 0);
+            let bytes = buf.append(60).unwrap();
+            bytes.fill(0);
+            // IPv4, UDP, and a flow of its own.
+            bytes[12..15].copy_from_slice(&[8, 0, 0x45]);
+            bytes[16..18].copy_from_slice(&46_u16.to_be_bytes());
+            bytes[23] = 17;
+            bytes[34..36].copy_from_slice(&(number as u16).to_be_bytes());
+            taken += usize::from(clients.deliver(id, PacketMut::from(buf).freeze()).is_ok());
+        }
+        assert!((300..600).contains(&taken), "{taken}");
+        assert!(budget.free() < 700);
+        match end {
+            0 => queues[0].set_state(5),
+            1 => {
+                queues[1].tx_page.words()[0].store(4000, Ordering::Relaxed);
+                queues[1].domain.notify(queues[1].ports[0]);
+            }
+            2 => host.toolstack().begin_detach(&vif),
+            3 => clients.resumed(),
+            4 => host.toolstack().remove_vif(&vif),
+            _ => clients.close(),
+        }
+        run(&mut clients, 20 * MS);
+        assert_eq!((budget.free(), pool.free()), (1000, pool.size()), "{end}");
     }
 }
