@@ -334,6 +334,34 @@ fn b11_vifs_made_and_removed_by_the_hundred_leave_nothing() {
     }
 }
 
+/// A vif beyond what the budget is for is not served, but nobody else answers its toolstack.
+#[test]
+fn n1_a_vif_that_was_refused_is_detached_within_a_second() {
+    let host = Host::new(1);
+    let back = host.add_domain(BACK, 10_000);
+    let pool = FramePool::new(&back, 2048).unwrap();
+    let budget = Budget::new(pool.size(), 2, 18, 100).unwrap();
+    let config = Config::default();
+    let mut clients = Clients::open(back.clone(), back.clone(), &pool, &budget, config).unwrap();
+    let vifs: Vec<_> = (0..3).map(|number| Vif::new(guest(number), BACK, 0)).collect();
+    let mut run = |rounds: u32| {
+        for _ in 0..rounds {
+            clients.turn(64, |_, _, _| {});
+            let _again = clients.rearm();
+            host.advance(10 * MS);
+        }
+    };
+    for vif in &vifs {
+        host.add_domain(vif.frontend, 400);
+        host.toolstack().add_vif(vif);
+        run(10);
+    }
+    assert_eq!(host.toolstack().states(&vifs[2]).1, Some(1), "refused");
+    host.toolstack().begin_detach(&vifs[2]);
+    run(100);
+    assert!(host.toolstack().detached(&vifs[2]), "{:?}", host.toolstack().states(&vifs[2]));
+}
+
 /// We shut down, or are moved, at every moment of a connection.
 #[test]
 fn n8_a_shutdown_or_a_move_at_any_moment_of_a_connection() {
