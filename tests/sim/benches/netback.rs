@@ -12,6 +12,7 @@ mod raw_client;
 
 use std::hint::black_box;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use raw_client::{BACK, Back, Bench, Client, Features, pattern};
 use xen_grant::{DomId, FramePool};
@@ -74,6 +75,8 @@ fn run_clients(count: usize, turns: usize) -> bool {
         let mut client = Client::new(&host, &vif, 0);
         client.publish(&Features::default());
         peers.push(client);
+        // What xenstore is asked for one has been paid for when the next comes.
+        host.advance(Duration::from_secs(1));
         while set_up(&mut clients) {}
     }
     let connected = clients.iter().filter(|(_, vif)| vif.is_connected()).count();
