@@ -309,7 +309,7 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
     /// nobody else reads the packet, and a large packet is cut into segments that share its data. There is
     /// room for all of them or it is given back; of one that not even an empty queue has room for the
     /// first segments wait, and the others count as dropped.
-    #[inline(always)] // for each of those who drive a vif, as if there were no other
+    #[inline]
     #[expect(clippy::result_large_err, reason = "the packet comes back, not an error")]
     pub(super) fn deliver(&mut self, mut packet: Packet) -> Result<(), DeliverError> {
         let Some(connection) = self.connection.as_mut().filter(|_| self.fault.is_none()) else {
