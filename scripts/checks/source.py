@@ -13,6 +13,7 @@ UNSAFE_ROOMS = (
     "tests/sim/src/page.rs",
     # Counts allocations: an allocator can't be written without.
     "tests/sim/src/bin/netfront-sim/alloc.rs",
+    "tests/sim/tests/client_heap.rs",
     # Tests of the unsafe functions themselves, or with a memory of their own.
     "tests/sim/tests/grants.rs",
     "packet/tests/buffers/allocations.rs",
