@@ -34,36 +34,28 @@
 //! # }
 //! ```
 //!
-//! Which vifs there are, a watch on `backend/vif` says:
+//! All vifs of a backend domain, as a toolstack makes and removes them, are [`Clients`]':
 //!
 //! ```no_run
-//! # extern crate alloc;
-//! # use alloc::vec::Vec;
 //! # use xen_grant::FramePool;
-//! # use xen_netfront::netback::{Config, Netback};
-//! # use xen_netfront::platform::BackendPlatform;
+//! # use xen_netfront::netback::{Budget, Clients, Config};
+//! # use xen_netfront::platform::{BackendPlatform, Instant};
 //! # use xen_netfront::store::{Store, StoreError};
-//! # use xen_netfront::xenbus::Clients;
-//! /// `pool` makes the pool of one client.
+//! # fn wait_for_an_event(_: Option<Instant>) {}
 //! fn serve<P: BackendPlatform, S: Store + Clone>(
 //!     platform: P,
 //!     store: S,
-//!     pool: impl Fn(&P) -> FramePool,
+//!     pool: &FramePool,
+//!     budget: &Budget,
 //! ) -> Result<(), StoreError> {
-//!     let mut clients = Clients::open(store.clone())?;
-//!     let mut vifs: Vec<Netback<P, S>> = Vec::new();
+//!     let mut clients = Clients::open(platform, store, pool, budget, Config::default())?;
 //!     loop {
-//!         for (client, vif) in clients.poll(platform.now()).appeared {
-//!             let (platform, store, pool) = (platform.clone(), store.clone(), pool(&platform));
-//!             vifs.push(Netback::open(platform, store, &pool, client, vif, Config::default())?);
-//!         }
-//!         vifs.retain(|vif| {
-//!             if vif.is_gone() {
-//!                 clients.forget(vif.id());
-//!             }
-//!             !vif.is_gone()
+//!         clients.turn(64, |clients, from, packet| {
+//!             let _back = clients.deliver(from, packet.freeze()); // or to another of them
 //!         });
-//!         // ... a round of each, as above; wait if none has more to do ...
+//!         if !clients.rearm() {
+//!             wait_for_an_event(clients.next_deadline());
+//!         }
 //!     }
 //! }
 //! ```
