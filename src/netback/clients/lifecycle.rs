@@ -84,7 +84,6 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
         }
     }
 
-    /// For the frames that will wait for another client; `None` if there are clients enough.
     /// A vif that is not known: it may be new.
     fn add(&mut self, vif: VifId) {
         let Some(watch) = self.listing.watch().filter(|_| !self.is_closing) else { return };
