@@ -113,7 +113,7 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
                     waker,
                     is: None,
                     due: NOTHING,
-                    was_connected: false,
+                    was_connected: (false, 0),
                     is_known: false,
                 });
                 self.slots.len() - 1
@@ -133,7 +133,7 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
         let client = id(number, slot.generation);
         slot.generation = slot.generation.wrapping_add(1);
         let is_known = core::mem::take(&mut slot.is_known);
-        (slot.due, slot.was_connected, slot.is) = (NOTHING, false, None);
+        (slot.due, slot.was_connected, slot.is) = (NOTHING, (false, 0), None);
         self.due = None;
         self.open.remove(&vif.id());
         if core::mem::take(&mut self.has_refused) {

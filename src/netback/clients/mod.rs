@@ -73,7 +73,8 @@ struct Slot<P: BackendPlatform, S: Store> {
     is: Option<VifId>,
     /// When it has something to do though nothing happens, in xenstore and with packets.
     due: Due,
-    was_connected: bool,
+    /// Whether it was connected when somebody last looked, and how often it had been.
+    was_connected: (bool, u64),
     /// Something has been told of it.
     is_known: bool,
 }
@@ -291,26 +292,28 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
             bus: vif.bus_deadline().unwrap_or(NEVER),
             packets: vif.packet_deadline().unwrap_or(NEVER),
         };
-        let is_connected = vif.is_connected();
+        let (is_connected, connects) = (vif.is_connected(), vif.counters().connects);
         let Some(slot) = self.slots.get_mut(number) else { return };
         if slot.due != due {
             slot.due = due;
             self.due = None;
         }
         let client = id(number, slot.generation);
-        if slot.was_connected != is_connected {
-            slot.was_connected = is_connected;
+        if slot.was_connected != (is_connected, connects) {
+            let (was_connected, _) = slot.was_connected;
+            slot.was_connected = (is_connected, connects);
             slot.is_known = true;
             self.ports.retain(|_, other| *other != number);
+            if was_connected {
+                self.tell(client, ClientChange::Disconnected);
+            }
             if is_connected {
                 self.ports.extend(vif.ports().map(|port| (port, number)));
                 // What came before we were told.
                 self.busy.insert(number);
                 self.touched.insert(number);
+                self.tell(client, ClientChange::Connected);
             }
-            let change =
-                if is_connected { ClientChange::Connected } else { ClientChange::Disconnected };
-            self.tell(client, change);
         }
         if let Some(slot) = self.slots.get_mut(number) {
             slot.vif = Some(vif);

@@ -15,7 +15,7 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
     /// One turn: sees to xenstore, and hands up to `budget` packets of each client whose event has come to
     /// `sink`, with the client that sent it. Returns how many packets there were.
     ///
-    /// The budget is work, as [`Netback::poll`](super::Netback::poll) counts it. The sink may
+    /// The budget is work, as [`Netback::poll`](crate::netback::Netback::poll) counts it. The sink may
     /// [`deliver`](Clients::deliver) to any client, the one that sent it too.
     pub fn turn(
         &mut self,
@@ -168,8 +168,8 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
         store.into_iter().chain((due < NEVER).then_some(due)).min()
     }
 
-    /// Queues a packet for a client, as [`Netback::deliver`](super::Netback::deliver) does. One for the client
-    /// that is being polled is taken in any case, and dropped if there is no room for it afterwards.
+    /// Queues a packet for a client, as [`Netback::deliver`](crate::netback::Netback::deliver) does. One for the
+    /// client that is being polled is taken in any case, and dropped if there is no room for it afterwards.
     #[inline]
     #[expect(clippy::result_large_err, reason = "the packet comes back, not an error")]
     pub fn deliver(&mut self, to: ClientId, packet: Packet) -> Result<(), DeliverError> {

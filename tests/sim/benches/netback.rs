@@ -2,8 +2,8 @@
 //!
 //!     netback PATH BATCH PACKETS
 //!
-//! runs one path, `poll`, `deliver` (queue + flush), `idle` (turns of the loop in which nothing
-//! happened) or `clients` (the same, with BATCH clients), in batches, with every check on.
+//! runs one path, `poll`, `deliver` (queue + flush) or `idle` (turns of the loop in which nothing
+//! happened), in batches, with every check on.
 //! `scripts/instructions` collects inside the `be_*` functions only, and not in the hypervisor's part.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -13,11 +13,9 @@ mod raw_client;
 use std::hint::black_box;
 use std::process::ExitCode;
 
-use raw_client::{BACK, Back, Bench, Client, Features, pattern};
-use xen_grant::{DomId, FramePool};
+use raw_client::{Back, Bench, Client, Features, pattern};
 use xen_netfront::buffer::Packet;
-use xen_netfront::netback::{Budget, Clients, Config};
-use xen_sim::{Domain, Host, Quota, Vif};
+use xen_netfront::netback::Config;
 
 /// Takes packets of 64 bytes off the ring.
 #[inline(never)]
@@ -45,46 +43,6 @@ fn be_flush(back: &mut Back) {
 fn be_idle(back: &mut Back) -> bool {
     back.service();
     back.rearm()
-}
-
-/// A turn of the loop of a backend with many clients, when nothing has happened.
-#[inline(never)]
-fn be_clients(clients: &mut Clients<Domain, Domain>) -> bool {
-    clients.turn(64, |_, _, packet| {
-        black_box(packet.head());
-    });
-    clients.rearm()
-}
-
-/// So many clients, all of them connected, and idle.
-fn run_clients(count: usize, turns: usize) -> bool {
-    let host = Host::new(1);
-    host.set_store_quota(Quota { nodes: 5000, ..Quota::default() });
-    let back = host.add_domain(BACK, 20_000);
-    let pool = FramePool::new(&back, 4096).unwrap();
-    let budget = Budget::dividing(pool.size(), count).unwrap();
-    let (platform, store) = (back.clone(), back.clone());
-    let mut clients = Clients::open(platform, store, &pool, &budget, Config::default()).unwrap();
-    let mut peers = Vec::new();
-    for number in 0..count {
-        let vif = Vif::new(DomId(100 + number as u16), BACK, 0);
-        host.add_domain(vif.frontend, 400);
-        host.toolstack().add_vif(&vif);
-        while set_up(&mut clients) {}
-        let mut client = Client::new(&host, &vif, 0);
-        client.publish(&Features::default());
-        peers.push(client);
-        while set_up(&mut clients) {}
-    }
-    let connected = clients.iter().filter(|(_, vif)| vif.is_connected()).count();
-    println!("{connected} clients");
-    connected == count && (0..turns).all(|_| !be_clients(&mut clients))
-}
-
-/// The same turn, not counted.
-fn set_up(clients: &mut Clients<Domain, Domain>) -> bool {
-    clients.turn(64, |_, _, _| ());
-    clients.rearm()
 }
 
 fn run(path: &str, batch: usize, packets: usize) -> bool {
@@ -129,9 +87,5 @@ fn main() -> ExitCode {
     let path = args.next().unwrap_or_else(|| "poll".into());
     let batch = args.next().and_then(|batch| batch.parse().ok()).unwrap_or(64);
     let packets = args.next().and_then(|packets| packets.parse().ok()).unwrap_or(10_000);
-    let done = match path.as_str() {
-        "clients" => run_clients(batch, packets),
-        _ => run(&path, batch, packets),
-    };
-    if done { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if run(&path, batch, packets) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
