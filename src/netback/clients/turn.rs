@@ -16,7 +16,9 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
     /// `sink`, with the client that sent it. Returns how many packets there were.
     ///
     /// The budget is work, as [`Netback::poll`](crate::netback::Netback::poll) counts it. The sink may
-    /// [`deliver`](Clients::deliver) to any client, the one that sent it too.
+    /// [`deliver`](Clients::deliver) to any client, the one that sent it too, and
+    /// [pause](Clients::pause_receive): then nobody else is polled. What else it does to all clients, the one
+    /// that it is called for learns after its turn.
     pub fn turn(
         &mut self,
         budget: usize,
