@@ -157,3 +157,8 @@ pub use xen_store as store;
 #[cfg(all(doctest, feature = "smoltcp"))]
 #[doc = include_str!("../README.md")]
 mod readme {}
+
+/// So are the programs of the text on how to serve clients.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/backend.md")]
+mod backend {}

@@ -171,7 +171,8 @@ pub unsafe trait ForeignMemory: Memory {
     /// domain may be refused: mapping it would move the page away from its frame number.
     fn map_grant(&self, domain: DomId, gref: u32) -> Result<Mapping, GrantStatus>;
 
-    /// Unmaps it (`GNTTABOP_unmap_grant_ref`).
+    /// Unmaps it (`GNTTABOP_unmap_grant_ref`). If the domain has been resumed elsewhere it is gone already, and
+    /// the hypervisor does not know it: that is no error.
     ///
     /// # Safety
     ///

@@ -191,11 +191,13 @@ unsafe impl ForeignMemory for Xen {
         // SAFETY: GNTTABOP_unmap_grant_ref takes a gnttab_unmap_grant_ref; nobody uses the page.
         let done = unsafe { hypercall::grant_table_op(abi::GNTTABOP_UNMAP_GRANT_REF, &mut unmap) };
         let [unmap] = unmap;
-        if done.is_ok() && GrantStatus(unmap.status).is_okay() {
+        let status = GrantStatus(unmap.status);
+        // A handle of before a migration: nothing is mapped by it any more.
+        if done.is_ok() && (status.is_okay() || status == GrantStatus::BAD_HANDLE) {
             // SAFETY: it came from `map_grant`, and Xen has taken the page away.
             unsafe { memory::give_place(memory::words_place(mapping.words)) };
         } else {
-            log::error!("a foreign page cannot be unmapped: {}", GrantStatus(unmap.status));
+            log::error!("a foreign page cannot be unmapped: {status}");
         }
     }
 

@@ -25,6 +25,8 @@ COMMENT_EDGE = re.compile(r"/\*|\*/")
 CLOSING = {"{": "}", "(": ")", "[": "]"}
 # Macros around items that are compiled as they stand.
 TRANSPARENT = ("proptest",)
+# Macros that make a test of each row `name => ...`.
+TABLES = ("frontend_tests",)
 # What the compiler says of itself when tests are built here. Anything else is off.
 CFG = {
     ("test", None), ("debug_assertions", None), ("unix", None), ("target_os", "linux"),
@@ -132,6 +134,11 @@ class File:
                 if self._is_on(attributes):
                     yield from self._items(stream[position + 3 : end], folder)
                 attributes = []
+            elif token in TABLES and after[:1] == ["!"] and after[1:] == ["{"]:
+                end = closing(stream, position + 2)
+                if self._is_on(attributes):
+                    yield from rows(stream[position + 3 : end])
+                attributes = []
             elif token in CLOSING:
                 end = closing(stream, position)
                 # The body of something else; parentheses may be in the middle of an item.
@@ -224,6 +231,11 @@ def end_of_function(stream, position):
             position = end
         position += 1
     return position
+
+
+def rows(words):
+    """The first words of `name => ...`."""
+    return [name for name, *arrow in zip(words, words[1:], words[2:]) if arrow == ["=", ">"]]
 
 
 def arguments(words):

@@ -41,6 +41,8 @@ class Items(unittest.TestCase):
         self.same("fn a() { #[test] fn b() {} } impl A { #[test] fn c() {} }")
         self.same("macro_rules! a { () => { #[test] fn b() {} } } a! { #[test] fn c() {} }")
         self.same("proptest! { #![config(x)] #[test] fn a(b in 0..1) {} }", "a")
+        self.same("frontend_tests! { A: a => x, #[ignore] b => x, } #[test] fn c() {}", "a", "b", "c")
+        self.same("macro_rules! frontend_tests { ($a:ident => $b:ident) => { #[test] fn $a() {} } }")
         self.same("mod a { mod b { #[test] fn c() {} } } #[test] fn d() {}", "c", "d")
 
     def test_configurations(self):

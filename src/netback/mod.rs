@@ -14,7 +14,55 @@
 //! of ours (headroom in front, headers in one piece), or shared to other clients. Nothing of the
 //! client's but its ring pages is ever mapped.
 //!
-//! A backend is driven by a loop, as a [frontend](crate::netfront) is:
+//! All vifs that a domain serves are [`Clients`]: one collection opens, connects and removes them, and runs
+//! those whose event has come. A kernel drives it in a loop. This one is a hub, which sends each packet on to
+//! every other client:
+//!
+//! ```no_run
+//! use xen_grant::FramePool;
+//! use xen_netfront::netback::{Budget, ClientChange, Clients, Config};
+//! use xen_netfront::packet::features::Features;
+//! use xen_netfront::platform::{BackendPlatform, Instant};
+//! use xen_netfront::store::Store;
+//!
+//! /// `sleep` returns at an event, a client's or xenstore's, or at the time.
+//! fn serve<P: BackendPlatform, S: Store + Clone>(
+//!     machine: P,
+//!     store: S,
+//!     sleep: impl Fn(Option<Instant>),
+//! ) -> Result<(), Box<dyn core::error::Error>> {
+//!     let pool = FramePool::new(&machine, 4096)?; // every page that packets will ever use: 16 MB
+//!     let budget = Budget::dividing(pool.size(), 40)?; // for up to 40 clients
+//!     let config = Config::default().with_features(Features::ALL);
+//!     let mut clients = Clients::open(machine, store, &pool, &budget, config)?;
+//!     let mut connected = Vec::new();
+//!     loop {
+//!         clients.turn(64, |clients, from, packet| {
+//!             let packet = packet.freeze();
+//!             for to in connected.iter().filter(|to| **to != from) {
+//!                 let _ = clients.deliver(*to, packet.clone()); // no copy; if there is no room, dropped
+//!             }
+//!         });
+//!         while let Some((client, change)) = clients.next_change() {
+//!             connected.retain(|other| *other != client);
+//!             if change == ClientChange::Connected {
+//!                 connected.push(client);
+//!             }
+//!         }
+//!         if !clients.rearm() {
+//!             sleep(clients.next_deadline());
+//!         }
+//!     }
+//! }
+//! ```
+//!
+//! A client has its turn when its event has come: the platform wakes what
+//! [`opened`](crate::platform::Platform::opened) gave it with each event on a port, or the loop tells
+//! [`Clients::event`]. What serving costs, what is bounded where, and what a client may do wrong is in
+//! `docs/backend.md` of the repository.
+//!
+//! For a vif that somebody else keeps track of there is [`Netback`], the backend of one, with a loop like a
+//! [frontend](crate::netfront)'s:
 //!
 //! ```no_run
 //! # use xen_netfront::buffer::PacketMut;
@@ -34,64 +82,34 @@
 //! # }
 //! ```
 //!
-//! Which vifs there are, a watch on `backend/vif` says:
-//!
-//! ```no_run
-//! # extern crate alloc;
-//! # use alloc::vec::Vec;
-//! # use xen_grant::FramePool;
-//! # use xen_netfront::netback::{Config, Netback};
-//! # use xen_netfront::platform::BackendPlatform;
-//! # use xen_netfront::store::{Store, StoreError};
-//! # use xen_netfront::xenbus::Clients;
-//! /// `pool` makes the pool of one client.
-//! fn serve<P: BackendPlatform, S: Store + Clone>(
-//!     platform: P,
-//!     store: S,
-//!     pool: impl Fn(&P) -> FramePool,
-//! ) -> Result<(), StoreError> {
-//!     let mut clients = Clients::open(store.clone())?;
-//!     let mut vifs: Vec<Netback<P, S>> = Vec::new();
-//!     loop {
-//!         for (client, vif) in clients.poll(platform.now()).appeared {
-//!             let (platform, store, pool) = (platform.clone(), store.clone(), pool(&platform));
-//!             vifs.push(Netback::open(platform, store, &pool, client, vif, Config::default())?);
-//!         }
-//!         vifs.retain(|vif| {
-//!             if vif.is_gone() {
-//!                 clients.forget(vif.id());
-//!             }
-//!             !vif.is_gone()
-//!         });
-//!         // ... a round of each, as above; wait if none has more to do ...
-//!     }
-//! }
-//! ```
-//!
 //! # What a call costs
 //!
-//! [`Netback::open`], [`service`](Netback::service) and dropping the backend ask xenstore, so they block as
-//! long as the [`Store`] does; they allocate, map and unmap ring pages, bind and close event channels.
-//! Nothing else blocks. Nothing else allocates but [`deliver`](Netback::deliver): the queue of waiting
-//! packets grows by need, up to its bound, and what it has no memory for is refused and counted; so it is
-//! with what the client does not take, which is done in software. Hypercalls of the packet path are copies,
-//! one a batch, and events. None of it is for an interrupt, which may [wake](Vif::waker) the task that has
-//! the backend.
+//! [`Clients::open`], [`service`](Clients::service), [`turn`](Clients::turn), which does that too, and dropping
+//! the collection ask xenstore, as those of a [`Netback`] do, so they block as long as the [`Store`] does; they
+//! allocate, map and unmap ring pages, bind and close event channels. One turn makes some 40 requests at most,
+//! and none unless something has changed or a deadline has passed; what is left is gone on with in the next.
+//! Nothing else blocks.
+//!
+//! Nothing else allocates but [`deliver`](Clients::deliver) and what follows a turn for the client that had
+//! it: the queue of waiting packets grows by need, up to its bound, and what there is no memory for is
+//! refused and counted; so it is with what the client does not take, which is done in software. Hypercalls of
+//! the packet path are copies, one a batch, and events. A client without an event costs nothing. None of it
+//! is for an interrupt, which may wake the task that has the backend.
 //!
 //! # What a client can't do
 //!
-//! * Make us map more than two pages a queue, or hold more than [`Config`] says: what it is owed
-//!   waits in queues with two bounds, and what comes from it takes frames of the pool given to it
-//!   alone. A client with several queues has them share what a client with one has. Where clients share a
-//!   pool, a [`Budget`] leaves each its reserve, and those that take nothing no more than that.
+//! * Make us map more than two pages a queue, or hold more than [`Config`] and [`Budget`] say. Its queues
+//!   share what a client with one queue has. Of the pool it has a reserve that no other can take, and of the
+//!   shared part no more than it leaves free; one that takes nothing for 100 ms is left with its reserve.
 //! * Send more than the toolstack's `rate` says: without credit it is not polled, and wakes nobody.
-//! * Take more than its turn: [`poll`](Netback::poll) counts work rather than packets, all queues
-//!   together, and what a huge packet takes too much comes off the next turn. Nor of xenstore's: a client that keeps
-//!   writing its `state` is looked at some 500 requests' worth a second.
+//! * Take more than its turn: [`turn`](Clients::turn) counts work rather than packets, all queues
+//!   together, and what a huge packet takes too much comes off the next turn. Nor of xenstore's: a client that
+//!   keeps writing its `state` is looked at some 500 requests' worth a second, all of them 2,000.
 //! * Hold a packet up half-published: a frontend publishes whole packets, as Linux demands, so one
 //!   that ends in the middle is a broken rule ([`Fault::CutShort`]).
-//! * Have its faults cost others: a broken rule stops the rings at once and costs nothing more;
-//!   [`service`](Netback::service) takes the connection down later, once.
+//! * Have its faults cost others: a broken rule stops its rings at once and costs nothing more;
+//!   [`service`](Clients::service) takes the connection down later, once. What may pass, as a want of memory,
+//!   is tried again, and ends no connection.
 
 mod budget;
 mod clients;
@@ -171,7 +189,7 @@ impl<P: BackendPlatform, S: Store> Netback<P, S> {
 
     /// Sees to xenbus and to timers: connects, disconnects, acts on a broken rule. Call it when a
     /// watch fires, when [`next_deadline`](Vif::next_deadline) has come, or simply every time
-    /// round; it looks at xenstore only when there is something new, and makes at most 90 requests.
+    /// round; it looks at xenstore only when there is something new, and makes at most some 100 requests.
     pub fn service(&mut self) {
         self.vif.service(&mut self.scratch, SLICE);
     }

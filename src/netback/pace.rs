@@ -30,7 +30,7 @@ impl Allowance {
 
     /// What all clients of a backend may have us ask: that 64 of them connect at once, and then 2,000 a second.
     pub(super) fn of_all() -> Allowance {
-        Allowance::new(64 * 50, Duration::from_micros(500))
+        Allowance::new(64 * 60, Duration::from_micros(500))
     }
 
     fn new(most: u32, each: Duration) -> Allowance {

@@ -22,7 +22,8 @@
 //! are total: whatever a peer writes, at whatever moment, has an answer, and none is a panic. Each
 //! decision is a pure function of what is known, in `front/rules.rs` and `back/rules.rs`, with
 //! its table. Time is an argument. Neither talks to xenstore unless a watch has fired or a
-//! deadline has passed, and then at most 140 times a poll.
+//! deadline has passed, and then at most 60 times a poll: what is left is for the next. A frontend that
+//! publishes its rings makes at most 140 requests, for all queues go in one transaction.
 //!
 //! Opening, `poll`, [`FrontBus::publish`] and dropping ask xenstore: they block as long as the
 //! [`Store`](xen_store::Store) does, and allocate. All else only looks at, or changes, what is known. None

@@ -96,7 +96,7 @@ mod tests {
     use xen_store::memory::MemoryStore;
 
     fn spec(nodes: &[(&str, &str)]) -> VifSpec {
-        let store = MemoryStore::new(1);
+        let store = MemoryStore::new(0);
         store.write(None, "dir", b"").unwrap();
         for (key, value) in nodes {
             store.write(None, &format!("dir/{key}"), value.as_bytes()).unwrap();

@@ -93,7 +93,7 @@ impl<S: Store> FrontBus<S> {
     /// Looks what has changed, does our part, and says what the device is to do.
     ///
     /// Nothing is asked of xenstore unless a watch has fired or a deadline has passed, and then at
-    /// most 140 requests are made.
+    /// most 60 requests are made; if there is more to do [`next_deadline`](FrontBus::next_deadline) is now.
     pub fn poll(&mut self, now: Instant) -> FrontStep {
         self.poll_end(now)
     }

@@ -13,6 +13,7 @@ use crate::fault::{Faults, strike};
 use crate::grants::Map;
 use crate::host::{Host, HostInner, lock};
 use crate::memory::MemState;
+use crate::page::SimPage;
 
 /// `MAPTRACK_PER_PAGE`
 const MAPS_PER_FRAME: usize = 256;
@@ -47,6 +48,8 @@ pub(crate) struct DomainInner {
     pub(crate) id: DomId,
     pub(crate) memory: Mutex<MemState>,
     pub(crate) maps: Mutex<Vec<Option<Map>>>,
+    /// Pages of mappings that ended when the domain moved: who had them may still look at them.
+    pub(crate) lost: Mutex<Vec<Arc<SimPage>>>,
     /// How many mappings it may have.
     pub(crate) max_maps: usize,
     pub(crate) faults: Mutex<Faults>,
@@ -63,6 +66,7 @@ impl DomainInner {
             id,
             memory: Mutex::new(MemState::new(id, config.pages, config.max_grant_frames)),
             maps: Mutex::default(),
+            lost: Mutex::default(),
             max_maps: (config.max_maptrack_frames as usize * MAPS_PER_FRAME).saturating_sub(1),
             faults: Mutex::default(),
             counters: Counters::default(),
@@ -154,7 +158,7 @@ impl Domain {
     /// What xenstore says of its vifs is the toolstack's affair, and stays. Peers must have unmapped
     /// its pages.
     pub fn migrate(&self) {
-        self.unmap_all();
+        self.lose_maps();
         self.migrate_grants();
         lock(&self.host.events).close_all(self.me.id);
         self.host.store_reconnect(self.me.id);

@@ -120,11 +120,26 @@ impl Domain {
         match map {
             Some(map) => self.drop_map(map),
             None if !self.is_alive() => {} // the hypervisor has done it
+            None if at.is_some_and(|at| self.find_lost(at)) => {} // it went when the domain moved
             None => self.host.violate(Violation::UnmappedUnknown { domain: self.me.id, handle }),
         }
     }
 
-    /// Ends all mappings, as the hypervisor does for a domain that dies or moves.
+    /// A page of a mapping that ended when the domain moved is not looked at any more.
+    fn find_lost(&self, at: NonNull<Page>) -> bool {
+        let mut lost = lock(&self.me.lost);
+        let found = lost.iter().position(|page| page.as_ptr() == at);
+        found.map(|place| lost.swap_remove(place)).is_some()
+    }
+
+    /// Ends all mappings, as the hypervisor does for a domain that moves.
+    pub(crate) fn lose_maps(&self) {
+        let pages = lock(&self.me.maps).iter().flatten().map(|map| map.page.clone()).collect();
+        *lock(&self.me.lost) = pages;
+        self.unmap_all();
+    }
+
+    /// Ends all mappings, as the hypervisor does for a domain that dies.
     pub(crate) fn unmap_all(&self) {
         let maps = std::mem::take(&mut *lock(&self.me.maps));
         for map in maps.into_iter().flatten() {

@@ -71,11 +71,14 @@ impl Pair {
             .with_queues(front.queues)
             .with_split_event_channels(front.split)
             .with_ring_start(u32::MAX - 20);
+        let front_splits = front.split;
         let table = GrantTable::new(&domains.0);
         let (platform, store) = (domains.0.clone(), domains.0);
         let front = Netfront::open(platform, store, &front_pool, &table, 0, config).unwrap();
-        let config =
-            netback::Config::default().with_features(back.features).with_max_queues(back.queues);
+        let config = netback::Config::default()
+            .with_features(back.features)
+            .with_max_queues(back.queues)
+            .with_split_channels(front_splits);
         let (platform, store) = (domains.1.clone(), domains.1);
         let back = Netback::open(platform, store, &back_pool, FRONT, 0, config).unwrap();
         let mut pair = Pair { host, front, back, front_pool, back_pool };

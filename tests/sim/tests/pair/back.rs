@@ -101,6 +101,14 @@ impl Back {
         (self.past.0 + up, self.past.1 + down + self.partial)
     }
 
+    /// Looks at all clients the next time, as if each had sent an event: what a kernel does that is not told
+    /// of all.
+    pub fn look_at_all(&mut self) {
+        let Some(clients) = &mut self.clients else { return };
+        let ports: Vec<_> = clients.iter().flat_map(|(_, vif)| vif.ports()).collect();
+        ports.into_iter().for_each(|port| clients.event(port));
+    }
+
     pub(super) fn step(&mut self, now: Instant, up: &mut Ledger, down: &mut Ledger) -> Next {
         let Some(clients) = &mut self.clients else { return Next::Wait };
         let pair = clients.find(PAIR);

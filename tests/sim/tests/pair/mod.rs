@@ -205,6 +205,9 @@ impl Pair {
     /// One turn of the backend's loop.
     pub fn step_back(&self, ctx: &mut Ctx<'_>) -> Next {
         let (mut up, mut down) = (self.up.borrow_mut(), self.down.borrow_mut());
+        if self.impatient {
+            self.back.borrow_mut().look_at_all();
+        }
         let next = self.back.borrow_mut().step(ctx.now, &mut up, &mut down);
         self.look_again(next, ctx)
     }
