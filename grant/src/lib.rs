@@ -39,6 +39,7 @@
 //! | | allocates | takes the grant table's lock | calls the platform |
 //! |---|---|---|---|
 //! | [`FramePool::new`], and the end of a pool | yes | | for each page |
+//! | dropping a frame whose pool is gone | the last one frees | | for its page |
 //! | [`GrantTable::claim`], [`claim_many`](GrantTable::claim_many) | yes | yes | for a frame of the table, now and then |
 //! | dropping a [`Reference`] | | yes | |
 //! | dropping a [`Granted`] or a [`Quarantine`]; [`Quarantine::retry`], [`GrantTable::sweep`] | | yes | |

@@ -4,15 +4,19 @@
 //! is one pointer to its page's record in the side table here:
 //!
 //! ```text
-//! Pool  head ──► index of the first free record, how many are free, closed?, a tag against ABA
+//! Pool  head ──► index of the first free record, how many are free, a tag against ABA;
+//!                or closed, and who still needs the pool
 //!       records: [ page, gfn, next free, shares, exposure ] [ ... ] ...
 //!                    │
 //!                    └──► 4096 bytes, in the same place for the life of the pool
 //! ```
 //!
 //! Taking a frame, or several, and returning one are a compare-exchange each: no lock, no
-//! allocator. The pool goes away with its last frame, so a frame still in some peer's hands is
-//! never freed.
+//! allocator.
+//!
+//! With its last handle a pool is closed: its free pages go back to the platform. A frame that is
+//! still out, in some peer's hands maybe, is never freed; when it comes home its page goes the same
+//! way. The records stay where they are until then, a small part of the pages.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -22,7 +26,7 @@ use core::ptr::NonNull;
 use crate::exposure::Exposure;
 use crate::frame::Frame;
 use crate::memory::{Gfn, Memory, Page};
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// What we know of one page.
 pub(crate) struct Record {
@@ -38,7 +42,8 @@ pub(crate) struct Record {
     pub(crate) exposure: Exposure,
 }
 
-/// The free list's head, in one word so that one compare-exchange moves all of it.
+/// The free list's head, in one word so that one compare-exchange moves all of it. In a pool that is
+/// closed the list is empty, and the word says how many [`Need`]s there are.
 #[derive(Clone, Copy)]
 struct Head(u64);
 
@@ -81,7 +86,7 @@ pub(crate) struct Pool {
     /// Pages promised to nobody: see `reservation.rs`.
     unreserved: AtomicU32,
     records: Box<[Record]>,
-    /// Gives a page back to the platform. Called when the pool dies, never before.
+    /// Gives a page back to the platform. Called when the pool is closed, never before.
     release: Box<dyn Fn(NonNull<Page>, Gfn) + Send + Sync>,
 }
 
@@ -158,53 +163,63 @@ impl Drop for Frames<'_> {
     }
 }
 
-impl Drop for Pool {
-    fn drop(&mut self) {
-        for record in &self.records {
-            (self.release)(record.page, Gfn(u64::from(record.gfn)));
-        }
-    }
-}
-
-/// Returns a page to its pool, and the pool to the platform if that was the last page out.
+/// Returns a page to its pool, or to the platform if the pool is closed.
 ///
 /// # Safety
 ///
 /// The record is one that [`Frames`] gave out, and its last user gives it back.
 #[inline(never)]
 pub(crate) unsafe fn put_back(record: NonNull<Record>) {
-    // SAFETY: a pool and its records live until all of them are home; this one is not.
+    // SAFETY: a pool and its records live until nobody needs them; whoever has a frame does.
     let entry = unsafe { record.as_ref() };
     // SAFETY: as above.
     let pool = unsafe { entry.pool.as_ref() };
-    let (at, size) = (entry.pool, pool.records.len() as u64);
     let mut head = Head(pool.head.load(Ordering::Relaxed));
-    let head = loop {
+    while !head.closed() {
         entry.next.store(head.first() as u32, Ordering::Relaxed);
         let next = head.returned(entry.index);
-        match pool.head.compare_exchange_weak(head.0, next.0, Ordering::AcqRel, Ordering::Relaxed) {
-            Ok(_) => break next,
+        match pool.head.compare_exchange_weak(head.0, next.0, Ordering::Release, Ordering::Relaxed)
+        {
+            // From here on another thread may close the pool and free it.
+            Ok(_) => return,
             Err(now) => head = Head(now),
         }
-    };
-    // From here on another thread may free the pool, unless this was the exchange that brought
-    // the last frame home: then only we see it so.
-    if head.closed() && head.free() == size {
-        // SAFETY: nobody else has the pool any more.
-        unsafe { free(at) }
     }
+    // SAFETY: the caller's promise; and a closed pool stays closed.
+    unsafe { retire(record) }
 }
 
-/// Frees a pool, out of line: it happens once.
+/// Gives a page back to the platform.
 ///
 /// # Safety
 ///
-/// All frames are home, its owner has closed it, and nobody uses it from here on.
+/// As for [`put_back`], and the pool is closed.
 #[cold]
 #[inline(never)]
-unsafe fn free(pool: NonNull<Pool>) {
-    // SAFETY: the box was leaked in `FramePool::new`.
-    drop(unsafe { Box::from_raw(pool.as_ptr()) });
+unsafe fn retire(record: NonNull<Record>) {
+    // SAFETY: the frame's need, which `Owner` counted when it closed the pool, is ours now.
+    let entry = unsafe { record.as_ref() };
+    let need = Need(entry.pool);
+    // SAFETY: as long as we need it, the pool lives.
+    let pool = unsafe { need.0.as_ref() };
+    // The platform gets it after all that was done with the pool.
+    fence(Ordering::Acquire);
+    (pool.release)(entry.page, Gfn(u64::from(entry.gfn)));
+}
+
+/// One that needs a closed pool: a page that is not the platform's yet, or the owner while it goes.
+/// The last one dropped frees the pool.
+struct Need(NonNull<Pool>);
+
+impl Drop for Need {
+    fn drop(&mut self) {
+        // SAFETY: the pool lives until all needs are dropped, and this one is not.
+        let pool = unsafe { self.0.as_ref() };
+        if pool.head.fetch_sub(1, Ordering::AcqRel) == CLOSED | 1 {
+            // SAFETY: the box was leaked in `FramePool::new`, and nobody has it any more.
+            drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+        }
+    }
 }
 
 struct Owner(NonNull<Pool>);
@@ -224,16 +239,22 @@ impl Owner {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        let size = self.pool().records.len() as u64;
-        let head = Head(self.pool().head.fetch_or(CLOSED, Ordering::AcqRel));
-        if head.free() == size {
-            // SAFETY: all frames are home and the owner goes now.
-            unsafe { free(self.0) }
-        }
+        let need = Need(self.0);
+        // SAFETY: as long as we need it, the pool lives.
+        let pool = unsafe { need.0.as_ref() };
+        // We, and all frames: those that are home as well, which `free` stands for.
+        let needs = pool.records.len() as u64 + 1;
+        let head = Head(pool.head.swap(CLOSED | needs, Ordering::AcqRel));
+        let free = Frames { pool, next: head.first() as u32, left: head.free() as usize };
+        // By value: should the platform panic over one of them, the others still go.
+        free.for_each(drop);
     }
 }
 
 /// A fixed number of zeroed pages, taken and returned as [`Frame`]s. Clones share it.
+///
+/// When the last clone and the last [`Reservation`](crate::Reservation) are gone, the pages that are
+/// free go back to the [`Memory`], and each of the others when its frame is dropped.
 #[derive(Clone)]
 pub struct FramePool(Arc<Owner>);
 
@@ -289,8 +310,8 @@ impl FramePool {
         }
         let owner = memory.clone();
         let release = Box::new(move |page, gfn| {
-            // SAFETY: page and gfn came from `alloc_page` of this memory; a pool that dies has
-            // all its frames home, so nothing points to them and nobody has a grant.
+            // SAFETY: page and gfn came from `alloc_page` of this memory; it is called for a frame
+            // that is home, once, so nothing points to the page and nobody has a grant.
             unsafe { owner.free_page(page, gfn) }
         });
         if let Some(error) = error {

@@ -17,8 +17,37 @@ struct Domain {
     table: &'static Words,
     taken: &'static core::sync::atomic::AtomicBool,
     pages: &'static core::sync::atomic::AtomicU64,
-    /// Must be set when a page is freed.
-    done: Option<Arc<[AtomicU32; 2]>>,
+    /// Which pages came back, a bit each.
+    freed: &'static core::sync::atomic::AtomicU64,
+    /// Must be set when a page is freed, and when the pool drops its clone of the domain.
+    done: Option<Done>,
+}
+
+struct Done {
+    flags: Arc<[AtomicU32; 2]>,
+    of_pool: bool,
+}
+
+impl Done {
+    fn check(&self) {
+        for flag in self.flags.iter() {
+            assert_eq!(flag.load(Ordering::Relaxed), 1, "somebody is not done with the pool");
+        }
+    }
+}
+
+impl Clone for Done {
+    fn clone(&self) -> Done {
+        Done { flags: Arc::clone(&self.flags), of_pool: true }
+    }
+}
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        if self.of_pool {
+            self.check();
+        }
+    }
 }
 
 /// The frame number of a domain's first page.
@@ -31,9 +60,11 @@ unsafe impl Memory for Domain {
         Some((NonNull::from(page), Gfn(FIRST + self.pages.fetch_add(1, Ordering::SeqCst))))
     }
 
-    unsafe fn free_page(&self, page: NonNull<Page>, _gfn: Gfn) {
-        for done in self.done.iter().flat_map(|done| done.iter()) {
-            assert_eq!(done.load(Ordering::Relaxed), 1, "somebody is not done with the pool");
+    unsafe fn free_page(&self, page: NonNull<Page>, gfn: Gfn) {
+        let bit = 1 << (gfn.0 - FIRST);
+        assert_eq!(self.freed.fetch_or(bit, Ordering::SeqCst) & bit, 0, "a page came back twice");
+        if let Some(done) = &self.done {
+            done.check();
         }
         // SAFETY: leaked in `alloc_page`.
         drop(unsafe { Box::from_raw(page.as_ptr()) });
@@ -58,6 +89,7 @@ fn domain() -> Domain {
         table: Box::leak(words),
         taken: Box::leak(Box::default()),
         pages: Box::leak(Box::default()),
+        freed: Box::leak(Box::default()),
         done: None,
     }
 }
@@ -318,11 +350,12 @@ fn r12_a_head_that_comes_back_is_another_one() {
     });
 }
 
-/// The pool goes with its last frame, whoever drops it, and once.
+/// Each page goes once, whoever drops it, and whoever is the last to need the pool.
 #[test]
 fn r8_owner_and_last_frame_go_at_the_same_time() {
     loom::model(|| {
-        let pool = FramePool::new(&domain(), 1).unwrap();
+        let domain = domain();
+        let pool = FramePool::new(&domain, 1).unwrap();
         let frame = pool.take().unwrap().share();
         let second = frame.clone();
         let a = thread::spawn(move || drop(frame));
@@ -330,6 +363,31 @@ fn r8_owner_and_last_frame_go_at_the_same_time() {
         drop(pool);
         a.join().unwrap();
         b.join().unwrap();
+        assert_eq!(domain.freed.load(Ordering::SeqCst), 1);
+    });
+}
+
+/// A pool is closed while frames come home: none of them is left in a list that nobody can reach.
+#[test]
+fn b7_frames_that_come_home_while_the_owner_goes() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let domain = domain();
+        let pool = FramePool::new(&domain, 4).unwrap();
+        let mut out = pool.take_many(3);
+        let [kept, a, b] = [(); 3].map(|()| out.next().unwrap());
+        drop(out);
+        let number = kept.gfn().0 - FIRST;
+        let others = [a, b].map(|frame| thread::spawn(move || drop(frame)));
+        drop(pool);
+        for other in others {
+            other.join().unwrap();
+        }
+        assert_eq!(domain.freed.load(Ordering::SeqCst), 0b1111 & !(1 << number));
+        assert_eq!(kept.bytes()[0], 0);
+        drop(kept);
+        assert_eq!(domain.freed.load(Ordering::SeqCst), 0b1111);
     });
 }
 
@@ -339,7 +397,8 @@ fn r8_a_pool_goes_when_everybody_is_done_with_it() {
     for owner_last in [false, true] {
         loom::model(move || {
             let done = Arc::new([AtomicU32::new(0), AtomicU32::new(0)]);
-            let domain = Domain { done: Some(Arc::clone(&done)), ..domain() };
+            let flags = Done { flags: Arc::clone(&done), of_pool: false };
+            let domain = Domain { done: Some(flags), ..domain() };
             let pool = FramePool::new(&domain, 1).unwrap();
             let frame = pool.take().unwrap();
             let with_pool = {

@@ -205,6 +205,19 @@ fn n9_a_platform_that_panics_sees_no_page_twice() {
 }
 
 #[test]
+fn a_platform_that_panics_gets_the_other_pages_of_a_pool() {
+    let domain = Domain::new(4, 1);
+    let platform = Grumbling(domain.clone(), Arc::new(AtomicBool::new(true)));
+    let pool = FramePool::new(&platform, 4).unwrap();
+    let kept = pool.take().unwrap();
+    panics(|| drop(pool));
+    assert_eq!(domain.pages_out(), 1);
+    platform.1.store(true, Ordering::SeqCst);
+    panics(|| drop(kept));
+    assert_eq!(domain.pages_out(), 0);
+}
+
+#[test]
 fn a_batch_that_is_cleared_under_panic_keeps_no_operation() {
     for reading in [false, true] {
         let domain = Domain::new(2, 1);

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use common::{Domain, PERMIT, READ_ONLY};
 use xen_grant::{
-    DomId, ForeignPage, Frame, FramePool, GrantStatus, GrantTable, Granted, GrantedPage, Grantee,
-    PAGE_SIZE, PoolError, Quarantine, ReadOnly, ReadWrite, SharedPage, StillInUse,
+    CopyIn, DomId, ForeignPage, Frame, FramePool, Gfn, GrantStatus, GrantTable, Granted,
+    GrantedPage, Grantee, PAGE_SIZE, PoolError, Quarantine, ReadOnly, ReadWrite, SharedPage,
+    StillInUse,
 };
 
 const PEER: DomId = DomId(7);
@@ -212,10 +213,87 @@ fn r8_pages_are_aligned_and_outlive_their_pool() {
     let mut frames = frames;
     let last = frames.pop().unwrap().share();
     drop(frames);
-    assert_eq!(domain.pages_out(), 8);
+    assert_eq!(domain.pages_out(), 1);
     assert_eq!(last.bytes()[0], 0);
     drop(last);
-    assert_eq!(domain.pages_out(), 0, "with the last frame the pool went");
+    assert_eq!(domain.pages_out(), 0);
+}
+
+#[test]
+fn b7_one_kept_frame_does_not_pin_a_pool() {
+    let domain = Domain::new(64, 1);
+    let mut kept = Vec::new();
+    for round in 1..=10 {
+        let pool = FramePool::new(&domain, 64 - kept.len()).unwrap();
+        let mut frames: Vec<Frame> = pool.take_many(3).collect();
+        kept.extend(frames.pop());
+        // A promise is a handle too.
+        let promise = pool.reserve(1).unwrap();
+        let second = pool.clone();
+        drop(pool);
+        drop(second);
+        assert_eq!(domain.pages_out(), 64);
+        assert_eq!((promise.pool().free(), promise.pool().high_water()), (62 - round, 3));
+        drop(promise);
+        assert_eq!(domain.pages_out(), round + 2, "what was free is the platform's");
+        drop(frames);
+        assert_eq!(domain.pages_out(), round, "and so is what has come home since");
+    }
+    let mut numbers: Vec<Gfn> = kept.iter().map(Frame::gfn).collect();
+    numbers.dedup();
+    assert_eq!(numbers.len(), 10);
+    for (frame, left) in kept.into_iter().zip((0..10).rev()) {
+        assert_eq!(frame.bytes(), &[0; PAGE_SIZE]);
+        drop(frame);
+        assert_eq!(domain.pages_out(), left);
+    }
+}
+
+/// Whatever a page was used for: when that ends, it goes back.
+#[test]
+fn b7_every_way_home_leads_past_a_pool_that_is_gone() {
+    let Machine { domain, pool, table } = machine(8);
+    let take = || pool.take().unwrap();
+    let grant = || table.claim().unwrap().grant::<ReadWrite>(take(), &to(), 0..0).0;
+    let (held, dropped, waiting, swept) = (grant(), grant(), grant(), grant());
+    let ring = GrantedPage::new(take(), table.claim().unwrap(), &to());
+    let shared = take().share();
+    let fit = shared.clone().fit(&to(), &(0..0)).unwrap();
+    let granted = table.claim().unwrap().grant_shared(fit);
+    let mut batch = CopyIn::default();
+    batch.frame(take());
+    let in_use = [waiting.number(), swept.number()];
+    assert!(in_use.iter().all(|gref| domain.begin(PEER, *gref, true)));
+    let mut quarantine = Quarantine::new(4);
+    quarantine.admit(waiting.revoke().unwrap_err());
+    drop(swept);
+    assert_eq!((table.usage().quarantined, pool.free()), (1, 1));
+    drop(pool);
+    assert_eq!(domain.pages_out(), 7);
+
+    let (mut frame, _) = held.revoke().unwrap();
+    frame.bytes_mut().fill(3);
+    assert_eq!(domain.pages_out(), 7);
+    drop(frame);
+    assert_eq!(domain.pages_out(), 6, "un-granted, then dropped");
+    drop(dropped);
+    assert_eq!(domain.pages_out(), 5, "dropped while it was granted");
+    drop(ring);
+    assert_eq!(domain.pages_out(), 4, "a ring's page");
+    drop(shared);
+    assert_eq!(domain.pages_out(), 4, "the peer reads it still");
+    drop(granted.revoke().unwrap());
+    assert_eq!(domain.pages_out(), 3, "with its last share");
+    batch.truncate(0, 0);
+    assert_eq!(domain.pages_out(), 2, "a batch's");
+    let late = Duration::from_secs(1);
+    assert_eq!((quarantine.retry(late), quarantine.retry(2 * late), table.sweep()), (0, 0, 0));
+    assert_eq!(domain.pages_out(), 2, "never while the peer is in it");
+    in_use.iter().for_each(|gref| domain.end(*gref));
+    assert_eq!(quarantine.retry(4 * late), 1);
+    assert_eq!(domain.pages_out(), 1, "out of a device's quarantine");
+    assert_eq!(table.sweep(), 1);
+    assert_eq!(domain.pages_out(), 0, "out of the table's");
 }
 
 #[test]
