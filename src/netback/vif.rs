@@ -174,6 +174,14 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
         self.bus.ask();
     }
 
+    /// Whether there is no room for this client; it has an account otherwise.
+    pub(super) fn set_refused(&mut self, account: Option<Account>) {
+        self.bus.set_refused(account.is_none());
+        if let Some(account) = account {
+            self.set_account(account);
+        }
+    }
+
     /// Whether `service` has to act on a broken rule.
     pub(super) fn is_at_fault(&self) -> bool {
         self.fault.is_some()

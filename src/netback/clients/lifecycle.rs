@@ -3,7 +3,8 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::{ClientChange, Clients, MAX_CLIENTS, NEVER, NOTHING, Slot, id};
+use super::{ClientChange, Clients, MAX_CLIENTS, NEVER, NOTHING, Refusal, Slot, id};
+use crate::netback::budget::Budget;
 use crate::netback::vif::Vif;
 use crate::platform::{BackendPlatform, Instant};
 use crate::xenbus::{Look, VifId};
@@ -33,6 +34,7 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
             self.next_asked = number + 1;
             self.with(number, |this, vif, _| spent += vif.service(&mut this.scratch, SLICE));
             self.remove_if_gone(number);
+            self.tell_of_refusal(number);
         }
         self.allowance.spend(spent, now);
     }
@@ -85,19 +87,23 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
     /// A vif that is not known: it may be new.
     fn add(&mut self, vif: VifId) {
         let Some(watch) = self.listing.watch().filter(|_| !self.is_closing) else { return };
-        let has_room = self.open.len() < MAX_CLIENTS;
-        let Some(account) = has_room.then(|| self.budget.account()).flatten() else {
-            let (domain, number, others) = (vif.0.0, vif.1, self.open.len());
+        if self.open.len() >= MAX_CLIENTS {
+            let (domain, number) = (vif.0.0, vif.1);
             log::warn!(
-                "domain {domain}, vif {number}: not served: {others} are, and no more can be"
+                "domain {domain}, vif {number}: not even looked at: there are {MAX_CLIENTS}"
             );
-            self.has_refused = true;
+            self.has_unseen = true;
             self.refused += 1;
             return;
-        };
+        }
+        let account = self.budget.account();
+        let is_refused = account.is_none();
         let (platform, store, pool) = (self.platform.clone(), self.store.clone(), &self.pool);
-        let terms = (self.config, account);
+        let terms = (self.config, account.unwrap_or_else(|| Budget::of_one(0)));
         let mut opened = Vif::part_of(platform, store, watch, pool, vif, terms, SLICE);
+        if is_refused {
+            opened.set_refused(None);
+        }
         if let Some(up) = self.carrier {
             opened.set_carrier(up);
         }
@@ -115,6 +121,7 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
                     due: NOTHING,
                     was_connected: (false, 0),
                     is_known: false,
+                    refusal: None,
                 });
                 self.slots.len() - 1
             }
@@ -122,6 +129,7 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
         if let Some(slot) = self.slots.get_mut(number) {
             slot.vif = opened;
             slot.is = Some(vif);
+            slot.refusal = is_refused.then_some(Refusal::Unsaid);
         }
         self.open.insert(vif, number);
         self.asked.insert(number);
@@ -134,19 +142,48 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
         slot.generation = slot.generation.wrapping_add(1);
         let is_known = core::mem::take(&mut slot.is_known);
         (slot.due, slot.was_connected, slot.is) = (NOTHING, (false, 0), None);
+        slot.refusal = None;
         self.due = None;
         self.open.remove(&vif.id());
-        if core::mem::take(&mut self.has_refused) {
-            // There is room for another.
-            self.listing.list_anew();
-        }
         self.ports.retain(|_, other| *other != number);
         for set in [&mut self.asked, &mut self.busy, &mut self.touched] {
             set.remove(number);
         }
         if is_known {
-            let (vif, counters) = (vif.id(), Box::new(*vif.counters()));
-            self.tell(client, ClientChange::Gone { vif, counters });
+            let (id, counters) = (vif.id(), Box::new(*vif.counters()));
+            self.tell(client, ClientChange::Gone { vif: id, counters });
         }
+        // What it had is there for another.
+        drop(vif);
+        self.admit_another();
+        if core::mem::take(&mut self.has_unseen) {
+            self.listing.list_anew();
+        }
+    }
+
+    /// Says of a vif that is there that there is no room for it.
+    fn tell_of_refusal(&mut self, number: usize) {
+        let served = self.slots.iter().filter(|slot| slot.is.is_some() && slot.refusal.is_none());
+        let served = served.count();
+        let Some(slot) = self.slots.get_mut(number) else { return };
+        if let (Some((domain, vif)), Some(Refusal::Unsaid)) = (slot.is, slot.refusal) {
+            log::warn!(
+                "domain {}, vif {vif}: not served: {served} are, and no more can be",
+                domain.0
+            );
+            slot.refusal = Some(Refusal::Said);
+            self.refused += 1;
+        }
+    }
+
+    /// Serves a vif for which there was no room, if there is now.
+    fn admit_another(&mut self) {
+        let refused = self.slots.iter().position(|slot| slot.refusal.is_some());
+        let Some((number, account)) = refused.zip(self.budget.account()) else { return };
+        if let Some(slot) = self.slots.get_mut(number) {
+            slot.refusal = None;
+        }
+        self.asked.insert(number);
+        self.with(number, |_, vif, _| vif.set_refused(Some(account)));
     }
 }

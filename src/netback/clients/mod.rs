@@ -77,6 +77,15 @@ struct Slot<P: BackendPlatform, S: Store> {
     was_connected: (bool, u64),
     /// Something has been told of it.
     is_known: bool,
+    /// There is no room for it.
+    refusal: Option<Refusal>,
+}
+
+/// Whether it has been said that there is no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    Unsaid,
+    Said,
 }
 
 /// Moments, `NEVER` where there is none.
@@ -134,8 +143,8 @@ pub struct Clients<P: BackendPlatform, S: Store + Clone> {
     is_closing: bool,
     /// Vifs that there was no room for,
     refused: u64,
-    /// some of them since a client went.
-    has_refused: bool,
+    /// and one that was not even looked at.
+    has_unseen: bool,
 }
 
 impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
@@ -179,7 +188,7 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
             is_paused: false,
             is_closing: false,
             refused: 0,
-            has_refused: false,
+            has_unseen: false,
         })
     }
 

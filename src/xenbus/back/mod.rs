@@ -91,6 +91,8 @@ pub struct BackBus<S: Store> {
     offer: Reading,
     /// We shut down.
     leaving: bool,
+    /// There is no room for another client.
+    refused: bool,
     /// What the device has connected to, or was told to.
     connection: Option<FrontendOffer>,
 }
@@ -156,6 +158,7 @@ impl<S: Store> BackBus<S> {
             offered: Vec::new(),
             offer: Reading::Unread,
             leaving: false,
+            refused: false,
             connection: None,
         }
     }
@@ -204,7 +207,8 @@ impl<S: Store> BackBus<S> {
 
     /// Whether the vif is shut after [`close`](BackBus::close).
     pub fn is_closed(&self) -> bool {
-        self.leaving && self.bus.phase == Phase::Closed && !self.mapped
+        // One that was refused has never been open.
+        self.leaving && !self.mapped && (self.refused || self.bus.phase == Phase::Closed)
     }
 
     /// Whether xenstored's quota has no room for this vif: so many more nodes of ours are needed at most,
@@ -212,6 +216,13 @@ impl<S: Store> BackBus<S> {
     pub fn lacks_quota(&self) -> Option<usize> {
         // Those that we offer, and `error` or `carrier`.
         self.bus.over_quota.then_some(self.features.len() + 1)
+    }
+
+    /// Whether there is no room for this client: as long as there is none the vif is left as it is, and only
+    /// answered when it is detached.
+    pub(crate) fn set_refused(&mut self, refused: bool) {
+        self.refused = refused;
+        self.ask();
     }
 
     /// Requests to xenstore so far; wraps.

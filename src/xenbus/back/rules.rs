@@ -42,6 +42,7 @@
 //! * The device found a fault, or the frontend's nodes make no sense: release, and 5.
 //! * A frontend that does not close is not waited for.
 //! * A device that can't connect for want of something tries again, later each time.
+//! * There is no room for another client: the vif is left as it is, and answered when it is detached.
 //! * We shut down: release, 5, 6, and nothing more, so that the frontends wait for another backend.
 //!
 //! Before 2 is written what the toolstack says of the vif is read, and before a frontend's rings are
@@ -97,6 +98,8 @@ pub(super) struct View {
     pub(super) removes: bool,
     /// We shut down.
     pub(super) leaving: bool,
+    /// There is no room for another client.
+    pub(super) refused: bool,
 }
 
 /// What a frontend asks for, as of the last look.
@@ -164,6 +167,9 @@ pub(super) fn next(view: View) -> Action {
                 WriteClosed
             }
         };
+    }
+    if view.refused && !view.mapped {
+        return Stay;
     }
     if view.leaving {
         return leaving(view);

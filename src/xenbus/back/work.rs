@@ -52,6 +52,7 @@ impl<S: Store> End for BackBus<S> {
             held: bus.held_until > now,
             removes: self.removal == Removal::Ours,
             leaving: self.leaving,
+            refused: self.refused,
         })
     }
 
@@ -63,7 +64,7 @@ impl<S: Store> End for BackBus<S> {
             return Ok(());
         }
         bus.online = bus.dirs.own().flag("online", true)?;
-        if !bus.online {
+        if !bus.online || self.refused {
             return Ok(());
         }
         let frontend = bus.dirs.own().path("frontend", self.frontend.0)?;

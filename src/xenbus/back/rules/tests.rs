@@ -13,7 +13,7 @@ const PHASES: [Phase; 6] =
 fn all_views() -> impl Iterator<Item = View> {
     PHASES.into_iter().flat_map(|phase| {
         BusState::ALL.into_iter().flat_map(move |peer| {
-            (0u32..3 << 10).map(move |bits| {
+            (0u32..3 << 11).map(move |bits| {
                 let bit = |n: u32| bits >> n & 1 == 1;
                 View {
                     phase,
@@ -28,7 +28,8 @@ fn all_views() -> impl Iterator<Item = View> {
                     removes: bit(7),
                     informed: bit(8),
                     leaving: bit(9),
-                    offer: [Offer::Unread, Offer::Sound, Offer::Unsound][bits as usize >> 10],
+                    refused: bit(10),
+                    offer: [Offer::Unread, Offer::Sound, Offer::Unsound][bits as usize >> 11],
                 }
             })
         })
@@ -50,6 +51,7 @@ fn well(phase: Phase, mapped: bool, peer: BusState) -> View {
         held: false,
         removes: true,
         leaving: false,
+        refused: false,
     }
 }
 
@@ -190,7 +192,7 @@ fn a_vif_that_is_taken_offline_ends_whatever_the_frontend_says() {
 #[test]
 fn a_backend_that_shuts_down_closes_whatever_the_frontend_says_and_stays_closed() {
     for view in all_views().filter(|view| view.present && view.intact && view.online) {
-        let mut view = View { leaving: true, ..view };
+        let mut view = View { leaving: true, refused: false, ..view };
         for _ in 0..4 {
             match next(view) {
                 Release => view.mapped = false,
@@ -201,5 +203,14 @@ fn a_backend_that_shuts_down_closes_whatever_the_frontend_says_and_stays_closed(
         }
         assert!(view.phase == Phase::Closed, "{view:?}");
         assert_eq!((next(view), view.mapped), (Stay, false), "{view:?}");
+    }
+}
+
+#[test]
+fn n2_a_vif_that_is_refused_is_only_answered_when_it_goes() {
+    for view in all_views().filter(|view| view.refused && view.present && view.intact) {
+        let action = next(view);
+        let is_left_alone = matches!(action, Stay | Release);
+        assert!(is_left_alone || !view.online, "{view:?}: {action:?}");
     }
 }

@@ -42,6 +42,15 @@ impl World {
         World::on(Host::new(1), config)
     }
 
+    /// A budget for so many clients.
+    fn with_budget(config: Config, clients: usize) -> World {
+        let mut world = World::new(config);
+        let budget = Budget::dividing(world.pool.size(), clients).unwrap();
+        let (platform, store) = (world.back.clone(), world.back.clone());
+        world.clients = Clients::open(platform, store, &world.pool, &budget, config).unwrap();
+        world
+    }
+
     fn on(host: Host, config: Config) -> World {
         let back = host.add_domain(BACK, 20_000);
         let pool = FramePool::new(&back, 6144).unwrap();

@@ -105,3 +105,29 @@ fn n2_watches_run_out_for_one_client_at_a_time() {
     world.run(6_000 * MS);
     assert_eq!(served(&world, &vifs), 9, "another one in its place");
 }
+
+/// The budget is for so many, and those that are too many wait for one to go.
+#[test]
+fn n2_a_vif_beyond_the_budget_is_served_when_another_goes() {
+    let mut world = World::with_budget(config(), 3);
+    let vifs: Vec<_> = (0..5).map(|number| world.add(number)).collect();
+    world.run(100 * MS);
+    assert_eq!((served(&world, &vifs), world.clients.refused()), (3, 2));
+    let mut client = Client::new(&world.host, &vifs[0], 0);
+    client.publish(&raw_client::Features::default());
+    world.run(100 * MS);
+    assert!(world.is_connected(&vifs[0]));
+    for gone in 0..2 {
+        world.toolstack.begin_detach(&vifs[gone]);
+        world.run(100 * MS);
+        assert!(world.toolstack.detached(&vifs[gone]));
+        assert_eq!(served(&world, &vifs), 3, "another one in its place");
+    }
+    // One that is refused holds up no shutdown.
+    let late = world.add(9);
+    world.run(100 * MS);
+    assert_eq!(world.toolstack.states(&late).1, Some(1));
+    world.clients.close();
+    world.run(3000 * MS);
+    assert!(world.clients.is_closed());
+}
