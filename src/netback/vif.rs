@@ -174,6 +174,11 @@ impl<P: BackendPlatform, S: Store> Vif<P, S> {
         self.bus.ask();
     }
 
+    /// Whether its client has ever been offered a connection.
+    pub(super) fn was_offered(&self) -> bool {
+        self.bus.was_offered()
+    }
+
     /// Whether there is no room for this client; it has an account otherwise.
     pub(super) fn set_refused(&mut self, account: Option<Account>) {
         self.bus.set_refused(account.is_none());

@@ -15,7 +15,7 @@ use alloc::string::String;
 
 use super::meter::{Meter, Metered};
 use super::state::BusState;
-use xen_store::nodes::{Reader, exists, join, transact};
+use xen_store::nodes::{Reader, join, transact};
 use xen_store::{Store, StoreError, Transaction, Watch};
 
 /// How often a transaction is run that meets another one each time, before we come back later.
@@ -143,9 +143,15 @@ impl<S: Store> Directories<S> {
         &self,
         within: Option<Transaction>,
     ) -> Result<Option<BusState>, StoreError> {
-        match (Reader { within, ..self.own() }).bytes("state")? {
-            Some(value) => Ok(Some(BusState::parse(&value))),
-            None => Ok(exists(&self.store, within, &self.own)?.then_some(BusState::Unknown)),
+        // Whether it is there is not guessed from an answer that says something else.
+        match self.store.read(within, &join(&self.own, "state")) {
+            Ok(value) => Ok(Some(BusState::parse(&value))),
+            Err(StoreError::NotFound) => match self.store.list(within, &self.own) {
+                Ok(_) => Ok(Some(BusState::Unknown)),
+                Err(StoreError::NotFound) => Ok(None),
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error),
         }
     }
 

@@ -35,7 +35,8 @@ use xen_store::{Store, StoreError};
 /// The most vifs that a backend serves. Further ones are refused.
 pub const MAX_CLIENTS: usize = 256;
 
-/// The most changes that are kept for who asks [`Clients::next_change`]; older ones are forgotten.
+/// The most changes that are kept for who asks [`Clients::next_change`]; older ones are forgotten, but that a
+/// client is gone.
 const MAX_CHANGES: usize = 4 * MAX_CLIENTS;
 
 /// A client: one vif, from its appearing to its removal. A vif that is removed and made again is another
@@ -50,6 +51,8 @@ pub struct ClientId {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClientChange {
+    /// It is there, and is offered a connection: what the toolstack says of it ([`Vif::spec`]) is known.
+    Appeared,
     /// It is connected: packets come from it, and go to it.
     Connected,
     /// It is not connected any more; it may be again.
@@ -308,10 +311,14 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
             self.due = None;
         }
         let client = id(number, slot.generation);
+        if vif.was_offered() && !slot.is_known {
+            slot.is_known = true;
+            self.tell(client, ClientChange::Appeared);
+        }
+        let Some(slot) = self.slots.get_mut(number) else { return };
         if slot.was_connected != (is_connected, connects) {
             let (was_connected, _) = slot.was_connected;
             slot.was_connected = (is_connected, connects);
-            slot.is_known = true;
             self.ports.retain(|_, other| *other != number);
             if was_connected {
                 self.tell(client, ClientChange::Disconnected);
@@ -331,7 +338,11 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
 
     fn tell(&mut self, client: ClientId, change: ClientChange) {
         if self.changes.len() >= MAX_CHANGES {
-            self.changes.pop_front();
+            // Who is gone is told in any case, where there is anything else to forget.
+            let is_gone =
+                |(_, change): &(_, ClientChange)| matches!(change, ClientChange::Gone { .. });
+            let oldest = self.changes.iter().position(|change| !is_gone(change)).unwrap_or(0);
+            self.changes.remove(oldest);
         }
         self.changes.push_back((client, change));
     }

@@ -182,6 +182,11 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
                 vif.deliver(packet)
             }
             Some(_) if self.polled == Some(number) => {
+                // No more than its queue would take, and none without memory.
+                let is_full = self.returned.len() >= self.config.queue_packets;
+                if is_full || self.returned.try_reserve(1).is_err() {
+                    return Err(DeliverError::Full(packet));
+                }
                 self.returned.push(packet);
                 Ok(())
             }

@@ -93,6 +93,8 @@ pub struct BackBus<S: Store> {
     leaving: bool,
     /// There is no room for another client.
     refused: bool,
+    /// `InitWait` was written once.
+    was_offered: bool,
     /// What the device has connected to, or was told to.
     connection: Option<FrontendOffer>,
 }
@@ -159,6 +161,7 @@ impl<S: Store> BackBus<S> {
             offer: Reading::Unread,
             leaving: false,
             refused: false,
+            was_offered: false,
             connection: None,
         }
     }
@@ -216,6 +219,11 @@ impl<S: Store> BackBus<S> {
     pub fn lacks_quota(&self) -> Option<usize> {
         // Those that we offer, and `error` or `carrier`.
         self.bus.over_quota.then_some(self.features.len() + 1)
+    }
+
+    /// Whether the frontend has ever been offered a connection.
+    pub(crate) fn was_offered(&self) -> bool {
+        self.was_offered
     }
 
     /// Whether there is no room for this client: as long as there is none the vif is left as it is, and only

@@ -235,6 +235,7 @@ impl<S: Store> BackBus<S> {
         match phase {
             Phase::InitWait => {
                 self.informed = false;
+                self.was_offered = true;
                 self.carrier_written = self.carrier;
             }
             Phase::Connected => self.bus.connected_since = Some(now),

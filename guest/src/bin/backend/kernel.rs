@@ -107,7 +107,12 @@ impl Kernel {
             switch.add(Port::Client(from), STATIONS_OF_CLIENT);
             match (switch.way(Port::Client(from), packet.head(), now), &mut *uplink) {
                 (Way::To(Port::Client(client)), _) => deliver(clients, client, packet.freeze()),
-                (Way::To(Port::Uplink), Some(uplink)) => uplink.send(packet),
+                (Way::To(Port::Uplink), Some(uplink)) => {
+                    uplink.send(packet);
+                    if !uplink.has_room() {
+                        clients.pause_receive(true);
+                    }
+                }
                 (Way::ToAll, uplink) => {
                     let packet = packet.freeze();
                     if let Some(uplink) = uplink {

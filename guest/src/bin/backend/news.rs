@@ -34,11 +34,13 @@ impl News {
         xen: Xen,
         mut lost: impl FnMut(ClientId),
     ) {
-        if clients.len() != self.known.len() {
-            self.meet(clients);
-        }
         while let Some((client, change)) = clients.next_change() {
             match change {
+                ClientChange::Appeared => {
+                    let Some(vif) = clients.vif_id(client) else { continue };
+                    log::info!("{}: to be served", name(vif));
+                    self.known.insert(client, Known { vif, left: None });
+                }
                 ClientChange::Connected => {
                     self.connected.push(client);
                     let Some(vif) = clients.vif(client) else { continue };
@@ -64,21 +66,6 @@ impl News {
                 }
                 _ => {}
             }
-        }
-    }
-
-    /// Tells of those that are new, and forgets those that went without having been connected.
-    fn meet(&mut self, clients: &Clients) {
-        for (client, vif) in clients.iter() {
-            self.known.entry(client).or_insert_with(|| {
-                log::info!("{}: to be served", name(vif.id()));
-                Known { vif: vif.id(), left: None }
-            });
-        }
-        if self.known.len() > clients.len() {
-            self.known.retain(|client, known| {
-                clients.find(known.vif) == Some(*client) || known.left.is_some()
-            });
         }
     }
 }

@@ -39,10 +39,10 @@ fn clients_come_and_go_and_their_packets_with_them() {
     while let Some((client, change)) = world.clients.next_change() {
         changes.push((client == id, change));
     }
-    let connected = (false, ClientChange::Connected);
-    assert_eq!(changes[..2], [connected.clone(), (true, ClientChange::Connected)]);
-    assert_eq!(changes[2..4], [connected, (true, ClientChange::Disconnected)]);
-    match &changes[4..] {
+    let came = |is_it| [(is_it, ClientChange::Appeared), (is_it, ClientChange::Connected)];
+    assert_eq!(changes[..6], [came(false), came(true), came(false)].concat());
+    assert_eq!(changes[6], (true, ClientChange::Disconnected));
+    match &changes[7..] {
         [(true, ClientChange::Gone { vif, counters })] => {
             assert_eq!(*vif, (guest(1), 0));
             assert_eq!((counters.from_packets, counters.to_packets), (2, 2));
