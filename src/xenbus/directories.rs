@@ -146,8 +146,10 @@ impl<S: Store> Directories<S> {
         // Whether it is there is not guessed from an answer that says something else.
         match self.store.read(within, &join(&self.own, "state")) {
             Ok(value) => Ok(Some(BusState::parse(&value))),
+            // Longer than any that is carried: it is there, and makes no sense.
+            Err(StoreError::Quota) => Ok(Some(BusState::Unknown)),
             Err(StoreError::NotFound) => match self.store.list(within, &self.own) {
-                Ok(_) => Ok(Some(BusState::Unknown)),
+                Ok(_) | Err(StoreError::Quota) => Ok(Some(BusState::Unknown)),
                 Err(StoreError::NotFound) => Ok(None),
                 Err(error) => Err(error),
             },
