@@ -138,7 +138,8 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
     /// Serves all vifs that a toolstack makes below `backend/vif` of our own domain.
     ///
     /// What clients send is copied into frames of `pool`. What waits for them is charged to `budget`, which
-    /// says how many clients there may be; [`Config::queue_frames`] means nothing here.
+    /// says how many clients there may be; [`Config::queue_frames`] is another bound, on what one of them may
+    /// have waiting whatever the budget has left.
     pub fn open(
         platform: P,
         store: S,
