@@ -46,13 +46,14 @@ pub struct ClientId {
     generation: u32,
 }
 
-/// What has become of a client.
+/// What has become of a client. One that is removed without having ever been connected is told of with nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClientChange {
     /// It is connected: packets come from it, and go to it.
     Connected,
-    /// It is not connected any more; it may be again.
+    /// It is not connected any more; it may be again. If its vif went in the same turn,
+    /// [`vif_id`](Clients::vif_id) does not know it any more, and [`Gone`](ClientChange::Gone) comes next.
     Disconnected,
     /// Its vif is gone, and so is the client.
     Gone {
@@ -229,7 +230,7 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
     }
 
     /// Tells all clients whether there is a network behind us (`carrier`): as long as nobody has called this,
-    /// they take it that there is.
+    /// they take it that there is. The next [turn](Clients::turn) writes it.
     pub fn set_carrier(&mut self, up: bool) {
         self.carrier = Some(up);
         for number in 0..self.slots.len() {
