@@ -118,8 +118,8 @@
 //! }
 //! ```
 //!
-//! The third is [`Store`](store::Store), of which [`store::client::Client`] is one, over xenstore's page
-//! and port. With these, a network device is
+//! The third is [`Store`](store::Store), of which [`store::client::Client`] in a `RefCell` is one, over
+//! xenstore's page and port. With these, a network device is
 //!
 //! ```no_run
 //! # use xen_grant::{FramePool, GrantTable, PoolError};

@@ -47,7 +47,7 @@ pub struct ClientId {
     generation: u32,
 }
 
-/// What has become of a client.
+/// What has become of a client. One that is removed without having ever been connected is told of with nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClientChange {
@@ -55,7 +55,8 @@ pub enum ClientChange {
     Appeared,
     /// It is connected: packets come from it, and go to it.
     Connected,
-    /// It is not connected any more; it may be again.
+    /// It is not connected any more; it may be again. If its vif went in the same turn,
+    /// [`vif_id`](Clients::vif_id) does not know it any more, and [`Gone`](ClientChange::Gone) comes next.
     Disconnected,
     /// Its vif is gone, and so is the client.
     Gone {
@@ -154,7 +155,8 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
     /// Serves all vifs that a toolstack makes below `backend/vif` of our own domain.
     ///
     /// What clients send is copied into frames of `pool`. What waits for them is charged to `budget`, which
-    /// says how many clients there may be; [`Config::queue_frames`] means nothing here.
+    /// says how many clients there may be; [`Config::queue_frames`] is another bound, on what one of them may
+    /// have waiting whatever the budget has left.
     pub fn open(
         platform: P,
         store: S,
@@ -246,7 +248,7 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
     }
 
     /// Tells all clients whether there is a network behind us (`carrier`): as long as nobody has called this,
-    /// they take it that there is.
+    /// they take it that there is. The next [turn](Clients::turn) writes it.
     pub fn set_carrier(&mut self, up: bool) {
         self.carrier = Some(up);
         for number in 0..self.slots.len() {
