@@ -47,7 +47,7 @@ pub struct ClientId {
     generation: u32,
 }
 
-/// What has become of a client. One that is removed without having ever been connected is told of with nothing.
+/// What has become of a client. Of one that is never offered a connection nothing is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClientChange {

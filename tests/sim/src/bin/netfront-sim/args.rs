@@ -204,6 +204,7 @@ impl Args {
         netback::Config::default()
             .with_features(self.features())
             .with_max_queues(self.queues.into())
+            .with_split_channels(true)
             .with_queue_packets(packets)
             .with_queue_frames(packets * 18)
     }
