@@ -11,6 +11,9 @@ use crate::netback::error::{DeliverError, DeliverErrorKind};
 use crate::platform::{BackendPlatform, Instant, Port};
 use xen_store::Store;
 
+/// The most packets that wait for a client until it has been polled.
+const MAX_RETURNED: usize = 1024;
+
 impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
     /// One turn: sees to xenstore, and hands up to `budget` packets of each client whose event has come to
     /// `sink`, with the client that sent it. Returns how many packets there were.
@@ -182,8 +185,9 @@ impl<P: BackendPlatform, S: Store + Clone> Clients<P, S> {
                 vif.deliver(packet)
             }
             Some(_) if self.polled == Some(number) => {
-                // No more than its queue would take, and none without memory.
-                let is_full = self.returned.len() >= self.config.queue_packets;
+                // They are queued when it has been polled, as its pages come free; not without end, and
+                // none without memory.
+                let is_full = self.returned.len() >= MAX_RETURNED;
                 if is_full || self.returned.try_reserve(1).is_err() {
                     return Err(DeliverError::Full(packet));
                 }

@@ -3,7 +3,8 @@
 
 use xen_netfront::{netback, netfront};
 
-const PAGE: u64 = 4096;
+/// A page of a pool, and the pool's record of it.
+const PAGE: u64 = 4096 + 64;
 /// What clients may have queued of what the uplink received, and a burst of its own.
 const HELD_PAGES: usize = 768;
 /// Pages that a client is to find in the pool: a ring full of single pages.
