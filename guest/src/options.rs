@@ -67,6 +67,23 @@ impl fmt::Display for BadOption<'_> {
 
 impl core::error::Error for BadOption<'_> {}
 
+/// Sets flags from `0` or `1`; what would be right otherwise.
+pub fn set_flags<const N: usize>(
+    value: &str,
+    flags: [&mut bool; N],
+    expected: &'static str,
+) -> Result<(), &'static str> {
+    let on = match value {
+        "0" => false,
+        "1" => true,
+        _ => return Err(expected),
+    };
+    for flag in flags {
+        *flag = on;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,6 +5,7 @@ mod carrier;
 pub mod fake;
 mod front;
 mod frontend;
+mod lasting;
 mod netback;
 mod pair;
 mod published;

@@ -9,7 +9,7 @@
 //! told, and changes nothing.
 
 use packet_views::features::Features;
-use xen_guest::options::BadOption;
+use xen_guest::options::{BadOption, set_flags};
 use xen_netfront::xenbus::MAX_QUEUES;
 
 /// What the command line asks for.
@@ -53,9 +53,11 @@ impl Options {
         };
         let Features { scatter_gather, checksum_v4, checksum_v6, gso_v4, gso_v6, .. } = features;
         match feature {
-            "sg" => return set(value, [scatter_gather], "sg=0|1").map_err(Some),
-            "gso" => return set(value, [gso_v4, gso_v6], "gso=0|1").map_err(Some),
-            "csum" => return set(value, [checksum_v4, checksum_v6], "csum=0|1").map_err(Some),
+            "sg" => return set_flags(value, [scatter_gather], "sg=0|1").map_err(Some),
+            "gso" => return set_flags(value, [gso_v4, gso_v6], "gso=0|1").map_err(Some),
+            "csum" => {
+                return set_flags(value, [checksum_v4, checksum_v6], "csum=0|1").map_err(Some);
+            }
             _ => {}
         }
         match name {
@@ -75,23 +77,6 @@ fn parse_uplink(value: &str) -> Result<Option<u32>, &'static str> {
         "none" => Ok(None),
         _ => value.parse().map(Some).map_err(|_| "uplink=N, the number of a vif, or uplink=none"),
     }
-}
-
-/// Sets flags from `0` or `1`.
-fn set<const N: usize>(
-    value: &str,
-    flags: [&mut bool; N],
-    expected: &'static str,
-) -> Result<(), &'static str> {
-    let on = match value {
-        "0" => false,
-        "1" => true,
-        _ => return Err(expected),
-    };
-    for flag in flags {
-        *flag = on;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

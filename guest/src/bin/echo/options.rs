@@ -14,7 +14,7 @@ use core::net::IpAddr;
 
 use packet_views::features::Features;
 use smoltcp::wire::{IpAddress, IpCidr};
-use xen_guest::options::BadOption;
+use xen_guest::options::{BadOption, set_flags};
 use xen_netfront::netfront;
 use xen_netfront::xenbus::MAX_QUEUES;
 
@@ -88,10 +88,10 @@ impl Options {
                 self.driver.queues = queues.ok_or("queues=N, N from 1 to 8")?;
                 Ok(())
             }
-            "split" => set(value, [&mut self.driver.split_event_channels], "split=0|1"),
-            "sg" => set(value, [scatter_gather], "sg=0|1"),
-            "gso" => set(value, [gso_v4, gso_v6], "gso=0|1"),
-            "csum" => set(value, [checksum_v4, checksum_v6], "csum=0|1"),
+            "split" => set_flags(value, [&mut self.driver.split_event_channels], "split=0|1"),
+            "sg" => set_flags(value, [scatter_gather], "sg=0|1"),
+            "gso" => set_flags(value, [gso_v4, gso_v6], "gso=0|1"),
+            "csum" => set_flags(value, [checksum_v4, checksum_v6], "csum=0|1"),
             _ => return xen_guest::options::check(word),
         }
         .map_err(Some)
@@ -147,23 +147,6 @@ impl Options {
         vif.gateways.push(gateway.into());
         Ok(())
     }
-}
-
-/// Sets flags from `0` or `1`.
-fn set<const N: usize>(
-    value: &str,
-    flags: [&mut bool; N],
-    expected: &'static str,
-) -> Result<(), &'static str> {
-    let on = match value {
-        "0" => false,
-        "1" => true,
-        _ => return Err(expected),
-    };
-    for flag in flags {
-        *flag = on;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
